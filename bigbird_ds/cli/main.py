@@ -1,0 +1,64 @@
+"""``bigbird-ds``: one console command, its sub-commands each in a module of their own.
+
+A sub-command module is imported only when it is named on the command line, and imports torch and the
+like inside ``run``, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from bigbird_ds.errors import EXIT_USER_ERROR, UserError
+
+# name -> one line of help; the module is bigbird_ds.cli.<name> with
+# add_arguments(parser) and run(arguments) -> exit code
+COMMANDS = {
+    "tokenizer": "train a tokenizer on documents, or take an existing spiece.model",
+    "shard": "turn documents into WebDataset shards",
+    "verify": "check that a folder of shards, a checkpoint or an export is intact",
+    "inspect": "say what is in a folder of shards, a run, a checkpoint or an export",
+    "plan": "memory, steps, tokens and time of a run, before anything runs",
+    "export": "bring a run or checkpoint to Hub format",
+    "plot": "draw loss and throughput curves of runs as PNG",
+    "attention": "draw a block-sparse attention pattern as PNG",
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser, with the options of ``command`` filled in (the others only by their help line)."""
+    parser = argparse.ArgumentParser(
+        prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_line in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            help=help_line,
+            description=help_line,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        if name == command:
+            importlib.import_module(f"bigbird_ds.cli.{name}").add_arguments(subparser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a user's mistake becomes one block on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    command = next((word for word in argv if word in COMMANDS), None)
+    arguments = build_parser(command).parse_args(argv)
+    module = importlib.import_module(f"bigbird_ds.cli.{arguments.command}")
+    try:
+        exit_code: int = module.run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except BrokenPipeError:
+        return 0
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

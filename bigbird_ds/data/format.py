@@ -1,0 +1,156 @@
+"""The shard format's one home: names, dtypes, index and manifest. Writers and readers import it.
+
+A shards folder is flat::
+
+    manifest.json                    what is here: counts, sizes, sha256 of every file, tokenizer
+    train-00000.tar                  a plain WebDataset tar, one sample per document
+    train-00000.documents.npy        index: a row of DOCUMENT_DTYPE per document, in tar order
+    train-00000.sentences.npy        index: all sentence starts of the shard, one document after
+                                     the other; uint32 token offsets within their document
+    validation-00000.tar ...         the same for the validation split
+
+A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
+of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never stored:
+sequence length, packing and objective stay choices of the training run.
+
+Numbers in shard names are those of the work units that wrote them; a unit without a document of a
+split writes no shard, so numbers may have gaps. The manifest lists what exists.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bigbird_ds import files
+from bigbird_ds.errors import DataError
+
+FORMAT = "bigbird_ds.shards"
+VERSION = 1
+
+MANIFEST_NAME = "manifest.json"
+TRAIN, VALIDATION = "train", "validation"
+SPLITS = (TRAIN, VALIDATION)
+
+IDS_NAME = "ids.npy"
+SENTENCES_NAME = "sent.npy"
+META_NAME = "meta.json"
+
+DOCUMENT_DTYPE = np.dtype(
+    [
+        (
+            "ids_offset",
+            "<u8",
+        ),  # byte offset in the tar of the first token id (behind the .npy header)
+        ("num_tokens", "<u4"),
+        ("num_sentences", "<u4"),
+        ("num_chars", "<u8"),  # characters of the document's text, for bits per character
+    ]
+)
+SENTENCE_DTYPE = np.dtype("<u4")
+
+
+def ids_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The dtype of ``ids.npy``: uint16 where every id fits, else uint32."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def shard_stem(split: str, unit: int) -> str:
+    """``train-00012``: the name of a shard's files without their suffixes."""
+    return f"{split}-{unit:05d}"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Strict):
+    """A file of the folder: its name, size in bytes and sha256."""
+
+    name: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        return cls(name=path.name, bytes=path.stat().st_size, sha256=files.sha256_of(path))
+
+
+class ShardRecord(_Strict):
+    """A shard: its three files and what is in them."""
+
+    tar: FileRecord
+    documents: FileRecord
+    sentences: FileRecord
+    num_documents: int = Field(ge=1)
+    num_tokens: int = Field(ge=1)
+    num_sentences: int = Field(ge=1)
+    num_chars: int = Field(ge=1)
+
+    @property
+    def files(self) -> tuple[FileRecord, FileRecord, FileRecord]:
+        return self.tar, self.documents, self.sentences
+
+
+class TokenizerRecord(_Strict):
+    """Which tokenizer made the ids: the sha256 of its ``spiece.model`` decides."""
+
+    sha256: str
+    vocab_size: int
+
+
+class Manifest(_Strict):
+    """``manifest.json``. ``dropped`` counts documents left out, by reason."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    tokenizer: TokenizerRecord
+    options: dict[str, Any]
+    splits: dict[str, list[ShardRecord]]
+    num_unknown_tokens: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+
+    def total(self, split: str, count: str) -> int:
+        """Sum of ``count`` (``num_documents``, ``num_tokens`` ...) over the shards of a split."""
+        return sum(getattr(shard, count) for shard in self.splits.get(split, []))
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check ``folder/manifest.json``. Raises DataError where it is missing or not ours."""
+        path = folder / MANIFEST_NAME
+        value = files.read_json(path, DataError, "the manifest of a shards folder")
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(
+                "this folder is no shards folder",
+                seen=f"{path} without format {FORMAT!r}",
+                needed="a folder written by `bigbird-ds shard`",
+                change="the path",
+            )
+        if value.get("version") != VERSION:
+            raise DataError(
+                "the shards are of a version that this program cannot read",
+                seen=f"version {value.get('version')}",
+                needed=f"version {VERSION}",
+                change="write the shards again with `bigbird-ds shard`",
+            )
+        try:
+            manifest = cls.model_validate(value)
+        except ValidationError as cause:
+            first = cause.errors()[0]
+            raise DataError(
+                "the manifest of a shards folder is damaged",
+                seen=f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                needed="the manifest as `bigbird-ds shard` wrote it",
+                change="write the shards again",
+            ) from cause
+        for shards in manifest.splits.values():
+            for shard in shards:
+                for record in shard.files:
+                    files.inside(folder, record.name, DataError)
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        files.write_json(folder / MANIFEST_NAME, self.model_dump())

@@ -1,0 +1,84 @@
+"""Files that are whole or absent: atomic writes, fsync, sha256, names that stay in their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bigbird_ds.errors import UserError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` and rename it to ``path`` once it is written and synced.
+
+    After an exception nothing is left at ``path`` that was not there before, nor the temporary file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` atomically as JSON that a person can read, keys in their given order."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, error: type[UserError], what: str) -> Any:
+    """Read a JSON file; ``error`` says so if it is missing or no JSON. ``what`` names it in words."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise error(
+            f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise error(
+            f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"
+        ) from cause
+
+
+def inside(folder: Path, name: str, error: type[UserError]) -> Path:
+    """``folder / name`` for a name read from a file, refused where it would leave the folder."""
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise error(
+            "a file name leaves its folder",
+            seen=repr(name),
+            needed=f"a name inside {folder}",
+            change="the manifest or index that names it",
+        )
+    return path

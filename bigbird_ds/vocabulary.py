@@ -1,0 +1,104 @@
+"""What training needs to know of a tokenizer: its size, special ids and where words start.
+
+Read from the ``spiece.model`` of a tokenizer folder, which also decides the ids (its sha256 ties
+shards, runs and exports to their tokenizer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bigbird_ds import files
+from bigbird_ds.errors import DataError
+
+SPIECE_NAME = "spiece.model"
+WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's mark of a piece that begins a word
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A tokenizer's ids.
+
+    Attributes:
+        size: number of pieces; ids are 0 .. size - 1.
+        pad, cls, sep, mask, bos, eos, unk: ids of the special pieces.
+        is_special: (size,) bool; pieces that are never masked, nor drawn as a random replacement.
+        is_word_start: (size,) bool; pieces that begin a word.
+        sha256: of ``spiece.model``.
+    """
+
+    size: int
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+    bos: int
+    eos: int
+    unk: int
+    is_special: np.ndarray
+    is_word_start: np.ndarray
+    sha256: str
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Vocabulary:
+        """Read ``folder/spiece.model``.
+
+        Raises:
+            DataError: no such file, no sentencepiece model, or one without [CLS], [SEP], [MASK].
+        """
+        from sentencepiece import SentencePieceProcessor
+
+        path = Path(folder) / SPIECE_NAME
+        if not path.is_file():
+            raise DataError(
+                "this folder holds no tokenizer",
+                seen=f"no file {path}",
+                needed="a folder written by `bigbird-ds tokenizer` (spiece.model, tokenizer.json)",
+                change="--tokenizer, or data.tokenizer in the run config",
+            )
+        processor = SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(path.read_bytes())
+        except (RuntimeError, OSError) as cause:
+            raise DataError(
+                "spiece.model is no sentencepiece model",
+                seen=f"{path}: {cause}",
+                needed="a sentencepiece model",
+                change="the tokenizer folder",
+            ) from cause
+        size = processor.GetPieceSize()
+        pieces = [processor.IdToPiece(i) for i in range(size)]
+        first_id = {}
+        for index, piece in enumerate(pieces):
+            first_id.setdefault(piece, index)
+        for name in ("[CLS]", "[SEP]", "[MASK]"):
+            if name not in first_id:
+                raise DataError(
+                    "the tokenizer lacks a special piece",
+                    seen=f"no piece {name} among the {size:,} of {path}",
+                    needed="[CLS], [SEP] and [MASK]",
+                    change="make the tokenizer with `bigbird-ds tokenizer`",
+                )
+        unk = processor.unk_id()
+        # BigBird's vocabularies hold their special and reserved pieces below the unknown piece's id;
+        # the original program masks and draws ids above it only (parity with its `ids > 100`).
+        is_special = np.array(
+            [i <= unk or processor.IsControl(i) or processor.IsUnused(i) for i in range(size)]
+        )
+        is_word_start = np.array([piece.startswith(WORD_START) for piece in pieces])
+        return cls(
+            size=size,
+            pad=max(processor.pad_id(), 0),
+            cls=first_id["[CLS]"],
+            sep=first_id["[SEP]"],
+            mask=first_id["[MASK]"],
+            bos=processor.bos_id(),
+            eos=processor.eos_id(),
+            unk=unk,
+            is_special=is_special,
+            is_word_start=is_word_start,
+            sha256=files.sha256_of(path),
+        )
