@@ -35,9 +35,9 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` and rename it to ``path`` once it is written and synced.
+    """Open a temporary file beside ``path``; rename it to ``path`` once it is written and synced.
 
-    After an exception nothing is left at ``path`` that was not there before, nor the temporary file.
+    After an exception ``path`` is as it was before, and the temporary file is gone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,7 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, error: type[UserError], what: str) -> Any:
-    """Read a JSON file; ``error`` says so if it is missing or no JSON. ``what`` names it in words."""
+    """Read a JSON file; ``error`` is raised if it is missing or no JSON, naming it by ``what``."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -83,8 +83,8 @@ class Vocabulary:
                     change="make the tokenizer with `bigbird-ds tokenizer`",
                 )
         unk = processor.unk_id()
-        # BigBird's vocabularies hold their special and reserved pieces below the unknown piece's id;
-        # the original program masks and draws ids above it only (parity with its `ids > 100`).
+        # BigBird's vocabularies hold their special and reserved pieces below the unknown piece's
+        # id; the original program masks and draws only ids above it (its `ids > 100`).
         is_special = np.array(
             [i <= unk or processor.IsControl(i) or processor.IsUnused(i) for i in range(size)]
         )

@@ -1,7 +1,7 @@
 """``bigbird-ds``: one console command, its sub-commands each in a module of their own.
 
-A sub-command module is imported only when it is named on the command line, and imports torch and the
-like inside ``run``, so that ``--help`` answers at once.
+A sub-command module is imported only when it is named on the command line, and imports torch and
+the like inside ``run``, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser, with the options of ``command`` filled in (the others only by their help line)."""
+    """The parser, with the options of ``command`` filled in (of the others only the help line)."""
     parser = argparse.ArgumentParser(
         prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
     )

@@ -10,8 +10,8 @@ A shards folder is flat::
     validation-00000.tar ...         the same for the validation split
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
-of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never stored:
-sequence length, packing and objective stay choices of the training run.
+of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
+stored: sequence length, packing and objective stay choices of the training run.
 
 Numbers in shard names are those of the work units that wrote them; a unit without a document of a
 split writes no shard, so numbers may have gaps. The manifest lists what exists.
@@ -119,7 +119,7 @@ class Manifest(_Strict):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read and check ``folder/manifest.json``. Raises DataError where it is missing or not ours."""
+        """Read and check ``folder/manifest.json``; DataError where it is missing or not ours."""
         path = folder / MANIFEST_NAME
         value = files.read_json(path, DataError, "the manifest of a shards folder")
         if not isinstance(value, dict) or value.get("format") != FORMAT:
