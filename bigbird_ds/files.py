@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,24 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sync(stream: IO[bytes]) -> None:
+    """Make a written file survive a power cut."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Rename a whole, synced folder to its name; what had that name before goes last."""
+    fsync_folder(temporary)
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    temporary.rename(final)
+    fsync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -43,8 +62,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     try:
         with temporary.open("wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
+from bigbird_ds.file_records import FileRecord
 
 FORMAT = "bigbird_ds.shards"
 VERSION = 1
@@ -65,18 +66,6 @@ def shard_stem(split: str, unit: int) -> str:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileRecord(_Strict):
-    """A file of the folder: its name, size in bytes and sha256."""
-
-    name: str
-    bytes: int = Field(ge=0)
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> FileRecord:
-        return cls(name=path.name, bytes=path.stat().st_size, sha256=files.sha256_of(path))
 
 
 class ShardRecord(_Strict):

@@ -1,0 +1,52 @@
+"""A file as a manifest remembers it: name, size and sha256. Shards and checkpoints use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bigbird_ds import files
+from bigbird_ds.errors import UserError
+
+
+class FileRecord(BaseModel):
+    """A file of a folder: its name, size in bytes and sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        return cls(name=path.name, bytes=path.stat().st_size, sha256=files.sha256_of(path))
+
+    def check_size(self, folder: Path, error: type[UserError], what: str) -> Path:
+        """The file's path, once it exists with the recorded size; else ``error`` is raised."""
+        path = files.inside(folder, self.name, error)
+        if not path.is_file():
+            raise self._error(error, f"{what} is missing", f"no file {path}")
+        size = path.stat().st_size
+        if size != self.bytes:
+            problem = f"{what} is cut short" if size < self.bytes else f"{what} is too long"
+            raise self._error(error, problem, f"{path}: {size:,} bytes", f"{self.bytes:,} bytes")
+        return path
+
+    def check(self, folder: Path, error: type[UserError], what: str) -> None:
+        """As ``check_size``, and compare the sha256 of the bytes."""
+        path = self.check_size(folder, error, what)
+        digest = files.sha256_of(path)
+        if digest != self.sha256:
+            raise self._error(error, f"{what} is damaged", f"{path}: sha256 {digest[:16]}...")
+
+    def _error(
+        self, error: type[UserError], problem: str, seen: str, needed: str | None = None
+    ) -> UserError:
+        return error(
+            problem,
+            seen=seen,
+            needed=needed or f"{self.bytes:,} bytes with sha256 {self.sha256[:16]}...",
+            change="bring the file back from where it was copied, or write the folder again",
+        )

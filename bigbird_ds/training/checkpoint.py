@@ -1,0 +1,187 @@
+"""One checkpoint for every layout: fp32 weights and moments by parameter name, with a manifest.
+
+``checkpoints/step-N/`` holds::
+
+    config.json, model*.safetensors      a Hub-format folder of its own: what `export` reads
+    optimizer*.safetensors               AdamW's moments as ``exp_avg/NAME``, ``exp_avg_sq/NAME``
+    state.json                           step, place in the data, run config: readable by eye
+    manifest.json                        size and sha256 of every file; written last
+
+Ranks share the writing. Everything goes into a hidden folder beside, which is renamed once it is
+whole: there is never half a checkpoint under a name that anybody reads.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bigbird_ds import files
+from bigbird_ds.file_records import FileRecord
+from bigbird_ds.training.deepspeed_state import full_tensors
+from bigbird_ds.training.distributed import Ranks
+
+FORMAT = "bigbird_ds.checkpoint"
+VERSION = 1
+FOLDER_NAME = "checkpoints"
+STATE_NAME = "state.json"
+MANIFEST_NAME = "manifest.json"
+CONFIG_NAME = "config.json"
+INDEX_NAME = "model.safetensors.index.json"
+_STEP_NAME = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run needs to go on, beside tensors.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: tokens seen that were no padding.
+        data: the place in the data, as ``bigbird_ds.data`` wrote it.
+        run_config: the resolved run config, to say what differs on a resume.
+    """
+
+    step: int
+    tokens: int
+    data: dict[str, Any]
+    run_config: dict[str, Any]
+
+
+def step_folder(output: Path, step: int) -> Path:
+    return output / FOLDER_NAME / f"step-{step}"
+
+
+def list_checkpoints(output: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first, whether intact or not."""
+    folder = output / FOLDER_NAME
+    found = []
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if match := _STEP_NAME.fullmatch(path.name):
+                found.append((int(match[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    return (folder / STATE_NAME).is_file() and (folder / MANIFEST_NAME).is_file()
+
+
+def save_checkpoint(
+    output: Path,
+    state: TrainingState,
+    engine: Any,
+    model: nn.Module,
+    ranks: Ranks,
+    keep: int,
+) -> Path:
+    """Write ``step-N`` with all ranks, then remove all but the newest ``keep`` checkpoints.
+
+    Raises:
+        OSError: on every rank, if the writing failed on any (a full disk, say).
+    """
+    final = step_folder(output, state.step)
+    temporary = final.with_name(f".{final.name}.tmp")
+    if ranks.is_first:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    ranks.barrier()
+    weights, moments = _own_share(engine, model, ranks)
+    written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
+    _together(ranks, lambda: ranks.is_first and _finish(temporary, final, state, model, written))
+    if ranks.is_first:
+        for old in list_checkpoints(output)[:-keep]:
+            shutil.rmtree(old)
+    return final
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one rank wrote: its files' records, and which weights are where."""
+
+    records: list[FileRecord]
+    weight_file: str
+    weight_bytes: dict[str, int]
+
+
+def _own_share(
+    engine: Any, model: nn.Module, ranks: Ranks
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors that this rank writes, on the CPU; parameters go to the least loaded rank."""
+    loads = [0] * ranks.world_size
+    owner: dict[str, int] = {}
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
+    for kind, name, tensor in full_tensors(engine, model):
+        if name not in owner:
+            owner[name] = loads.index(min(loads))
+            loads[owner[name]] += tensor.numel()
+        if owner[name] == ranks.rank:
+            copy = tensor.detach().cpu().clone().contiguous()
+            if kind == "weight":
+                weights[name] = copy
+            else:
+                moments[f"{kind}/{name}"] = copy
+    return weights, moments
+
+
+def _write_share(
+    folder: Path, weights: dict[str, Tensor], moments: dict[str, Tensor], ranks: Ranks
+) -> _Share:
+    suffix = "" if ranks.world_size == 1 else f"-{ranks.rank + 1:05d}-of-{ranks.world_size:05d}"
+    records = []
+    for stem, tensors in (("model", weights), ("optimizer", moments)):
+        path = folder / f"{stem}{suffix}.safetensors"
+        save_file(tensors, path, metadata={"format": "pt"})
+        with path.open("rb+") as stream:
+            files.sync(stream)
+        records.append(FileRecord.of(path))
+    sizes = {name: tensor.nbytes for name, tensor in weights.items()}
+    return _Share(records, f"model{suffix}.safetensors", sizes)
+
+
+def _finish(
+    temporary: Path, final: Path, state: TrainingState, model: nn.Module, written: list[_Share]
+) -> None:
+    """Write what is not tensors, the manifest last, and rename the folder in."""
+    config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}  # type: ignore[union-attr, operator]
+    texts = {CONFIG_NAME: config, STATE_NAME: asdict(state)}
+    if len(written) > 1:
+        texts[INDEX_NAME] = {
+            "metadata": {"total_size": sum(sum(share.weight_bytes.values()) for share in written)},
+            "weight_map": {
+                name: share.weight_file for share in written for name in share.weight_bytes
+            },
+        }
+    for name, value in texts.items():
+        files.write_json(temporary / name, value)
+    records = [record for share in written for record in share.records]
+    records += [FileRecord.of(temporary / name) for name in texts]
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "files": [record.model_dump() for record in records],
+    }
+    files.write_json(temporary / MANIFEST_NAME, manifest)
+    files.replace_folder(temporary, final)
+
+
+def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
+    """Run ``write`` on every rank and return all results; an OSError of any is raised on all."""
+    result, failure = None, None
+    try:
+        result = write()
+    except (OSError, SafetensorError) as cause:
+        failure = f"rank {ranks.rank}: {cause}"
+    results, failures = zip(*ranks.gather((result, failure)), strict=True)
+    if any(failures):
+        raise OSError(f"the checkpoint could not be written ({'; '.join(filter(None, failures))})")
+    return list(results)

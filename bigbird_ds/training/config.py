@@ -1,0 +1,157 @@
+"""The run config: what a pretraining run is, as frozen pydantic models. One key, one meaning.
+
+Read from YAML by ``bigbird_ds.training.config_file``; every description below is also what
+``docs/config.md`` lists. A key that would have no effect is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from bigbird_ds.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A section of the run config: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveConfig(Section):
+    name: Literal["mlm_nsp", "mlm"] = Field(
+        "mlm_nsp",
+        description="mlm_nsp: masked tokens and next sentence (BERT); mlm: masked tokens alone",
+    )
+    mask_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of the tokens that become targets"
+    )
+    whole_words: bool = Field(True, description="mask whole words, not single pieces")
+
+
+class DataConfig(Section):
+    train: str = Field(description="shards folder; its train split is read")
+    validation: str | None = Field(
+        None, description="shards folder; its validation split is read (null: no evaluation)"
+    )
+    tokenizer: str = Field(description="tokenizer folder that made the shards")
+    sequence_length: PositiveInt = Field(
+        description="tokens in a window, [CLS] and [SEP] counted; a multiple of the block size"
+    )
+    workers: int = Field(2, ge=0, description="processes per rank that read and mask ahead")
+    check_hashes: bool = Field(
+        True, description="compare every shard's sha256 with the manifest before the first step"
+    )
+
+
+class BatchConfig(Section):
+    sequences: PositiveInt = Field(description="sequences in an optimizer step, over all ranks")
+    micro: PositiveInt = Field(description="sequences that one rank computes at a time")
+
+
+class ParallelConfig(Section):
+    sequence: PositiveInt = Field(1, description="ranks that share one sequence")
+
+
+class OptimizerConfig(Section):
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
+    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
+    clip: float = Field(1.0, ge=0, description="largest global gradient norm (0: no clipping)")
+
+
+class ScheduleConfig(Section):
+    warmup_steps: int = Field(0, ge=0, description="steps over which lr rises linearly")
+    total_steps: PositiveInt | None = Field(
+        None, description="step at which lr has fallen linearly to 0 (null: train.steps)"
+    )
+
+
+class TrainConfig(Section):
+    steps: PositiveInt = Field(description="optimizer steps")
+    seed: int = Field(0, ge=0, description="of weights, order, masks, partners and dropout")
+    save_every: int = Field(1000, ge=0, description="steps between checkpoints (0: the last alone)")
+    keep_checkpoints: PositiveInt = Field(3, description="older checkpoints are removed")
+    eval_every: int = Field(0, ge=0, description="steps between evaluations (0: after the last)")
+    log_every: PositiveInt = Field(10, description="steps between log lines")
+    activation_checkpointing: bool = Field(
+        False, description="recompute each layer in backward: less memory, a third more time"
+    )
+
+
+class RunConfig(Section):
+    """A whole run. ``model`` and ``deepspeed`` are mappings here; files were read before."""
+
+    model: dict[str, Any] = Field(
+        description="Hub-format config.json, a folder with one (its weights are the start), "
+        "or the same keys inline"
+    )
+    initial_weights: str | None = Field(
+        None, description="set from `model` where it names a folder with weights"
+    )
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig
+    batch: BatchConfig
+    parallel: ParallelConfig = ParallelConfig()
+    deepspeed: dict[str, Any] = Field(
+        default_factory=lambda: {"zero_optimization": {"stage": 1}},
+        description="DeepSpeed JSON file or the same keys inline: ZeRO, bf16, offload",
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig
+    output: str = Field(description="run folder: checkpoints, metrics, TensorBoard events")
+    resume: str = Field(
+        "auto", description="auto: go on from the newest checkpoint of `output`, never, or a path"
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> RunConfig:
+        if self.train.eval_every and self.data.validation is None:
+            raise ConfigError(
+                "an evaluation is asked for without validation data",
+                seen=f"train.eval_every={self.train.eval_every}, data.validation=null",
+                needed="a shards folder with a validation split",
+                change="data.validation, or train.eval_every=0",
+            )
+        if self.schedule.warmup_steps > self.total_steps:
+            raise ConfigError(
+                "the warm-up is longer than the schedule",
+                seen=f"schedule.warmup_steps={self.schedule.warmup_steps}",
+                needed=f"at most {self.total_steps} (schedule.total_steps, or train.steps)",
+                change="schedule.warmup_steps",
+            )
+        if self.total_steps < self.train.steps:
+            raise ConfigError(
+                "the run goes on after its learning rate has fallen to 0",
+                seen=f"schedule.total_steps={self.total_steps}",
+                needed=f"at least train.steps={self.train.steps}",
+                change="schedule.total_steps or train.steps",
+            )
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the learning rate schedule."""
+        return self.schedule.total_steps or self.train.steps
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches that each rank computes per optimizer step.
+
+        Raises:
+            ConfigError: the global batch does not divide into ranks x micro-batches.
+        """
+        data_ranks = world_size // self.parallel.sequence
+        per_round = self.batch.micro * data_ranks
+        if self.batch.sequences % per_round:
+            raise ConfigError(
+                "the batch does not divide over the ranks",
+                seen=f"batch.sequences={self.batch.sequences}, batch.micro={self.batch.micro}, "
+                f"{data_ranks} data-parallel rank(s)",
+                needed=f"batch.sequences a multiple of micro x ranks = {per_round} "
+                "(the rest is gradient accumulation)",
+                change="batch.sequences or batch.micro",
+            )
+        return self.batch.sequences // per_round

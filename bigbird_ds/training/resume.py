@@ -1,0 +1,165 @@
+"""Which checkpoint a run goes on from, whether it is intact, and how it gets into an engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.file_records import FileRecord
+from bigbird_ds.log import logger
+from bigbird_ds.training.checkpoint import (
+    CONFIG_NAME,
+    FOLDER_NAME,
+    FORMAT,
+    MANIFEST_NAME,
+    STATE_NAME,
+    VERSION,
+    TrainingState,
+    is_checkpoint,
+    list_checkpoints,
+)
+from bigbird_ds.training.deepspeed_state import set_optimizer_state
+from bigbird_ds.training.distributed import Ranks
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        CheckpointError: the manifest is missing or not ours, or a file is missing, cut or altered.
+    """
+    manifest = files.read_json(folder / MANIFEST_NAME, CheckpointError, "the checkpoint's manifest")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(
+            "this folder is no checkpoint of bigbird_ds",
+            seen=f"{folder / MANIFEST_NAME} without format {FORMAT!r}",
+            needed="a folder checkpoints/step-N of a run",
+            change="the path (resume, or the command's argument)",
+        )
+    if manifest.get("version") != VERSION:
+        raise CheckpointError(
+            "the checkpoint is of a version that this program cannot read",
+            seen=f"version {manifest.get('version')}",
+            needed=f"version {VERSION}",
+            change="the version of bigbird_ds",
+        )
+    for value in manifest["files"]:
+        FileRecord.model_validate(value).check(folder, CheckpointError, "a checkpoint's file")
+
+
+def read_state(folder: Path) -> TrainingState:
+    value = files.read_json(folder / STATE_NAME, CheckpointError, "the checkpoint's state")
+    return TrainingState(**value)
+
+
+def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
+    """The checkpoint to go on from, verified; None to start afresh. The same on every rank.
+
+    Raises:
+        CheckpointError: ``resume`` names no intact checkpoint, or all of ``output`` are damaged.
+    """
+    choice: Path | None = None
+    error: CheckpointError | None = None
+    if ranks.is_first:
+        try:
+            choice = _newest_intact(output) if resume == "auto" else _named(resume, output)
+        except CheckpointError as cause:
+            error = cause
+    choice, error = ranks.gather((choice, error))[0]
+    if error is not None:
+        raise error
+    return choice
+
+
+def _newest_intact(output: Path) -> Path | None:
+    damage: CheckpointError | None = None
+    for folder in reversed(list_checkpoints(output)):
+        try:
+            verify_checkpoint(folder)
+        except CheckpointError as cause:
+            logger.warning("resume: %s is passed over: %s", folder, " ".join(str(cause).split()))
+            damage = damage or cause
+        else:
+            return folder
+    if damage is not None:
+        # Starting afresh here would silently throw a run away.
+        raise damage
+    return None
+
+
+def _named(resume: str, output: Path) -> Path | None:
+    if resume == "never":
+        if list_checkpoints(output):
+            raise CheckpointError(
+                "a run that shall not resume would overwrite checkpoints",
+                seen=f"resume=never and checkpoints in {output / FOLDER_NAME}",
+                needed="a run folder without checkpoints",
+                change="output, or resume=auto to go on",
+            )
+        return None
+    folder = Path(resume)
+    if not folder.is_dir():
+        raise CheckpointError(
+            "the checkpoint to resume from is missing",
+            seen=f"no folder {folder}",
+            needed="auto, never, or a folder such as RUN/checkpoints/step-1000",
+            change="resume",
+        )
+    if not is_checkpoint(folder) and list_checkpoints(folder):
+        return _newest_intact(folder)
+    verify_checkpoint(folder)
+    return folder
+
+
+class _TensorFiles:
+    """Tensors by name from several safetensors files, read when they are asked for."""
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self.handles = [safe_open(path, framework="pt") for path in sorted(folder.glob(pattern))]
+        self.home = {name: handle for handle in self.handles for name in handle.keys()}  # noqa: SIM118
+
+    def __call__(self, name: str) -> Tensor:
+        if name not in self.home:
+            raise CheckpointError(
+                "a tensor is missing from the checkpoint",
+                seen=f"no tensor {name}",
+                needed="a checkpoint of the same model",
+                change="resume or model",
+            )
+        return self.home[name].get_tensor(name)
+
+
+def load_optimizer(folder: Path, step: int, engine: Any, model: nn.Module) -> None:
+    """Put a checkpoint's fp32 weights and moments into an engine made at any layout."""
+    weights = _TensorFiles(folder, "model*.safetensors")
+    moments = _TensorFiles(folder, "optimizer*.safetensors")
+    set_optimizer_state(engine, model, step, weights, lambda kind, name: moments(f"{kind}/{name}"))
+
+
+def check_same_model(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose model differs from ``config`` in anything that training keeps.
+
+    Dropout may change on a resume; shapes, attention and vocabulary may not.
+    """
+    path = folder / CONFIG_NAME
+    saved = files.read_json(path, CheckpointError, "the checkpoint's model config")
+    free = ("dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version")
+    differing = [
+        key
+        for key in config
+        if saved.get(key, config[key]) != json.loads(json.dumps(config[key]))
+        and not any(word in key for word in free)
+    ]
+    if differing:
+        raise CheckpointError(
+            "this is a checkpoint of another model",
+            seen=", ".join(f"{key}={saved[key]!r}" for key in differing) + f" in {path}",
+            needed=", ".join(f"{key}={config[key]!r}" for key in differing) + " (the run config)",
+            change="resume, model, or output for a new run",
+        )
