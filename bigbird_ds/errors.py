@@ -33,6 +33,10 @@ class UserError(Exception):
         self.needed = needed
         self.change = change
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments need this to cross from a worker process to its parent
+        return _rebuild, (type(self), self.problem, self.seen, self.needed, self.change)
+
     def __str__(self) -> str:
         return "\n".join(
             [
@@ -42,6 +46,12 @@ class UserError(Exception):
                 f"  change: {self.change}",
             ]
         )
+
+
+def _rebuild(
+    kind: type[UserError], problem: str, seen: object, needed: object, change: str
+) -> UserError:
+    return kind(problem, seen=seen, needed=needed, change=change)
 
 
 class ConfigError(UserError):
