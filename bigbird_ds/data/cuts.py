@@ -1,0 +1,158 @@
+"""Where the stream of documents is cut into parts: at sentence starts, from the index alone.
+
+The documents of a split, in a keyed random order, form one stream. Each document takes one position
+per token and one more for the separator behind it, which becomes [SEP] where two documents are
+joined and is left out where a part ends. A *place* is a document's number in that order.
+
+Cutting is greedy and each cut depends on the one before, so the stream is divided into lanes of
+about ``LANE_WINDOWS`` windows, and all lanes are cut side by side in NumPy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bigbird_ds.data.shards import DocumentIndex
+
+# Each lane may end in a window that is not full: 0.1 % of the windows, on average half full.
+# The number is part of the order of samples: changing it changes every run's data.
+LANE_WINDOWS = 512
+
+
+class DocumentStream:
+    """Documents joined in a given order.
+
+    Args:
+        index: the documents' lengths and sentence starts.
+        order: (num_documents,) int64, the document at each place.
+
+    Attributes:
+        starts: (num_documents + 1,) int64, the stream position at which each place begins; the
+            last entry is the length of the stream.
+    """
+
+    def __init__(self, index: DocumentIndex, order: np.ndarray) -> None:
+        self.order = order
+        self.starts = np.concatenate([[0], np.cumsum(index.num_tokens[order] + 1)])
+        self._sentence_starts = index.sentence_starts
+        self._first_sentence = index.first_sentence[order]
+        self._num_sentences = np.diff(index.first_sentence)[order]
+        places = np.where(self._num_sentences > 1, np.arange(len(order)), -1)
+        self._last_divisible = np.maximum.accumulate(places)
+
+    @property
+    def length(self) -> int:
+        return int(self.starts[-1])
+
+    def forget_sentences(self) -> None:
+        """Free what only cutting needs."""
+        del self._sentence_starts, self._first_sentence, self._num_sentences, self._last_divisible
+
+    def place_of(self, position: np.ndarray) -> np.ndarray:
+        """The place that a stream position belongs to; its separator belongs to a document."""
+        place: np.ndarray = np.searchsorted(self.starts, position, side="right") - 1
+        return place
+
+    def is_document_start(self, position: np.ndarray) -> np.ndarray:
+        """Whether a document, or the end of the stream, is at each position."""
+        start: np.ndarray = self.starts[self.place_of(position)] == position
+        return start
+
+    def last_sentence_start(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """The stream position of the last sentence of ``place`` that starts at or before."""
+        first, offset = self._first_sentence[place], position - self.starts[place]
+        low, high = np.zeros_like(place), self._num_sentences[place]
+        while (high - low).max(initial=0) > 1:
+            middle = (low + high) >> 1
+            reached = self._sentence_starts[first + middle] <= offset
+            low, high = np.where(reached, middle, low), np.where(reached, high, middle)
+        start: np.ndarray = self.starts[place] + self._sentence_starts[first + low]
+        return start
+
+    def last_sentence_start_inside(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """The same, but strictly inside a document, be it one further back; -1 where none is."""
+        start = self.last_sentence_start(place, position)
+        divisible = np.where(place > 0, self._last_divisible[place - 1], -1)
+        before = self.last_sentence_start(divisible, self.starts[divisible + 1] - 2)
+        before = np.where(divisible >= 0, before, -1)
+        return np.where(start > self.starts[place], start, before)
+
+
+def cut_stream(
+    stream: DocumentStream, parts_per_window: int, capacity: int, lane_windows: int = LANE_WINDOWS
+) -> np.ndarray:
+    """Cut the stream into windows of one or two parts.
+
+    A part holds at most ``capacity`` positions, not counting a separator at its end, and ends at
+    the last sentence start within reach. Where that would leave half of the part empty, in a very
+    long sentence, it ends where it must. Of two parts, the first ends strictly inside a document
+    if a sentence starts inside one in the second half of its reach, so that the second part
+    continues it. Where less than a part is left, the two share it.
+
+    Returns:
+        (num_windows * parts_per_window + 1,) int64, non-decreasing from 0 to the stream's length;
+        part k of window w is ``[cuts[w * parts_per_window + k], the next cut)``. A part is empty
+        only where a single token was left for two.
+    """
+    assert parts_per_window in (1, 2) and capacity >= 1
+    bounds = _lane_bounds(stream, lane_windows * parts_per_window * capacity)
+    position, end = bounds[:-1], bounds[1:]
+    content_end = end - stream.is_document_start(end)
+    cuts = [np.zeros(1, dtype=np.int64)]
+    while position.size:
+        if parts_per_window == 2:
+            position = _next_cut(stream, position, end, content_end, capacity, inside=True)
+            cuts.append(position)
+        position = _next_cut(stream, position, end, content_end, capacity, inside=False)
+        cuts.append(position)
+        going_on = position < end
+        position, end, content_end = position[going_on], end[going_on], content_end[going_on]
+    return np.sort(np.concatenate(cuts))
+
+
+def _lane_bounds(stream: DocumentStream, lane_length: int) -> np.ndarray:
+    """Sentence starts at about every ``lane_length`` positions, with both ends of the stream."""
+    num_lanes = max(1, round(stream.length / lane_length))
+    targets = np.arange(1, num_lanes, dtype=np.int64) * stream.length // num_lanes
+    starts = stream.last_sentence_start(stream.place_of(targets), targets)
+    return np.unique(np.concatenate([[0], starts, [stream.length]]).astype(np.int64))
+
+
+def _next_cut(
+    stream: DocumentStream,
+    position: np.ndarray,
+    end: np.ndarray,
+    content_end: np.ndarray,
+    capacity: int,
+    inside: bool,
+) -> np.ndarray:
+    """Where the parts that begin at ``position`` end, one per lane.
+
+    ``end`` is the lane's end, ``content_end`` the same without a separator there. With ``inside``
+    the parts are the first of two.
+    """
+    content = content_end - position
+    reach = np.full_like(content, capacity)
+    if inside:
+        reach = np.where(content <= capacity, np.maximum(content // 2, 1), reach)
+    cuts = end.copy()
+    rest = np.flatnonzero(content > reach)
+    position, reach = position[rest], reach[rest]
+
+    limit = position + reach
+    place = stream.place_of(limit + 1)
+    # A document that starts one further on is within reach too: the part ends in its separator,
+    # which is left out.
+    fits = stream.starts[place] == limit + 1
+    if inside:
+        target_place, target = place - fits, limit - fits
+        start = stream.last_sentence_start(target_place, target)
+        best = stream.last_sentence_start_inside(target_place, target)
+        start = np.where(fits, limit + 1, start)
+        start = np.where(best - position > reach // 2, best, start)
+    else:
+        start = np.where(fits, limit + 1, 0)
+        others = np.flatnonzero(~fits)
+        start[others] = stream.last_sentence_start(place[others], limit[others])
+    cuts[rest] = np.where(start - position > reach // 2, start, limit)
+    return cuts

@@ -1,0 +1,291 @@
+"""Batches for training and evaluation, read and masked ahead in worker processes.
+
+The main process looks up each sample's spans in the plan and hands them to the workers, which need
+nothing but the shards. A micro-batch is one task of one worker. What is in it depends on its
+samples alone, so the number of workers never changes a bit of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bigbird_ds.data.sample_order import DataState, Sample, SampleOrder
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.windows import Geometry
+from bigbird_ds.errors import UserError
+from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.objectives import Objective
+
+MICRO_BATCHES_AHEAD = 4  # per worker
+
+Batch = dict[str, Tensor]
+
+
+class ExampleDataset(Dataset[Batch | UserError]):
+    """Reads the text of samples and makes examples of them.
+
+    A ``UserError`` is returned, not raised: PyTorch would turn it into another exception on its
+    way from a worker.
+    """
+
+    def __init__(self, shards: Shards, objective: Objective, seed: int, sequence_length: int):
+        self._shards, self._objective = shards, objective
+        self._seed, self._sequence_length = seed, sequence_length
+
+    def __getitem__(self, samples: list[Sample]) -> Batch | UserError:
+        try:
+            examples = [self._example(sample) for sample in samples]
+        except UserError as error:
+            return error
+        return {
+            name: torch.from_numpy(np.stack([example[name] for example in examples]))
+            for name in examples[0]
+        }
+
+    def _example(self, sample: Sample) -> dict[str, np.ndarray]:
+        if sample.window is None:
+            return self._objective.empty_example(self._sequence_length)
+        parts = [self._read(spans) for spans in sample.window.parts]
+        generator = keyed_generator(self._seed, "masks", sample.epoch, sample.number)
+        return self._objective.example(parts, sample.window.label, generator, self._sequence_length)
+
+    def _read(self, spans: np.ndarray) -> np.ndarray:
+        """(num_tokens,) int64 ids of the spans, a separator between any two."""
+        lengths = spans[:, 2] - spans[:, 1]
+        ids = np.full(int(lengths.sum()) + max(len(spans) - 1, 0), self._objective.separator)
+        place = 0
+        for (document, start, stop), length in zip(spans.tolist(), lengths.tolist(), strict=True):
+            ids[place : place + length] = self._shards.read(document, start, stop)
+            place += length + 1
+        return ids
+
+
+class TrainingBatches:
+    """The micro-batches of one rank, optimizer step by optimizer step, without end.
+
+    A step takes the next ``global_batch`` samples of the endless order; rank r of W takes its r-th
+    contiguous share of them. Nothing is dropped at the end of an epoch. To be iterated once.
+
+    Args:
+        shards: the training split.
+        objective: makes examples of windows; its tokenizer must be that of the shards.
+        seed: keys the order, the pairs and the masks.
+        sequence_length: L.
+        global_batch: samples per optimizer step over all ranks.
+        micro_batch: samples per forward pass of a rank.
+        rank, world_size: of the data-parallel group.
+        workers: processes that read ahead; 0 reads in this process.
+        state: a dict that an earlier run yielded, or None to begin.
+
+    Yields:
+        The micro-batches of the step, each a dict of int64 tensors (micro_batch, ...), see
+        ``Objective.example``; and the place in the data after it, for a checkpoint.
+
+    Raises:
+        DataError: shards and tokenizer or objective do not fit, or a shard cannot be read.
+        CheckpointError: ``state`` belongs to other shards, another seed or sequence length.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        objective: Objective,
+        *,
+        seed: int,
+        sequence_length: int,
+        global_batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        assert global_batch % (micro_batch * world_size) == 0 and 0 <= rank < world_size
+        shards.check_tokenizer(objective.vocabulary)
+        self._order = SampleOrder(shards, geometry_of(objective, sequence_length), seed)
+        self._state = self._order.start() if state is None else self._order.resume(state)
+        self._order.plans.plan(self._state.epoch)  # what is wrong shows here, not at the first step
+        self._global_batch, self._micro_batch = global_batch, micro_batch
+        self._rank, self._world_size = rank, world_size
+        # The states of the steps whose samples were handed to the workers already.
+        self._states: deque[DataState] = deque()
+        dataset = ExampleDataset(shards, objective, seed, sequence_length)
+        self._loader = _Loader(dataset, self._micro_batches(), workers)
+
+    def __iter__(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
+        per_step = self._global_batch // (self._micro_batch * self._world_size)
+        batches = iter(self._loader)
+        while True:
+            step = [next(batches) for _ in range(per_step)]
+            yield step, self._states.popleft().to_dict()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader.close()
+
+    def _micro_batches(self) -> Iterator[list[Sample]]:
+        """This rank's samples, a micro-batch at a time; runs ahead of the training."""
+        state = self._state
+        share = self._global_batch // self._world_size
+        while True:
+            self._order.plans.prepare(state.epoch + 1)
+            samples, state = self._order.take(state, self._global_batch)
+            self._states.append(state)
+            own = samples[self._rank * share : (self._rank + 1) * share]
+            for begin in range(0, share, self._micro_batch):
+                micro_batch = own[begin : begin + self._micro_batch]
+                yield [self._order.resolve(epoch, number) for epoch, number in micro_batch]
+
+
+class EvaluationBatches:
+    """Every window of a split once, in the order of its stream, always with the same masks.
+
+    All ranks get the same number of batches; the last ones are filled up with empty examples,
+    which have no targets. Can be iterated any number of times.
+
+    Args: as for ``TrainingBatches``.
+
+    Raises:
+        DataError: as for ``TrainingBatches``.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        objective: Objective,
+        *,
+        seed: int,
+        sequence_length: int,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> None:
+        assert 0 <= rank < world_size
+        shards.check_tokenizer(objective.vocabulary)
+        self._plan = SampleOrder(shards, geometry_of(objective, sequence_length), seed).plans.plan(
+            0
+        )
+        self._micro_batch, self._rank, self._world_size = micro_batch, rank, world_size
+        dataset = ExampleDataset(shards, objective, seed, sequence_length)
+        self._loader = _Loader(dataset, _Again(self._micro_batches), workers)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of the split, over all ranks."""
+        return len(self._plan)
+
+    def __len__(self) -> int:
+        return -(-len(self._plan) // (self._micro_batch * self._world_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        self._loader.close()
+
+    def _micro_batches(self) -> Iterator[list[Sample]]:
+        for batch in range(len(self)):
+            begin = (batch * self._world_size + self._rank) * self._micro_batch
+            numbers = range(begin, begin + self._micro_batch)
+            yield [self._sample(number) for number in numbers]
+
+    def _sample(self, number: int) -> Sample:
+        inside = number < len(self._plan)
+        return Sample(0, number, self._plan.window_in_stream_order(number) if inside else None)
+
+
+def geometry_of(objective: Objective, sequence_length: int) -> Geometry:
+    """What a plan must know of an objective."""
+    return Geometry(
+        parts_per_window=objective.parts_per_window,
+        part_capacity=objective.part_capacity(sequence_length),
+        exchanges_second_part=objective.exchanges_second_part,
+    )
+
+
+class _Again:
+    """An iterable that begins anew each time it is iterated."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        iterator: Iterator[list[Sample]] = self._function()
+        return iterator
+
+
+class _Loader:
+    """A DataLoader whose workers leave signals to the main process, and which can be closed."""
+
+    def __init__(
+        self, dataset: ExampleDataset, micro_batches: Iterable[list[Sample]], workers: int
+    ) -> None:
+        self._dataset, self._micro_batches, self._workers = dataset, micro_batches, workers
+        self._data_loader: DataLoader[Batch | UserError] | None = None
+        self._iterator: Iterator[Batch | UserError] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        is_new = self._data_loader is None
+        if self._data_loader is None:
+            self._data_loader = self._build()
+        self._iterator = iter(self._data_loader)
+        if is_new and self._workers:
+            # Workers that ignore SIGTERM have to be ended before the exit handlers of PyTorch and
+            # multiprocessing send it and wait. Handlers run last in, first out: this one goes in
+            # after theirs.
+            atexit.register(_close, weakref.ref(self))
+        while self._iterator is not None:
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                return
+            if isinstance(batch, UserError):
+                self.close()
+                raise batch
+            yield batch
+
+    def close(self) -> None:
+        # The last references: dropping them lets PyTorch tell its workers to end, and wait.
+        self._iterator = self._data_loader = None
+
+    def _build(self) -> DataLoader[Batch | UserError]:
+        return DataLoader(
+            self._dataset,
+            batch_size=None,  # an item is a micro-batch already
+            sampler=self._micro_batches,
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_to_parent,
+            prefetch_factor=MICRO_BATCHES_AHEAD if self._workers else None,
+            persistent_workers=self._workers > 0,
+            generator=torch.Generator(),  # else it draws from the global generator
+        )
+
+
+def _close(reference: weakref.ref[_Loader]) -> None:
+    loader = reference()
+    if loader is not None:
+        loader.close()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Schedulers signal every process of a job; when to stop is for the main process to decide."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,181 @@
+"""The endless order of samples over epochs, and the five numbers that say how far a run has come.
+
+The order is a function of the shards, the seed and the objective's geometry. Ranks, workers and
+micro-batches only decide who reads a sample, never which samples make up an optimizer step.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.windows import EpochPlan, Geometry, Window
+from bigbird_ds.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class DataState:
+    """The place in the data: everything that a resume needs.
+
+    Attributes:
+        fingerprint: of the shards, the tokenizer and the geometry of the windows.
+        seed: of the run.
+        epoch, sample: the next sample to be read, ``sample`` counted within the epoch.
+        samples_seen: samples read since the run began.
+    """
+
+    fingerprint: str
+    seed: int
+    epoch: int
+    sample: int
+    samples_seen: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The five numbers as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> DataState:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            CheckpointError: a number is missing or of another kind.
+        """
+        kinds = {"fingerprint": str, "seed": int, "epoch": int, "sample": int, "samples_seen": int}
+        sound = value.keys() == kinds.keys() and all(
+            type(value[name]) is kind and (kind is str or value[name] >= 0)
+            for name, kind in kinds.items()
+        )
+        if not sound:
+            raise CheckpointError(
+                "the checkpoint's place in the data cannot be read",
+                seen=value,
+                needed=f"the numbers {', '.join(kinds)}",
+                change="resume from another checkpoint",
+            )
+        return cls(**value)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sample with all that is needed to read it. ``window`` None is an empty example."""
+
+    epoch: int
+    number: int
+    window: Window | None
+
+
+class EpochPlans:
+    """The plans of the epochs that are being read; the next can be made ahead in a thread."""
+
+    def __init__(self, shards: Shards, geometry: Geometry, seed: int) -> None:
+        self.geometry = geometry
+        self._shards, self._seed = shards, seed
+        self._plans: dict[int, EpochPlan] = {}
+        self._thread: threading.Thread | None = None
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch; those of earlier epochs are forgotten."""
+        if epoch not in self._plans:
+            if self._thread is not None:
+                self._thread.join()
+            if epoch not in self._plans:
+                self._make(epoch)
+            self._plans = {known: plan for known, plan in self._plans.items() if known >= epoch}
+        return self._plans[epoch]
+
+    def prepare(self, epoch: int) -> None:
+        """Make the plan of an epoch in the background, unless it is there or one is being made."""
+        if epoch in self._plans or (self._thread is not None and self._thread.is_alive()):
+            return
+        # A daemon, so that a run that is asked to stop does not wait for a plan it will not need.
+        self._thread = threading.Thread(target=self._make, args=(epoch,), daemon=True)
+        self._thread.start()
+
+    def _make(self, epoch: int) -> None:
+        index = self._shards.document_index()
+        self._plans[epoch] = EpochPlan(index, self.geometry, self._seed, epoch)
+
+
+class SampleOrder:
+    """Samples in the order in which a run reads them.
+
+    Args:
+        shards: the split to read.
+        geometry: of the objective at the run's sequence length.
+        seed: of the run.
+    """
+
+    def __init__(self, shards: Shards, geometry: Geometry, seed: int) -> None:
+        self.plans = EpochPlans(shards, geometry, seed)
+        self._seed = seed
+        self._shards_fingerprint = shards.fingerprint
+        self.fingerprint = f"{self._shards_fingerprint}/{geometry}"
+
+    def start(self) -> DataState:
+        """The place where a new run begins."""
+        return DataState(self.fingerprint, self._seed, epoch=0, sample=0, samples_seen=0)
+
+    def resume(self, saved: dict[str, Any]) -> DataState:
+        """The place where a saved run goes on.
+
+        Raises:
+            CheckpointError: the saved run had another seed, other shards or other windows.
+        """
+        state = DataState.from_dict(saved)
+        shards, _, windows = state.fingerprint.rpartition("/")
+        geometry = str(self.plans.geometry)
+        if shards != self._shards_fingerprint:
+            raise _cannot_resume(
+                "the checkpoint was trained on other shards",
+                f"shards {self._shards_fingerprint[:16]}...",
+                f"shards {shards[:16]}...",
+                "data.train and data.tokenizer",
+            )
+        if windows != geometry:
+            raise _cannot_resume(
+                "the checkpoint was trained on windows of another length or kind",
+                f"windows {geometry} (parts x tokens of a part)",
+                f"windows {windows}",
+                "data.sequence_length and objective.name",
+            )
+        if state.seed != self._seed:
+            raise _cannot_resume(
+                "the checkpoint was trained with another seed, so its order of samples is another",
+                f"train.seed={self._seed}",
+                f"train.seed={state.seed}",
+                "train.seed",
+            )
+        return state
+
+    def take(self, state: DataState, count: int) -> tuple[list[tuple[int, int]], DataState]:
+        """The next ``count`` samples, across ends of epochs where need be.
+
+        Returns:
+            (epoch, number within the epoch) of each, and the state behind the last.
+        """
+        epoch, number = state.epoch, state.sample
+        taken: list[tuple[int, int]] = []
+        while len(taken) < count:
+            length = len(self.plans.plan(epoch))
+            assert number < length
+            stop = min(length, number + count - len(taken))
+            taken += [(epoch, n) for n in range(number, stop)]
+            epoch, number = (epoch + 1, 0) if stop == length else (epoch, stop)
+        seen = state.samples_seen + count
+        return taken, DataState(state.fingerprint, state.seed, epoch, number, seen)
+
+    def resolve(self, epoch: int, number: int) -> Sample:
+        """A sample of the current epoch with the spans of its window."""
+        return Sample(epoch, number, self.plans.plan(epoch).window(number))
+
+
+def _cannot_resume(problem: str, seen: str, needed: str, keys: str) -> CheckpointError:
+    return CheckpointError(
+        problem,
+        seen=seen,
+        needed=f"{needed}, as in the checkpoint",
+        change=f"{keys}; or begin a new run with this one's weights: `model` and another `output`",
+    )

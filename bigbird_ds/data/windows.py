@@ -1,0 +1,126 @@
+"""The plan of an epoch: which spans of which documents make up each window, and in which order.
+
+A pure function of the index, the objective's geometry, the seed and the epoch. It keeps 8 bytes a
+part and 16 a document; a window's spans are looked up when they are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigbird_ds.data.cuts import DocumentStream, cut_stream
+from bigbird_ds.data.pairs import NO_LABEL, Pairs, PartPlaces, draw_pairs
+from bigbird_ds.data.shards import DocumentIndex
+from bigbird_ds.errors import DataError
+from bigbird_ds.keyed_random import keyed_generator
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the plan must know of the objective and the sequence length.
+
+    Attributes:
+        parts_per_window: 1 or 2.
+        part_capacity: most tokens of a part, the separators between joined documents included.
+        exchanges_second_part: whether half of the windows get a random second part.
+    """
+
+    parts_per_window: int
+    part_capacity: int
+    exchanges_second_part: bool
+
+    def __str__(self) -> str:
+        pairs = "pairs" if self.exchanges_second_part else "plain"
+        return f"{self.parts_per_window}x{self.part_capacity}-{pairs}"
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The text of one training example.
+
+    Attributes:
+        parts: per part (num_spans, 3) int64: document, first token, one past the last token.
+            Where a part has several spans, a separator goes between them.
+        label: next-sentence label, 0 continuation, 1 random, -100 none.
+    """
+
+    parts: tuple[np.ndarray, ...]
+    label: int
+
+
+class EpochPlan:
+    """All windows of an epoch. Every token of the split is in exactly one of them.
+
+    Args:
+        index: of the split.
+        geometry: of the objective at the run's sequence length.
+        seed, epoch: key the order of documents, the pairs and the order of windows.
+
+    Raises:
+        DataError: pairs are wanted of a split with one document.
+    """
+
+    def __init__(self, index: DocumentIndex, geometry: Geometry, seed: int, epoch: int) -> None:
+        num_documents = len(index.num_tokens)
+        if geometry.exchanges_second_part and num_documents < 2:
+            raise DataError(
+                "next-sentence pairs need text of two documents",
+                seen="a split with one document",
+                needed="at least two documents in each split",
+                change="add documents, raise --validation-fraction, or set objective.name: mlm",
+            )
+        self.geometry = geometry
+        order = keyed_generator(seed, "document order", epoch).permutation(num_documents)
+        self._stream = DocumentStream(index, order)
+        self._cuts = cut_stream(self._stream, geometry.parts_per_window, geometry.part_capacity)
+        self._stream.forget_sentences()
+        self.num_windows = (len(self._cuts) - 1) // geometry.parts_per_window
+        self._order = keyed_generator(seed, "window order", epoch).permutation(self.num_windows)
+        self._pairs: Pairs | None = None
+        if geometry.exchanges_second_part:
+            self._pairs = self._draw_pairs(keyed_generator(seed, "pairs", epoch))
+
+    def __len__(self) -> int:
+        return self.num_windows
+
+    @property
+    def random_share(self) -> float:
+        """Share of the windows whose second part is of another document."""
+        return 0.0 if self._pairs is None else float((self._pairs.label == 1).mean())
+
+    def window(self, position: int) -> Window:
+        """The window at a position of the epoch's shuffled order."""
+        return self.window_in_stream_order(int(self._order[position]))
+
+    def window_in_stream_order(self, number: int) -> Window:
+        """Window ``number``, counted as cut from the stream, before the shuffle."""
+        per_window = self.geometry.parts_per_window
+        parts = [number * per_window + part for part in range(per_window)]
+        label = NO_LABEL
+        if self._pairs is not None:
+            parts[1] = int(self._pairs.second[number]) * per_window + 1
+            label = int(self._pairs.label[number])
+        return Window(tuple(self._spans(part) for part in parts), label)
+
+    def _spans(self, part: int) -> np.ndarray:
+        """(num_spans, 3) int64: document, first token, one past the last token."""
+        begin, end = self._cuts[part], self._cuts[part + 1]
+        if begin == end:
+            return np.empty((0, 3), dtype=np.int64)
+        starts = self._stream.starts
+        first = int(np.searchsorted(starts, begin, side="right")) - 1
+        last = int(np.searchsorted(starts, end, side="left"))
+        spans = np.empty((last - first, 3), dtype=np.int64)
+        spans[:, 0] = self._stream.order[first:last]
+        spans[:, 1] = np.maximum(begin - starts[first:last], 0)
+        spans[:, 2] = np.minimum(end, starts[first + 1 : last + 1] - 1) - starts[first:last]
+        return spans
+
+    def _draw_pairs(self, generator: np.random.Generator) -> Pairs:
+        begin, middle, end = self._cuts[:-1:2], self._cuts[1::2], self._cuts[2::2]
+        places = self._stream.place_of
+        first = PartPlaces(places(begin), places(middle - 1))
+        second = PartPlaces(places(middle), places(end - 1))
+        return draw_pairs(first, second, middle < end, generator)

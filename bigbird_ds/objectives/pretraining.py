@@ -1,0 +1,141 @@
+"""Windows become examples for ``BigBirdForPreTraining`` and ``BigBirdForMaskedLM``.
+
+L: sequence length. M: most targets, ``ceil(mask_fraction * L)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.objectives.masking import Masker, target_capacity
+from bigbird_ds.vocabulary import Vocabulary
+
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+class MaskedLanguageModel:
+    """``mlm``: [CLS] text [SEP], some tokens masked.
+
+    What every objective has: ``name``, ``vocabulary``, ``separator``, ``parts_per_window``,
+    ``exchanges_second_part``, ``part_capacity``, ``example`` and ``empty_example``.
+
+    Args:
+        vocabulary: of the tokenizer that made the shards.
+        mask_fraction: share of the tokens that become targets, above 0 and below 1.
+        whole_words: a word's tokens become targets together or not at all.
+
+    Attributes:
+        separator: id that goes between two documents joined in one part.
+        parts_per_window: number of stretches of text that make up an example.
+        exchanges_second_part: whether half of the windows get a second part of another document.
+    """
+
+    name = "mlm"
+    parts_per_window = 1
+    exchanges_second_part = False
+
+    def __init__(
+        self, vocabulary: Vocabulary, mask_fraction: float = 0.15, whole_words: bool = True
+    ) -> None:
+        if not 0 < mask_fraction < 1:
+            raise ConfigError(
+                "the share of masked tokens is no share",
+                seen=mask_fraction,
+                needed="a number above 0 and below 1",
+                change="objective.mask_fraction",
+            )
+        self.vocabulary = vocabulary
+        self.separator = vocabulary.sep
+        self.mask_fraction = mask_fraction
+        self._masker = Masker(vocabulary, mask_fraction, whole_words)
+
+    def part_capacity(self, sequence_length: int) -> int:
+        """Most tokens of a part: what is left beside [CLS] and a [SEP] behind each part.
+
+        Raises:
+            ConfigError: nothing is left.
+        """
+        room = sequence_length - 1 - self.parts_per_window
+        if room < self.parts_per_window:
+            raise ConfigError(
+                "the sequence is too short to hold any text",
+                seen=sequence_length,
+                needed=f"at least {1 + 2 * self.parts_per_window}",
+                change="data.sequence_length",
+            )
+        return room // self.parts_per_window
+
+    def example(
+        self,
+        parts: Sequence[np.ndarray],
+        label: int,
+        generator: np.random.Generator,
+        sequence_length: int,
+    ) -> dict[str, np.ndarray]:
+        """Turn a window into a training example.
+
+        Args:
+            parts: per part (num_tokens,) token ids, joined documents with a separator between.
+            label: next-sentence label: 0 continuation, 1 random, -100 none.
+            generator: draws the masks.
+            sequence_length: L.
+
+        Returns:
+            int64 arrays: ``input_ids``, ``token_type_ids``, ``attention_mask`` (L,);
+            ``target_positions`` (M,), 0 where unused; ``target_ids`` (M,), -100 where unused;
+            ``next_sentence_label`` () where the objective has pairs.
+        """
+        vocabulary = self.vocabulary
+        input_ids = np.full(sequence_length, vocabulary.pad, dtype=np.int64)
+        token_type_ids = np.zeros(sequence_length, dtype=np.int64)
+        input_ids[0] = vocabulary.cls
+        end = 1
+        for segment, part in enumerate(parts):
+            begin, end = end, end + len(part) + 1
+            input_ids[begin : end - 1] = part
+            input_ids[end - 1] = vocabulary.sep
+            token_type_ids[begin:end] = segment
+        attention_mask = np.zeros(sequence_length, dtype=np.int64)
+        attention_mask[:end] = 1
+
+        num_targets = target_capacity(self.mask_fraction, sequence_length)
+        target_positions = np.zeros(num_targets, dtype=np.int64)
+        target_ids = np.full(num_targets, IGNORED, dtype=np.int64)
+        original = input_ids[:end].copy()
+        positions = self._masker.apply(input_ids[:end], generator)
+        target_positions[: len(positions)] = positions
+        target_ids[: len(positions)] = original[positions]
+        example = {
+            "input_ids": input_ids,
+            "token_type_ids": token_type_ids,
+            "attention_mask": attention_mask,
+            "target_positions": target_positions,
+            "target_ids": target_ids,
+        }
+        if self.exchanges_second_part:
+            example["next_sentence_label"] = np.array(label, dtype=np.int64)
+        return example
+
+    def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
+        """An example without text or targets, which fills up the last batch of an evaluation.
+
+        Only its [CLS] and [SEP] count as tokens, so that attention has something to attend to.
+        """
+        parts = [np.empty(0, dtype=np.int64)] * self.parts_per_window
+        return self.example(
+            parts, IGNORED, np.random.Generator(np.random.Philox(0)), sequence_length
+        )
+
+
+class MaskedLanguageModelWithPairs(MaskedLanguageModel):
+    """``mlm_nsp``: [CLS] A [SEP] B [SEP]; half of the time B is from another document.
+
+    Segment ids are BERT's: 0 up to and with the first [SEP], then 1.
+    """
+
+    name = "mlm_nsp"
+    parts_per_window = 2
+    exchanges_second_part = True
