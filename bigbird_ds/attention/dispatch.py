@@ -1,0 +1,84 @@
+"""``block_sparse_attention``: one entrance, several backends that give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from bigbird_ds.attention.gathered import gathered_attention
+from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.attention.reference import reference_attention
+from bigbird_ds.errors import ConfigError, nearest
+
+Backend = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, BlockPattern, torch.Tensor | None], torch.Tensor
+]
+BACKENDS: dict[str, Backend] = {"reference": reference_attention, "gathered": gathered_attention}
+
+
+def block_sparse_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: BlockPattern,
+    mask: torch.Tensor | None = None,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Attention in which each query block reads the key blocks of ``pattern``.
+
+    Scores are scaled by ``head_dim ** -0.5``; there is no dropout. Everything is computed in the
+    dtype of ``q``, under autocast too.
+
+    Args:
+        q, k, v: ``(batch, heads, seq_len, head_dim)``, one floating dtype.
+        pattern: for the same ``seq_len`` and number of heads.
+        mask: ``(batch, seq_len)``, bool, integer or float, nonzero for real tokens; None: all real.
+        backend: ``reference`` (dense, quadratic), ``gathered`` (any device, linear memory), or
+            ``auto``, the fastest one that serves.
+
+    Returns:
+        ``(batch, heads, seq_len, head_dim)``, zeros in the rows of padding, differentiable.
+
+    Raises:
+        ConfigError: shapes that do not fit together, or an unknown backend.
+    """
+    _check(q, k, v, pattern, mask)
+    name = "gathered" if backend == "auto" else backend
+    if name not in BACKENDS:
+        guess = nearest(str(backend), [*BACKENDS, "auto"])
+        raise ConfigError(
+            "no such attention backend",
+            seen=repr(backend) + (f" (did you mean {guess!r}?)" if guess else ""),
+            needed="auto, " + ", ".join(BACKENDS),
+            change="backend",
+        )
+    with torch.autocast(q.device.type, enabled=False):
+        context = BACKENDS[name](q, k.to(q.dtype), v.to(q.dtype), pattern, mask)
+        if mask is not None:
+            context = context.masked_fill((mask == 0)[:, None, :, None], 0.0)
+    return context
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: BlockPattern,
+    mask: torch.Tensor | None,
+) -> None:
+    wanted = (pattern.num_heads, pattern.seq_len)
+    if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape or q.shape[1:3] != wanted:
+        raise ConfigError(
+            "q, k, v and the pattern do not fit together",
+            seen=f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}",
+            needed=f"three of (batch, {pattern.num_heads}, {pattern.seq_len}, head_dim)",
+            change="the shapes, or the pattern's num_heads and seq_len",
+        )
+    if mask is not None and mask.shape != (q.shape[0], q.shape[2]):
+        raise ConfigError(
+            "the mask does not fit the queries",
+            seen=f"mask {tuple(mask.shape)}",
+            needed=f"(batch, seq_len) = {(q.shape[0], q.shape[2])}",
+            change="mask",
+        )

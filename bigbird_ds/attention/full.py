@@ -1,0 +1,53 @@
+"""Attention of every query to every key, as the models use it on short inputs and in decoders.
+
+Legend: B = batch, H = heads, L = queries, S = keys, D = head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def full_bias(
+    mask: torch.Tensor | None, causal: bool, queries: int, keys: int, like: torch.Tensor
+) -> torch.Tensor | None:
+    """Bias ``(B or 1, 1, L or 1, S)`` in the dtype and on the device of ``like``, or None.
+
+    Hidden keys get the lowest finite number, so that a row with no key to see stays finite.
+
+    Args:
+        mask: ``(B, S)``, nonzero for real tokens; None: all real.
+        causal: hide later keys; the last query is at the place of the last key.
+    """
+    hidden = None if mask is None else (mask == 0)[:, None, None, :]
+    if causal and queries > 1:
+        places = torch.arange(keys, device=like.device)
+        later = (places[None, :] > places[keys - queries :, None])[None, None]
+        hidden = later if hidden is None else hidden | later
+    if hidden is None:
+        return None
+    bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return bias.masked_fill_(hidden, torch.finfo(like.dtype).min)
+
+
+def full_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor | None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Softmax attention in one fused call: q ``(B, H, L, D)``, k and v ``(B, H, S, D)``.
+
+    Args:
+        bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores.
+        dropout: probability of dropping a weight; the caller passes 0 outside training.
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+def full_probabilities(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The weights ``(B, H, L, S)`` that :func:`full_attention` uses, before dropout."""
+    scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    return torch.softmax(scores if bias is None else scores + bias, dim=-1)

@@ -1,0 +1,1 @@
+"""The networks: own PyTorch code with the names of ``transformers``, which knows their files."""

@@ -1,0 +1,133 @@
+"""``BigBirdConfig``: the fields, names and defaults of ``transformers``, and the pattern style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bigbird_ds.attention.styles import STYLES
+from bigbird_ds.errors import ConfigError, nearest
+from bigbird_ds.models.activations import ACTIVATIONS
+from bigbird_ds.models.hub_config import HubConfig
+
+ATTENTION_TYPES = ("block_sparse", "original_full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigBirdConfig(HubConfig):
+    """Shape and behaviour of a BigBird encoder (or decoder).
+
+    Attributes (the others speak for themselves):
+        rescale_embeddings: multiply word embeddings by ``hidden_size ** 0.5``.
+        use_bias: whether the query, key and value projections have a bias.
+        block_size, num_random_blocks: of block-sparse attention. At or below
+            :attr:`max_full_attention_tokens` tokens the model attends in full.
+        random_style: which random blocks are read: ``hf``, ``hf_eval``, ``google`` or ``uniform``
+            (see ``BlockPattern.build``). transformers ignores it and always does ``hf``.
+        attention_probs_dropout_prob: acts in full attention only, as in the original.
+
+    Raises:
+        ConfigError: values of the wrong type, out of range, or that contradict each other.
+    """
+
+    model_type: ClassVar[str] = "big_bird"
+
+    vocab_size: int = 50358
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu_new"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 4096
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    use_cache: bool = True
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    sep_token_id: int | None = 66
+    attention_type: str = "block_sparse"
+    use_bias: bool = True
+    rescale_embeddings: bool = False
+    block_size: int = 64
+    num_random_blocks: int = 3
+    classifier_dropout: float | None = None
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+    random_style: str = "hf"
+
+    @property
+    def max_full_attention_tokens(self) -> int:
+        """Inputs of at most this many tokens are attended to in full, as in transformers."""
+        return (5 + 2 * self.num_random_blocks) * self.block_size
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def _validate(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+            "block_size",
+        ):
+            _check_range(name, getattr(self, name), 1, None)
+        _check_range("num_random_blocks", self.num_random_blocks, 0, None)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if getattr(self, name) is not None:
+                _check_range(name, getattr(self, name), 0, 1)
+        _check_choice("hidden_act", self.hidden_act, ACTIVATIONS)
+        _check_choice("attention_type", self.attention_type, ATTENTION_TYPES)
+        _check_choice("random_style", self.random_style, STYLES)
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                "the number of heads does not divide the hidden size",
+                seen=f"hidden_size {self.hidden_size}, {self.num_attention_heads} heads",
+                needed="a hidden_size that is a multiple of num_attention_heads",
+                change="hidden_size or num_attention_heads",
+            )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ConfigError(
+                "the padding id is not in the vocabulary",
+                seen=f"pad_token_id {self.pad_token_id}, vocab_size {self.vocab_size}",
+                needed=f"0 .. {self.vocab_size - 1}",
+                change="pad_token_id or vocab_size",
+            )
+        if self.add_cross_attention and not self.is_decoder:
+            raise ConfigError(
+                "cross-attention belongs to a decoder",
+                seen="add_cross_attention true, is_decoder false",
+                needed="is_decoder: true",
+                change="is_decoder or add_cross_attention",
+            )
+
+
+def _check_range(name: str, value: float, least: float, most: float | None) -> None:
+    if value < least or (most is not None and value > most):
+        raise ConfigError(
+            f"{name} is out of range",
+            seen=value,
+            needed=f">= {least}" if most is None else f"{least} to {most}",
+            change=name,
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        guess = nearest(value, choices)
+        raise ConfigError(
+            f"unknown {name}",
+            seen=repr(value) + (f" (did you mean {guess!r}?)" if guess else ""),
+            needed="one of " + ", ".join(choices),
+            change=name,
+        )

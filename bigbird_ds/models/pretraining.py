@@ -1,0 +1,111 @@
+"""``BigBirdForPreTraining``: masked tokens and next sentence."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.lm_heads import (
+    BigBirdPreTrainingHeads,
+    select_positions,
+    summed_loss,
+    token_loss,
+)
+from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
+
+
+class BigBirdForPreTraining(BigBirdPreTrainedModel):
+    """BigBird with the heads it is pretrained with."""
+
+    tied_names: ClassVar[dict[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__(config)
+        self.bert = BigBirdModel(config)
+        self.cls = BigBirdPreTrainingHeads(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        next_sentence_label: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BigBirdForPreTrainingOutput | tuple:
+        """Scores for every token and for the pair, and the loss where ``labels`` are given.
+
+        Args:
+            labels: (B, S) int64, -100 where nothing is predicted.
+            next_sentence_label: (B,) int64, 0 = continuation, 1 = random; counts with ``labels``.
+            others: as ``BigBirdModel.forward``.
+        """
+        outputs = self.bert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+        )
+        prediction_logits, pair_logits = self.cls(outputs.last_hidden_state, outputs.pooler_output)
+        loss = None
+        if labels is not None:
+            loss = token_loss(prediction_logits, labels)
+            if next_sentence_label is not None:
+                loss = loss + token_loss(pair_logits, next_sentence_label)
+        output = BigBirdForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=prediction_logits,
+            seq_relationship_logits=pair_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.packed(output, return_dict)
+
+    def loss_sums(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        target_positions: torch.Tensor,
+        target_ids: torch.Tensor,
+        next_sentence_label: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What training needs of a batch, the prediction head on the masked positions alone.
+
+        Sums, not means, so that the loss of a step is the sum over all its targets divided by their
+        number, whatever the ranks and micro-batches.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: (B, S), as :meth:`forward`.
+            target_positions: (B, M) int64, places of the masked tokens; 0 in unused slots.
+            target_ids: (B, M) int64, what stood there; -100 in unused slots.
+            next_sentence_label: (B,) int64, -100 for a sample that does not count; None: no pairs.
+
+        Returns:
+            0-dim fp32 tensors: ``mlm_loss`` (sum of cross entropies), ``mlm_targets``,
+            ``mlm_correct``, and with labels ``nsp_loss``, ``nsp_samples``, ``nsp_correct``.
+        """
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True)
+        targets = select_positions(outputs.last_hidden_state, target_positions)
+        loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
+        sums = {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+        if next_sentence_label is not None:
+            pair_logits = self.cls.seq_relationship(outputs.pooler_output)
+            loss, number, correct = summed_loss(pair_logits, next_sentence_label)
+            sums |= {"nsp_loss": loss, "nsp_samples": number, "nsp_correct": correct}
+        return sums

@@ -1,0 +1,174 @@
+"""Tensors in Hub format: ``model.safetensors``, or shards with an index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
+# Buffers that old versions of transformers saved beside the parameters.
+_OLD_BUFFERS = (".position_ids", ".token_type_ids")
+# How checkpoints converted from TensorFlow long ago call the parameters of a layer norm.
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+class LazyTensors:
+    """The tensors of a folder: names, shapes and dtypes at once, values when asked for."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, tuple[Any, str]] = {}  # name -> open file, name in it
+
+    def add_file(self, path: Path, only: Iterable[str] | None = None) -> None:
+        """Open ``path`` and take its tensors, or those named in ``only``.
+
+        Raises:
+            CheckpointError: a missing, truncated or foreign file, or one that lacks a tensor.
+        """
+        try:
+            stream = safe_open(path, framework="pt")
+            found = set(stream.keys())
+        except (OSError, SafetensorError) as cause:
+            raise CheckpointError(
+                "this file of weights cannot be read",
+                seen=f"{path}: {cause or type(cause).__name__}",
+                needed="a whole safetensors file",
+                change="the file: copy or write it again",
+            ) from cause
+        lacking = sorted(set(found if only is None else only) - found)
+        if lacking:
+            raise CheckpointError(
+                "a shard lacks tensors that the index says it has",
+                seen=f"{path} without {', '.join(lacking[:8])}",
+                needed=f"the file that {INDEX_NAME} was written for",
+                change="the folder",
+            )
+        for name in found if only is None else only:
+            if not name.endswith(_OLD_BUFFERS):
+                self._stored[_modern(name)] = (stream, name)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        stream, stored = self._stored[name]
+        return tuple(stream.get_slice(stored).get_shape())
+
+    def read(self, name: str) -> torch.Tensor:
+        stream, stored = self._stored[name]
+        return stream.get_tensor(stored)
+
+
+def _modern(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        name = name.replace(old, new)
+    return name
+
+
+def read_tensors(folder: Path) -> LazyTensors:
+    """Open the weights of a Hub folder.
+
+    Raises:
+        CheckpointError: no such folder, no weights in it, or files that cannot be read.
+    """
+    tensors = LazyTensors()
+    if (folder / WEIGHTS_NAME).is_file():
+        tensors.add_file(folder / WEIGHTS_NAME)
+        return tensors
+    if not (folder / INDEX_NAME).is_file():
+        raise CheckpointError(
+            "this folder holds no weights",
+            seen=f"{folder} without {WEIGHTS_NAME} or {INDEX_NAME}",
+            needed="a model folder in Hub format",
+            change="the folder",
+        )
+    index = files.read_json(folder / INDEX_NAME, CheckpointError, "the index of the weights")
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            "the index of the weights has no weight_map",
+            seen=str(folder / INDEX_NAME),
+            needed='an object {"weight_map": {tensor: file}}',
+            change="the file",
+        )
+    by_file: dict[str, list[str]] = {}
+    for name, file_name in weight_map.items():
+        by_file.setdefault(str(file_name), []).append(name)
+    for file_name, names in by_file.items():
+        tensors.add_file(files.inside(folder, file_name, CheckpointError), names)
+    return tensors
+
+
+def common_dtype(tensors: LazyTensors) -> torch.dtype:
+    """The dtype of the first floating tensor on file."""
+    for name in tensors.names:
+        if (dtype := tensors.read(name).dtype).is_floating_point:
+            return dtype
+    return torch.float32
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], max_shard_size: int) -> None:
+    """Write ``tensors`` into ``folder`` as one file, or as shards of at most so many bytes.
+
+    A tensor larger than ``max_shard_size`` gets a shard of its own. Weights that were in the folder
+    before are removed once the new ones are whole.
+    """
+    shards = _split(tensors, max_shard_size)
+    names = [f"model-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [WEIGHTS_NAME]
+    for name, shard in zip(names, shards, strict=True):
+        _write_file(folder / name, shard)
+    kept = set(names)
+    if len(shards) > 1:
+        weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        metadata = {
+            "total_parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "total_size": sum(tensor.nbytes for tensor in tensors.values()),
+        }
+        files.write_json(folder / INDEX_NAME, {"metadata": metadata, "weight_map": weight_map})
+        kept.add(INDEX_NAME)
+    for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS_NAME]:
+        if stale.name not in kept:
+            stale.unlink(missing_ok=True)
+    if INDEX_NAME not in kept:
+        (folder / INDEX_NAME).unlink(missing_ok=True)
+
+
+def _split(tensors: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch.Tensor]]:
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + tensor.nbytes > limit:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = tensor
+        filled += tensor.nbytes
+    return shards
+
+
+def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """``save_file`` to a name beside ``path``, synced and renamed in."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode  # save_file makes a file for its owner alone
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(usual_mode)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    files.fsync_folder(path.parent)
