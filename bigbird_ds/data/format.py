@@ -3,6 +3,7 @@
 A shards folder is flat::
 
     manifest.json                    what is here: counts, sizes, sha256 of every file, tokenizer
+    spiece.model                     the tokenizer that made the ids; the manifest has its sha256
     train-00000.tar                  a plain WebDataset tar, one sample per document
     train-00000.documents.npy        index: a row of DOCUMENT_DTYPE per document, in tar order
     train-00000.sentences.npy        index: all sentence starts of the shard, one document after
@@ -62,6 +63,11 @@ def ids_dtype(vocab_size: int) -> np.dtype[Any]:
 def shard_stem(split: str, unit: int) -> str:
     """``train-00012``: the name of a shard's files without their suffixes."""
     return f"{split}-{unit:05d}"
+
+
+def shard_file_names(stem: str) -> tuple[str, str, str]:
+    """The files of a shard: its tar and its two indexes."""
+    return f"{stem}.tar", f"{stem}.documents.npy", f"{stem}.sentences.npy"
 
 
 class _Strict(BaseModel):

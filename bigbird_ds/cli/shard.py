@@ -1,0 +1,142 @@
+"""``bigbird-ds shard``: documents to WebDataset shards."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+from pathlib import Path
+
+from bigbird_ds.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, ConfigError
+
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input_arguments(parser)
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="DIR", help="a tokenizer folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes; the output is the same"
+    )
+    parser.add_argument(
+        "--part", metavar="I/N", help="do the I-th of N parts; the last to end writes the manifest"
+    )
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="share of the documents for the validation split, chosen by their ids",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted job, keep what is done"
+    )
+    parser.add_argument(
+        "--min-tokens", type=int, default=1, metavar="N", help="drop shorter documents"
+    )
+    parser.add_argument(
+        "--id-field", metavar="A.B", help="field of a record's id; default: a hash of the text"
+    )
+    parser.add_argument(
+        "--unit-size", default="64M", metavar="SIZE", help="input that becomes one shard"
+    )
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where documents come from."""
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="files, folders, globs, or - for JSON lines on standard input: .txt (a document a"
+        " file), .jsonl, these with .gz, .zst or .xz, .parquet, a saved datasets folder",
+    )
+    parser.add_argument(
+        "--text-field", default="text", metavar="A.B", help="field of a record's text"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="what to do with a record that is no document",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bigbird_ds import log
+    from data_prep.readers import Fields
+    from data_prep.shard_job import ShardOptions, write_shards
+    from data_prep.unit_job import DocumentOptions
+    from data_prep.worker_pool import WorkerDied
+
+    check_range("--workers", arguments.workers, arguments.workers >= 1, "1 or more")
+    check_range("--min-tokens", arguments.min_tokens, arguments.min_tokens >= 1, "1 or more")
+    fraction = arguments.validation_fraction
+    check_range("--validation-fraction", fraction, 0 <= fraction < 1, "0 or more, below 1")
+    require_inputs(arguments.inputs)
+    options = ShardOptions(
+        DocumentOptions(
+            fields=Fields(arguments.text_field, arguments.id_field),
+            min_tokens=arguments.min_tokens,
+            validation_fraction=fraction,
+            skip_bad_records=arguments.on_error == "skip",
+        ),
+        unit_bytes=_parse_size(arguments.unit_size),
+        workers=arguments.workers,
+        part=None if arguments.part is None else _parse_part(arguments.part),
+        resume=arguments.resume,
+    )
+    log.setup()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop
+    try:
+        write_shards(arguments.inputs, arguments.tokenizer, arguments.out, options)
+    except KeyboardInterrupt:
+        print("stopped; run the same command with --resume to go on", file=sys.stderr)
+        return EXIT_REQUEUE
+    except WorkerDied as error:
+        print(
+            f"error: {error}, most often for want of memory (use fewer --workers); what is"
+            " finished is kept: run again with --resume",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def require_inputs(inputs: list[str]) -> None:
+    """Refuse a command line without INPUT."""
+    if not inputs:
+        raise ConfigError(
+            "there is no input",
+            seen="no INPUT",
+            needed="files, folders, globs or -",
+            change="the command line",
+        )
+
+
+def check_range(option: str, seen: object, is_right: bool, needed: str) -> None:
+    """Refuse an option's value outside its range."""
+    if not is_right:
+        raise ConfigError(f"{option} is out of range", seen=seen, needed=needed, change=option)
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(
+            "--part is no part", seen=text, needed="I/N with 1 <= I <= N, as 2/8", change="--part"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _parse_size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)", text)
+    if not match or not int(match[1]):
+        raise ConfigError(
+            "--unit-size is no size", seen=text, needed="64M, 500K or 1G", change="--unit-size"
+        )
+    return int(match[1]) * _SIZE_UNITS[match[2]]

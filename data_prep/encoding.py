@@ -1,0 +1,126 @@
+"""Text to token ids, sentence by sentence, in linear time and bounded memory.
+
+Encoding a long text in one call is slower per character the longer it is, and its ids depend on
+rounding far away; sentence by sentence neither happens. Shapes: T tokens, S sentences of a
+document.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from data_prep.sentences import sentence_spans
+
+_BATCH_CHARS = 1 << 18
+
+
+@dataclass(frozen=True)
+class EncodedDocument:
+    """A document's tokens.
+
+    Attributes:
+        ids: (T,) uint16 or uint32.
+        sentence_starts: (S,) uint32, rising, the first 0; empty where T is 0.
+        num_unknown: how many ids are the unknown piece's.
+    """
+
+    ids: np.ndarray
+    sentence_starts: np.ndarray
+    num_unknown: int
+
+
+def normalize_white_space(text: str) -> str:
+    """``text`` with every run of white space as one space, none at the ends.
+
+    BigBird's vocabularies know the space alone: a newline or tab would be an unknown token. The
+    original program replaces newlines for the same reason (``substitute_newline``).
+    """
+    return " ".join(text.split())
+
+
+def sentences_of(text: str) -> Iterator[str]:
+    """The sentences of ``text``, white space normalised, empty ones left out."""
+    for start, end in sentence_spans(text):
+        if sentence := normalize_white_space(text[start:end]):
+            yield sentence
+
+
+class DocumentEncoder:
+    """Encodes documents with the ``spiece.model`` of a tokenizer folder.
+
+    Special pieces written out in a text ("[MASK]" in an article about BERT) are encoded as the
+    plain characters they are, so that special ids never occur in the data.
+
+    Raises:
+        DataError: the folder holds no tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self.vocabulary = Vocabulary.from_folder(folder)
+        self._processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
+        self._dtype = ids_dtype(self.vocabulary.size)
+        reserved = self.vocabulary.is_special.copy()
+        reserved[self.vocabulary.unk] = False
+        self._is_reserved = reserved
+        names = [self._processor.IdToPiece(int(i)) for i in np.flatnonzero(reserved)]
+        self._reserved_name = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+
+    def encode(
+        self, text: str, on_batch: Callable[[int], None] = lambda num_tokens: None
+    ) -> EncodedDocument:
+        """Encode one document.
+
+        ``on_batch`` is called now and then with the number of tokens made since the last call: to
+        show progress, or to stop by raising.
+        """
+        ids: list[np.ndarray] = []
+        lengths: list[np.ndarray] = []
+        for batch in _batches(sentences_of(text)):
+            batch_ids, batch_lengths = self._encode_batch(batch)
+            if self._is_reserved[batch_ids].any():
+                batch_ids, batch_lengths = self._encode_batch(
+                    [self._reserved_name.sub(_spelled_out, sentence) for sentence in batch]
+                )
+            ids.append(batch_ids)
+            lengths.append(batch_lengths[batch_lengths > 0])
+            on_batch(len(batch_ids))
+        all_ids = np.concatenate(ids) if ids else np.empty(0, self._dtype)
+        all_lengths = np.concatenate(lengths) if lengths else np.empty(0, np.int64)
+        starts = np.cumsum(all_lengths) - all_lengths
+        unknown = int(np.count_nonzero(all_ids == self.vocabulary.unk))
+        return EncodedDocument(all_ids, starts.astype(SENTENCE_DTYPE), unknown)
+
+    def _encode_batch(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all ``sentences`` joined, and the number of ids of each."""
+        encoded = self._processor.Encode(sentences, out_type=int, num_threads=1)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, int(lengths.sum()))
+        return ids, lengths
+
+
+def _spelled_out(match: re.Match[str]) -> str:
+    """``[MASK]`` as ``[ MASK]``, which no longer is one piece."""
+    return match[0][0] + " " + match[0][1:]
+
+
+def _batches(sentences: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    num_chars = 0
+    for sentence in sentences:
+        batch.append(sentence)
+        num_chars += len(sentence)
+        if num_chars >= _BATCH_CHARS:
+            yield batch
+            batch, num_chars = [], 0
+    if batch:
+        yield batch

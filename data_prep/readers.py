@@ -1,0 +1,291 @@
+"""Documents out of input files, one at a time, with every bad record named by file and line.
+
+A piece is a part of an input file that can be read on its own: a byte range of JSON lines (the
+lines that begin in it), a range of Parquet row groups or of rows, or a whole file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bigbird_ds.errors import DataError
+from data_prep.inputs import STDIN, InputFile, Kind
+from data_prep.streams import DAMAGED, open_bytes
+
+_ROWS_AT_ONCE = 16  # rows may be whole books
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``[start, stop)`` of a file: bytes, Parquet row groups or rows by its kind.
+
+    ``num_bytes`` is its share of the file's size, for progress and planning.
+    """
+
+    file: InputFile
+    start: int
+    stop: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where a record holds its text and, if not None, its id: names joined by dots."""
+
+    text: str
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, its id if the input gives one, and the bytes of input that it took."""
+
+    text: str
+    id: str | None
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that is no document.
+
+    Attributes:
+        reason: of a few kinds, to count by.
+        where: file and line, row or nothing more.
+        seen, needed: for the message.
+        num_bytes: of input that it took.
+    """
+
+    reason: str
+    where: str
+    seen: str
+    needed: str
+    num_bytes: int
+
+    def error(self) -> DataError:
+        return DataError(
+            f"{self.where}: {self.reason}",
+            seen=self.seen,
+            needed=self.needed,
+            change="mend or remove the record, or leave such records out with --on-error skip",
+        )
+
+
+class _NoDocument(Exception):
+    """Why a record is none."""
+
+    def __init__(self, reason: str, seen: str, needed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.seen, self.needed = reason, seen, needed
+
+    def at(self, where: str, num_bytes: int) -> BadRecord:
+        return BadRecord(self.reason, where, self.seen, self.needed, num_bytes)
+
+
+def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
+    """The documents and bad records of a piece, in order, lazily."""
+    read = {
+        Kind.TEXT: _read_text,
+        Kind.JSON_LINES: _read_json_lines,
+        Kind.PARQUET: _read_parquet,
+        Kind.SAVED_DATASET: _read_saved_dataset,
+    }[piece.file.kind]
+    return read(piece, fields)
+
+
+def _read_text(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
+    file = piece.file
+    stream, _ = open_bytes(file.path, file.compression)
+    with stream:
+        try:
+            text = _decoded(stream.read())
+        except DAMAGED as cause:
+            yield _damaged(file, cause, file.num_bytes)
+        except _NoDocument as cause:
+            yield cause.at(_shown(file), file.num_bytes)
+        else:
+            yield Document(text, file.name if fields.id else None, file.num_bytes)
+
+
+def _read_json_lines(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
+    file = piece.file
+    stream, raw = open_bytes(file.path, file.compression)
+    first_number: int | None = None  # line number of the piece's first line, once it is needed
+    with stream:
+        position = begin = _first_line_start(stream, piece) if piece.start else 0
+        consumed = piece.start
+        index = 0
+        while file.compression or position < piece.stop:
+            try:
+                line = stream.readline()
+            except DAMAGED as cause:
+                yield _damaged(file, cause, piece.stop - consumed)
+                return
+            if not line:
+                return
+            position += len(line)
+            index += 1
+            here = raw.tell() if file.compression else position
+            num_bytes, consumed = here - consumed, here
+            if not line.strip():
+                continue
+            try:
+                yield Document(*_fields_of(_parsed(line), fields), num_bytes)
+            except _NoDocument as cause:
+                if first_number is None:
+                    first_number = 1 + _count_lines(file, begin)
+                where = f"{_shown(file)}, line {first_number + index - 1}"
+                yield cause.at(where, num_bytes)
+
+
+def _first_line_start(stream: Any, piece: Piece) -> int:
+    """Move to the first line that begins in the piece; ``piece.stop`` where none does."""
+    stream.seek(piece.start - 1)
+    position = piece.start - 1
+    while position < piece.stop:
+        part = stream.readline(min(1 << 20, piece.stop - position))
+        position += len(part)
+        if part.endswith(b"\n") or not part:
+            break
+    return position
+
+
+def _count_lines(file: InputFile, stop: int) -> int:
+    """Number of line ends in the first ``stop`` bytes."""
+    count = 0
+    with file.path.open("rb") as stream:
+        while stop > 0 and (chunk := stream.read(min(1 << 20, stop))):
+            count += chunk.count(b"\n")
+            stop -= len(chunk)
+    return count
+
+
+def _parsed(line: bytes) -> Any:
+    text = _decoded(line)
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as cause:
+        raise _NoDocument(
+            "no JSON", f"{_excerpt(text)} ({cause})", "one JSON object a line"
+        ) from None
+
+
+def _fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
+    """(text, id) of a parsed record."""
+    text = _look_up(record, fields.text)
+    if not isinstance(text, str):
+        raise _NoDocument(
+            f"field {fields.text!r} is no text", _excerpt(repr(text)), "a string (--text-field)"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise _NoDocument("half a surrogate pair in the text", str(cause), "Unicode text") from None
+    identity = None if fields.id is None else _look_up(record, fields.id)
+    if fields.id is not None and not isinstance(identity, str | int):
+        raise _NoDocument(
+            f"field {fields.id!r} is no id", _excerpt(repr(identity)), "a string or a whole number"
+        )
+    return text, None if identity is None else str(identity)
+
+
+def _look_up(record: Any, path: str) -> Any:
+    value = record
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            seen = f"keys {', '.join(map(repr, value))}" if isinstance(value, dict) else repr(value)
+            raise _NoDocument(f"no field {path!r}", _excerpt(seen), f"a JSON object with {path!r}")
+        value = value[name]
+    return value
+
+
+def _read_parquet(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(piece.file.path) as table:
+        sizes = [table.metadata.row_group(i).num_rows for i in range(piece.stop)]
+        first = sum(sizes[: piece.start])
+        batches = table.iter_batches(
+            batch_size=_ROWS_AT_ONCE,
+            row_groups=list(range(piece.start, piece.stop)),
+            columns=_columns(table.schema_arrow.names, piece.file, fields),
+        )
+        rows = (row for batch in batches for row in batch.to_pylist())
+        yield from _rows(piece, fields, rows, first, sum(sizes[piece.start :]))
+
+
+def _read_saved_dataset(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
+    import datasets
+
+    dataset = datasets.load_from_disk(str(piece.file.path))
+    dataset = dataset.select_columns(_columns(dataset.column_names, piece.file, fields))
+    dataset = dataset.with_format("arrow")
+    starts = range(piece.start, piece.stop, _ROWS_AT_ONCE)
+    slices = (dataset[i : min(i + _ROWS_AT_ONCE, piece.stop)] for i in starts)
+    rows = (row for part in slices for row in part.to_pylist())
+    yield from _rows(piece, fields, rows, piece.start, piece.stop - piece.start)
+
+
+def _columns(present: list[str], file: InputFile, fields: Fields) -> list[str]:
+    """The columns that ``fields`` need."""
+    needed = {path.split(".")[0] for path in (fields.text, fields.id) if path is not None}
+    missing = sorted(needed - set(present))
+    if missing:
+        raise DataError(
+            f"{_shown(file)} has no column {missing[0]!r}",
+            seen=f"columns {', '.join(present)}",
+            needed="a column of texts",
+            change="--text-field (or --id-field)",
+        )
+    return sorted(needed)
+
+
+def _rows(
+    piece: Piece, fields: Fields, rows: Iterator[Any], first: int, count: int
+) -> Iterator[Document | BadRecord]:
+    """Documents of ``count`` table rows; ``first`` is the number of the first."""
+    import pyarrow
+
+    done = index = 0
+    while True:
+        try:
+            row = next(rows, None)
+        except (pyarrow.ArrowException, OSError) as cause:
+            yield _damaged(piece.file, cause, piece.num_bytes - done)
+            return
+        if row is None:
+            return
+        index += 1
+        upto = piece.num_bytes * index // count
+        num_bytes, done = upto - done, upto
+        try:
+            yield Document(*_fields_of(row, fields), num_bytes)
+        except _NoDocument as cause:
+            where = f"{_shown(piece.file)}, row {first + index}"
+            yield cause.at(where, num_bytes)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.removeprefix(_BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as cause:
+        raise _NoDocument(
+            "not UTF-8", f"byte 0x{data[cause.start]:02x} at offset {cause.start}", "UTF-8 text"
+        ) from None
+
+
+def _damaged(file: InputFile, cause: BaseException, num_bytes: int) -> BadRecord:
+    return BadRecord("the file is damaged", _shown(file), str(cause), "a whole file", num_bytes)
+
+
+def _shown(file: InputFile) -> str:
+    return "standard input" if file.name == STDIN else str(file.path)
+
+
+def _excerpt(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,185 @@
+"""Read a ``spiece.model`` without protobuf: its pieces and its normaliser.
+
+The file is one protocol buffer message, ``ModelProto`` of sentencepiece's
+``sentencepiece_model.proto``. Its Python processor tells ids and scores but not which pieces are
+user-defined, nor how text is normalised; both decide whether another program gives the same ids.
+The wire format is a list of (field number, type, value).
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigbird_ds.errors import DataError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+class PieceType(enum.IntEnum):
+    """``ModelProto.SentencePiece.Type``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class ModelType(enum.IntEnum):
+    """``TrainerSpec.ModelType``."""
+
+    UNIGRAM = 1
+    BPE = 2
+    WORD = 3
+    CHAR = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A vocabulary entry; its id is its place in the list."""
+
+    text: str
+    score: float = 0.0
+    type: PieceType = PieceType.NORMAL
+
+
+@dataclass
+class SentencePieceModel:
+    """What decides the ids of a text. The defaults are those of the .proto file.
+
+    Attributes:
+        pieces: the vocabulary in the order of the ids.
+        charsmap: sentencepiece's compiled character map, empty for identity normalisation.
+        add_dummy_prefix: put a space before the text.
+        remove_extra_whitespaces: strip spaces at both ends, collapse runs of them.
+        escape_whitespaces: write a space as U+2581.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    model_type: ModelType = ModelType.UNIGRAM
+    byte_fallback: bool = False
+    treat_whitespace_as_suffix: bool = False
+    charsmap: bytes = b""
+    add_dummy_prefix: bool = True
+    remove_extra_whitespaces: bool = True
+    escape_whitespaces: bool = True
+
+    @classmethod
+    def read(cls, path: Path) -> SentencePieceModel:
+        """Parse a file. Raises DataError where it is missing or no sentencepiece model."""
+        try:
+            model = cls._parse(path.read_bytes())
+        except OSError as cause:
+            seen = f"{path}: {cause.strerror}"
+        except (ValueError, IndexError, struct.error) as cause:
+            seen = f"{path}: {cause}"
+        else:
+            if any(piece.type == PieceType.UNKNOWN for piece in model.pieces):
+                return model
+            seen = f"{path}: {len(model.pieces)} pieces, none of them the unknown piece"
+        raise DataError(
+            "this is no sentencepiece model",
+            seen=seen,
+            needed="a spiece.model",
+            change="--spiece-model, or the tokenizer folder",
+        )
+
+    @classmethod
+    def _parse(cls, data: bytes) -> SentencePieceModel:
+        model = cls()
+        for number, value in _fields(data):
+            if number == 1:
+                model.pieces.append(_parse_piece(_message(value)))
+            elif number == 2:
+                model._parse_trainer(_message(value))
+            elif number == 3:
+                model._parse_normalizer(_message(value))
+        return model
+
+    def _parse_trainer(self, data: bytes) -> None:
+        for number, value in _fields(data):
+            if number == 3:
+                self.model_type = ModelType(_number(value))
+            elif number == 24:
+                self.treat_whitespace_as_suffix = bool(value)
+            elif number == 35:
+                self.byte_fallback = bool(value)
+
+    def _parse_normalizer(self, data: bytes) -> None:
+        for number, value in _fields(data):
+            if number == 2:
+                self.charsmap = _message(value)
+            elif number == 3:
+                self.add_dummy_prefix = bool(value)
+            elif number == 4:
+                self.remove_extra_whitespaces = bool(value)
+            elif number == 5:
+                self.escape_whitespaces = bool(value)
+
+    @property
+    def unknown_id(self) -> int:
+        """Id of the piece for text that no other piece covers."""
+        return next(i for i, p in enumerate(self.pieces) if p.type == PieceType.UNKNOWN)
+
+
+def _parse_piece(data: bytes) -> Piece:
+    text, score, kind = "", 0.0, PieceType.NORMAL
+    for number, value in _fields(data):
+        if number == 1:
+            text = _message(value).decode()
+        elif number == 2:
+            (score,) = struct.unpack("<f", _message(value))
+        elif number == 3:
+            kind = PieceType(_number(value))
+    return Piece(text, score, kind)
+
+
+def _message(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a number where bytes belong")
+    return value
+
+
+def _number(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")
+    return value
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The (field number, value) pairs of a message; varints as int, everything else as bytes."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if wire_type == _BYTES:
+            length, position = _varint(data, position)
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position + length > len(data):
+            raise ValueError("the file ends in the middle of a field")
+        yield number, data[position : position + length]
+        position += length
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
+        if shift > 63:
+            raise ValueError("a number longer than 64 bits")

@@ -1,0 +1,209 @@
+"""The shard job: inputs to units, units to workers, records to a manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds import files
+from bigbird_ds.data.format import SPLITS, TRAIN, VALIDATION, Manifest, TokenizerRecord
+from bigbird_ds.errors import ConfigError, DataError
+from bigbird_ds.log import logger
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
+from data_prep.job_folder import JobFolder, JobPlan, describe_inputs, modification_digest
+from data_prep.progress import Progress
+from data_prep.unit_job import DocumentOptions, UnitRecord
+from data_prep.units import Unit, plan_units
+from data_prep.worker_pool import WorkerSetup, run_units
+
+_MANY_UNKNOWN = 0.01  # share of unknown tokens above which the tokenizer does not suit the text
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """Options of a shard job.
+
+    Attributes:
+        documents: how documents are taken from records.
+        unit_bytes: bytes of input that become one shard.
+        workers: processes; changes nothing in the output.
+        part: (I, N) to do every N-th unit from the I-th, I from 1; None for all.
+        resume: go on with an interrupted job.
+    """
+
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
+    unit_bytes: int = 64 << 20
+    workers: int = 1
+    part: tuple[int, int] | None = None
+    resume: bool = False
+
+    def recorded(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
+        """What decides the output, as the manifest tells it."""
+        return {
+            "inputs": describe_inputs(inputs),
+            "text_field": self.documents.fields.text,
+            "id_field": self.documents.fields.id,
+            "min_tokens": self.documents.min_tokens,
+            "validation_fraction": self.documents.validation_fraction,
+            "unit_bytes": self.unit_bytes,
+        }
+
+
+def write_shards(
+    arguments: Sequence[str], tokenizer: Path, out: Path, options: ShardOptions
+) -> Manifest | None:
+    """Turn the documents that ``arguments`` name into shards in ``out``.
+
+    Returns:
+        The manifest, or None where units of other parts are still to be done.
+
+    Raises:
+        ConfigError: options that do not go together.
+        DataError: inputs, tokenizer or output that cannot be used. Finished units stay, to be
+        resumed.
+    """
+    vocabulary = Vocabulary.from_folder(tokenizer)
+    if STDIN not in arguments:
+        return _Job(find_inputs(arguments), tokenizer, vocabulary, out, options).run()
+    if len(arguments) > 1 or options.part or options.resume:
+        raise ConfigError(
+            "standard input can be read once only",
+            seen="- with other inputs, --part or --resume",
+            needed="- alone",
+            change="INPUT",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    spool = out.with_name(f".{out.name}.stdin.jsonl")
+    try:
+        return _Job([spool_stdin(spool)], tokenizer, vocabulary, out, options).run()
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+class _Job:
+    def __init__(
+        self,
+        inputs: list[InputFile],
+        tokenizer: Path,
+        vocabulary: Vocabulary,
+        out: Path,
+        options: ShardOptions,
+    ) -> None:
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        self._out, self._options = out, options
+        self._folder = JobFolder(out)
+        self._units = plan_units(inputs, options.unit_bytes)
+        first, step = (options.part[0] - 1, options.part[1]) if options.part else (0, 1)
+        self._own_units = self._units[first::step]
+        self._recorded = options.recorded(inputs)
+        self._plan = JobPlan(
+            options=self._recorded,
+            tokenizer=vocabulary.sha256,
+            modified=modification_digest(inputs),
+        )
+
+    def run(self) -> Manifest | None:
+        options = self._options
+        own_numbers = [unit.number for unit in self._own_units]
+        is_part = options.part is not None
+        if not self._folder.begin(self._plan, own_numbers, resume=options.resume, part=is_part):
+            logger.info("%s is complete already", self._out)
+            return Manifest.read(self._out)
+        try:
+            self._run_units([u for u in self._own_units if not self._is_finished(u)])
+            return self._compose()
+        except BaseException:
+            if not is_part:
+                self._folder.remove_if_nothing_is_finished()
+            raise
+
+    def _is_finished(self, unit: Unit) -> bool:
+        return self._options.resume and self._folder.finished(unit.number) is not None
+
+    def _run_units(self, units: list[Unit]) -> None:
+        skipped = len(self._own_units) - len(units)
+        logger.info(
+            "%d units of %.1f MB of input in all%s, %d workers",
+            len(units),
+            sum(unit.num_bytes for unit in units) / 1e6,
+            f" ({skipped} more are finished)" if skipped else "",
+            self._options.workers,
+        )
+        if not units:
+            return
+        setup = WorkerSetup(self._tokenizer, self._out, self._options.documents)
+        workers = min(self._options.workers, len(units))
+        with Progress("shards", sum(unit.num_bytes for unit in units)) as progress:
+            summary = run_units(units, setup, workers, progress)
+        logger.info("done: %s", summary)
+
+    def _compose(self) -> Manifest | None:
+        """Write the manifest once every unit of every part is there."""
+        try:
+            records = self._folder.records(len(self._units))
+        except DataError:
+            if (self._out / "manifest.json").is_file():  # another part was faster by a moment
+                return Manifest.read(self._out)
+            raise
+        if records is None:
+            logger.info("other parts are not finished; the last one writes the manifest")
+            return None
+        manifest = self._manifest(records)
+        self._check(manifest)
+        with files.atomic_write(self._out / SPIECE_NAME) as stream:
+            stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
+        manifest.write(self._out)
+        self._folder.remove()
+        return manifest
+
+    def _manifest(self, records: list[UnitRecord]) -> Manifest:
+        dropped: Counter[str] = Counter()
+        for record in records:
+            dropped.update(record.dropped)
+        return Manifest(
+            tokenizer=TokenizerRecord(
+                sha256=self._vocabulary.sha256, vocab_size=self._vocabulary.size
+            ),
+            options=self._recorded,
+            splits={
+                split: [record.shards[split] for record in records if split in record.shards]
+                for split in SPLITS
+            },
+            num_unknown_tokens=sum(record.num_unknown_tokens for record in records),
+            dropped=dict(sorted(dropped.items())),
+        )
+
+    def _check(self, manifest: Manifest) -> None:
+        """No document left is an error; many unknown tokens, or none to validate, a warning."""
+        counts = {split: manifest.total(split, "num_documents") for split in SPLITS}
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
+        if not counts[TRAIN]:
+            raise DataError(
+                "no document is left to train on",
+                seen=f"{counts[VALIDATION]:,} for validation; dropped: {dropped or 'none'}",
+                needed="documents with text",
+                change="the inputs, --text-field, --min-tokens or --validation-fraction",
+            )
+        for split in SPLITS:
+            logger.info(
+                "%s: %s documents, %s tokens",
+                split,
+                f"{counts[split]:,}",
+                f"{manifest.total(split, 'num_tokens'):,}",
+            )
+        if dropped:
+            logger.warning("dropped: %s", dropped)
+        if self._options.documents.validation_fraction and not counts[VALIDATION]:
+            logger.warning("no document fell into the validation split; its share is small")
+        total = sum(manifest.total(split, "num_tokens") for split in SPLITS)
+        share = manifest.num_unknown_tokens / total
+        if share > _MANY_UNKNOWN:
+            logger.warning(
+                "%.1f %% of the tokens are unknown pieces: this tokenizer does not suit these"
+                " documents; train one on them with `bigbird-ds tokenizer`",
+                100 * share,
+            )

@@ -1,0 +1,176 @@
+"""Write a tokenizer folder: ``spiece.model`` and a ``tokenizer.json`` that gives the same ids.
+
+``transformers`` builds a tokenizer of its own from a ``spiece.model``, and there the ids differ:
+spaces at the ends stay, and the character map is dropped. So the ``tokenizers`` pipeline is built
+here, step by step what sentencepiece does, and saved beside the model.
+
+The ids agree for every text, but for two things that are meant:
+
+- ``[MASK]`` takes the space before it, as in transformers' own BigBirdTokenizer: a mask stands for
+  a whole word, whose piece holds that space.
+- ``<pad>``, ``</s>`` and ``<unk>`` written out in a text become these special ids, as everywhere in
+  ``transformers``; sentencepiece spells them out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds import files
+from bigbird_ds.errors import DataError
+from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START
+from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
+
+TOKENIZER_NAME = "tokenizer.json"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+# the names of the special pieces, in BigBird's vocabulary and in `tokenizer_config.json`
+SPECIAL_PIECES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "[SEP]",
+    "pad_token": "<pad>",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+
+
+def write_tokenizer_folder(spiece: Path, out: Path) -> None:
+    """Copy ``spiece`` to ``out/spiece.model`` and write the files that ``transformers`` loads.
+
+    Raises:
+        DataError: ``spiece`` is no sentencepiece model, or not one that the pipeline can follow.
+    """
+    model = SentencePieceModel.read(spiece)
+    tokenizer = build_tokenizer(model, spiece)
+    out.mkdir(parents=True, exist_ok=True)
+    # spiece.model last: a folder that has it is complete
+    with files.atomic_write(out / TOKENIZER_NAME) as stream:
+        stream.write(tokenizer.to_str(pretty=True).encode() + b"\n")
+    files.write_json(out / TOKENIZER_CONFIG_NAME, _tokenizer_config())
+    with files.atomic_write(out / SPIECE_NAME) as stream:
+        stream.write(spiece.read_bytes())
+
+
+def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model") -> Any:
+    """A ``tokenizers.Tokenizer`` that gives sentencepiece's ids, with BigBird's special pieces.
+
+    A pair is encoded as ``[CLS] A [SEP] B [SEP]`` with type ids 0 and 1.
+
+    Raises:
+        DataError: the model is no unigram model, normalises in a way that BigBird's do not, or
+        lacks a
+            special piece. ``source`` names it in the message.
+    """
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+    )
+
+    _check_supported(model, source)
+    tokenizer = Tokenizer(
+        models.Unigram(
+            [(piece.text, piece.score) for piece in model.pieces],
+            unk_id=model.unknown_id,
+            byte_fallback=False,
+        )
+    )
+    names = [p.text for p in model.pieces if p.type not in (PieceType.NORMAL, PieceType.UNUSED)]
+    # `\A` and `\z`, not `^` and `$`: those match at every newline. Text begins with exactly one
+    # space; a special piece on its own stays as it is, because `tokenizers` normalises the names it
+    # looks for.
+    either = "|".join(re.escape(name) for name in names)
+    steps: list[Any] = [
+        *([normalizers.Precompiled(model.charsmap)] if model.charsmap else []),
+        normalizers.Replace(Regex(f"[ {WORD_START}]+\\z"), ""),
+        normalizers.Replace(Regex(" {2,}"), " "),
+        normalizers.Replace(Regex(f"\\A *(?!(?:{either})\\z)(?=[^ ])"), " "),
+    ]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    # Pieces that reach over a space exist in the original vocabulary: then words are not encoded
+    # one by one.
+    reaches_over_space = any(WORD_START in piece.text[1:] for piece in model.pieces)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        WORD_START, prepend_scheme="never", split=not reaches_over_space
+    )
+    tokenizer.decoder = decoders.Metaspace(WORD_START, prepend_scheme="always")
+    special = [name for name in names if name in SPECIAL_PIECES.values()]
+    tokenizer.add_special_tokens([_added_token(name) for name in special])
+    tokenizer.add_tokens([_added_token(name) for name in names if name not in special])
+    ids = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=list(ids.items()),
+    )
+    return tokenizer
+
+
+def _added_token(name: str) -> Any:
+    from tokenizers import AddedToken
+
+    # normalised: found in the text after its spaces were put in order, as sentencepiece does
+    return AddedToken(
+        name,
+        lstrip=name == SPECIAL_PIECES["mask_token"],
+        normalized=True,
+        special=name in SPECIAL_PIECES.values(),
+    )
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    special: dict[str, Any] = dict(SPECIAL_PIECES)
+    special["mask_token"] = {
+        "__type": "AddedToken",
+        "content": SPECIAL_PIECES["mask_token"],
+        "lstrip": True,
+        "normalized": True,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        **special,
+    }
+
+
+def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
+    """Refuse what the pipeline does not follow, rather than give other ids."""
+    reasons = [
+        (model.model_type != ModelType.UNIGRAM, f"a model of type {model.model_type.name}"),
+        (model.byte_fallback, "byte fallback"),
+        (model.treat_whitespace_as_suffix, "white space as a suffix"),
+        (not model.add_dummy_prefix, "no space put before the text"),
+        (not model.remove_extra_whitespaces, "extra spaces kept"),
+        (not model.escape_whitespaces, "spaces not escaped"),
+    ]
+    for applies, seen in reasons:
+        if applies:
+            raise DataError(
+                "this sentencepiece model works differently from BigBird's",
+                seen=f"{source}: {seen}",
+                needed="a unigram model with sentencepiece's default treatment of spaces",
+                change="--spiece-model, or train one from documents",
+            )
+    present = {piece.text for piece in model.pieces}
+    missing = [name for name in SPECIAL_PIECES.values() if name not in present]
+    if missing:
+        raise DataError(
+            "the sentencepiece model lacks special pieces",
+            seen=f"{source} without {', '.join(missing)}",
+            needed=", ".join(SPECIAL_PIECES.values()),
+            change="--spiece-model, or train one from documents",
+        )

@@ -1,0 +1,135 @@
+"""What a worker does with one unit: read, encode, split, write, and record what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from bigbird_ds.data.format import TRAIN, VALIDATION, ShardRecord
+from bigbird_ds.log import logger
+from data_prep.encoding import DocumentEncoder
+from data_prep.inputs import InputFile
+from data_prep.readers import BadRecord, Document, Fields, read_piece
+from data_prep.shard_writer import UnitWriter
+from data_prep.units import Unit
+
+_WARNINGS_A_UNIT = 3
+
+
+@dataclass(frozen=True)
+class DocumentOptions:
+    """How documents are taken from records.
+
+    Attributes:
+        fields: where a record holds its text and id.
+        min_tokens: shorter documents are dropped; at least 1.
+        validation_fraction: share of the documents that go to the validation split.
+        skip_bad_records: drop and count records that are no documents; otherwise they are errors.
+    """
+
+    fields: Fields = field(default_factory=lambda: Fields("text"))
+    min_tokens: int = 1
+    validation_fraction: float = 0.0
+    skip_bad_records: bool = False
+
+
+class UnitRecord(BaseModel):
+    """What came of a unit: its shard per split, and counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int
+    shards: dict[str, ShardRecord]
+    num_unknown_tokens: int
+    dropped: dict[str, int]
+
+    def is_intact(self, folder: Path) -> bool:
+        """Whether its files in ``folder`` are as they were written."""
+        return all(
+            (folder / file.name).is_file()
+            and (folder / file.name).stat().st_size == file.bytes
+            and file.of(folder / file.name) == file
+            for shard in self.shards.values()
+            for file in shard.files
+        )
+
+
+# report(input bytes, documents, tokens) done since the last call; may raise to stop the job
+Report = Callable[[int, int, int], None]
+
+
+class UnitJob:
+    """Turns units into shards in ``out``, one after the other."""
+
+    def __init__(
+        self, encoder: DocumentEncoder, out: Path, options: DocumentOptions, report: Report
+    ) -> None:
+        self._encoder = encoder
+        self._out = out
+        self._options = options
+        self._report = report
+
+    def run(self, unit: Unit) -> UnitRecord:
+        """Write the shards of ``unit``.
+
+        Raises:
+            DataError: a record is no document, unless such records are to be skipped.
+        """
+        dropped: Counter[str] = Counter()
+        num_unknown = 0
+        with UnitWriter(self._out, unit.number) as writer:
+            for piece in unit.pieces:
+                for record in read_piece(piece, self._options.fields):
+                    if isinstance(record, BadRecord):
+                        self._drop(record, dropped)
+                        reason: str | None = None
+                    else:
+                        reason, unknown = self._write(record, piece.file, writer)
+                        num_unknown += unknown
+                    if reason:
+                        dropped[reason] += 1
+                    self._report(record.num_bytes, int(isinstance(record, Document)), 0)
+        return UnitRecord(
+            number=unit.number,
+            shards=writer.records(),
+            num_unknown_tokens=num_unknown,
+            dropped=dict(sorted(dropped.items())),
+        )
+
+    def _drop(self, record: BadRecord, dropped: Counter[str]) -> None:
+        if not self._options.skip_bad_records:
+            raise record.error()
+        dropped[record.reason] += 1
+        if sum(dropped.values()) <= _WARNINGS_A_UNIT:
+            logger.warning("skipped %s: %s; seen: %s", record.where, record.reason, record.seen)
+
+    def _write(
+        self, document: Document, source: InputFile, writer: UnitWriter
+    ) -> tuple[str | None, int]:
+        """Encode and write. Returns why it was dropped, or None, and its unknown tokens."""
+        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens))
+        if len(encoded.ids) < self._options.min_tokens:
+            few = f"fewer than {self._options.min_tokens} tokens"
+            return (few if len(encoded.ids) else "no text"), 0
+        identity = document.id if document.id is not None else content_id(document.text)
+        split = split_of(identity, self._options.validation_fraction)
+        meta = {"id": identity, "num_chars": len(document.text), "source": source.name}
+        writer.write(split, encoded, meta)
+        return None, encoded.num_unknown
+
+
+def content_id(text: str) -> str:
+    """An id where the input gives none: a hash of the text, so equal texts share a split."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def split_of(identity: str, validation_fraction: float) -> str:
+    """The split of a document: by its id alone, so it stays where it is when others come or go."""
+    digest = hashlib.blake2b(identity.encode(), digest_size=8, key=b"bigbird_ds split").digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    return VALIDATION if place < validation_fraction else TRAIN

@@ -1,0 +1,106 @@
+"""Cut the input into work units, from names and sizes alone.
+
+A unit is what one worker does at one time and what one shard (per split) comes from. The plan
+depends on the inputs and the unit size only, so shards are the same for any number of workers,
+machines and interruptions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from bigbird_ds.errors import DataError
+from data_prep.inputs import InputFile, Kind
+from data_prep.readers import Piece
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pieces of input that become one shard; ``number`` names it."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(piece.num_bytes for piece in self.pieces)
+
+
+def plan_units(files: Iterable[InputFile], unit_bytes: int) -> list[Unit]:
+    """Group the files' pieces, in order, into units of about ``unit_bytes`` of input.
+
+    A file that cannot be cut (compressed, or one text) is one piece whatever its size.
+    """
+    units: list[Unit] = []
+    pending: list[Piece] = []
+    pending_bytes = 0
+    for file in files:
+        for piece in _pieces(file, unit_bytes):
+            if pending and pending_bytes + piece.num_bytes > unit_bytes:
+                units.append(Unit(len(units), tuple(pending)))
+                pending, pending_bytes = [], 0
+            pending.append(piece)
+            pending_bytes += piece.num_bytes
+    if pending:
+        units.append(Unit(len(units), tuple(pending)))
+    return units
+
+
+def _pieces(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
+    if not file.can_be_cut:
+        yield Piece(file, 0, file.num_bytes, file.num_bytes)
+    elif file.kind is Kind.JSON_LINES:
+        for start, stop in _even_ranges(file.num_bytes, file.num_bytes, unit_bytes):
+            yield Piece(file, start, stop, stop - start)
+    elif file.kind is Kind.PARQUET:
+        yield from _row_groups(file, unit_bytes)
+    else:
+        num_rows = _saved_dataset_rows(file)
+        for start, stop in _even_ranges(num_rows, file.num_bytes, unit_bytes):
+            yield Piece(file, start, stop, file.num_bytes * (stop - start) // num_rows)
+
+
+def _even_ranges(length: int, num_bytes: int, unit_bytes: int) -> Iterator[tuple[int, int]]:
+    """``[0, length)`` in equal parts, each worth at most about ``unit_bytes`` of ``num_bytes``."""
+    count = max(1, min(length, -(-num_bytes // unit_bytes)))
+    bounds = [length * i // count for i in range(count + 1)]
+    yield from ((a, b) for a, b in itertools.pairwise(bounds) if b > a)
+
+
+def _row_groups(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
+    """Neighbouring row groups together up to ``unit_bytes``; shares of the file by their sizes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_metadata(file.path)
+    except (pyarrow.ArrowException, OSError) as cause:
+        raise _unreadable(file, cause) from cause
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    scale = file.num_bytes / max(1, sum(sizes))
+    start = 0
+    for stop in range(1, len(sizes) + 1):
+        share = sum(sizes[start : stop + 1]) * scale
+        if stop == len(sizes) or share > unit_bytes:
+            yield Piece(file, start, stop, int(sum(sizes[start:stop]) * scale))
+            start = stop
+
+
+def _saved_dataset_rows(file: InputFile) -> int:
+    import datasets
+
+    try:
+        return len(datasets.load_from_disk(str(file.path)))
+    except Exception as cause:  # whatever its readers raise on a damaged folder
+        raise _unreadable(file, cause) from cause
+
+
+def _unreadable(file: InputFile, cause: Exception) -> DataError:
+    return DataError(
+        "an input cannot be read",
+        seen=f"{file.path}: {cause}",
+        needed=f"a whole {file.kind.value.strip('.')}",
+        change="the file, or the INPUT argument",
+    )

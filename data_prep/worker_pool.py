@@ -1,0 +1,133 @@
+"""Worker processes for units: bounded queue, shared counters, a clean stop.
+
+Workers ignore SIGINT: the parent hears it, asks them to stop and waits until they have removed what
+was half written. They end by themselves when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for_handles
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds import log
+from data_prep.encoding import DocumentEncoder
+from data_prep.job_folder import JobFolder
+from data_prep.progress import Progress
+from data_prep.unit_job import DocumentOptions, UnitJob
+from data_prep.units import Unit
+
+_COUNTS = ("bytes", "documents", "tokens")
+
+
+class WorkerDied(RuntimeError):
+    """A worker process was killed or crashed, most often for want of memory."""
+
+
+class _Stopped(Exception):
+    """The parent asked to stop."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker process needs before its first unit."""
+
+    tokenizer: Path
+    out: Path
+    options: DocumentOptions
+
+
+def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress: Progress) -> str:
+    """Do all ``units`` in ``workers`` processes; each leaves its record in the job folder.
+
+    Returns:
+        A line of totals and rates.
+
+    Raises:
+        DataError: from a worker, as it was raised there; the others have stopped by then.
+        WorkerDied: a worker is gone.
+    """
+    context = multiprocessing.get_context("spawn")  # no locks or threads of ours in the workers
+    counters, stop = context.Array("q", len(_COUNTS)), context.Event()
+    waiting = iter(units)
+    running: set[Future[None]] = set()
+    with ProcessPoolExecutor(workers, context, _start_worker, (setup, counters, stop)) as pool:
+        try:
+            while True:
+                while len(running) < 2 * workers and (unit := next(waiting, None)) is not None:
+                    running.add(pool.submit(_run_unit, unit))
+                if not running:
+                    break
+                done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                num_bytes, documents, tokens = counters[:]
+                progress.update(num_bytes, documents=documents, tokens=tokens)
+        except BrokenProcessPool as cause:
+            raise WorkerDied("a worker process died") from cause
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    num_bytes, documents, tokens = counters[:]
+    return progress.summary(num_bytes, documents=documents, tokens=tokens)
+
+
+# ---- in the worker process ----
+
+_job: UnitJob | None = None
+_records: JobFolder | None = None
+_terminated = False
+
+
+def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
+    global _job, _records
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log.setup()
+
+    def report(*done: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with counters.get_lock():
+            for index, count in enumerate(done):
+                counters[index] += count
+
+    _job = UnitJob(DocumentEncoder(setup.tokenizer), setup.out, setup.options, report)
+    _records = JobFolder(setup.out)
+
+
+def _run_unit(unit: Unit) -> None:
+    assert _job is not None and _records is not None
+    try:
+        record = _records.finished(unit.number)
+        if record is None:
+            _records.add(_job.run(unit))
+    except _Stopped:
+        pass  # nobody waits for the result
+    finally:
+        if _terminated:
+            os._exit(1)
+
+
+def _terminate(*_: object) -> None:
+    """On SIGTERM: unwind, so that temporary files go, and end."""
+    global _terminated
+    _terminated = True
+    raise SystemExit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for_handles([parent.sentinel])
+    os._exit(1)
