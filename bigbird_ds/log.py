@@ -6,9 +6,11 @@ Only the rank that ``set_rank`` names 0 speaks below WARNING; the others stay qu
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 logger = logging.getLogger("bigbird_ds")
+rank = int(os.environ.get("RANK", "0"))  # this process's place in a run, as far as is known
 
 
 def setup(level: int = logging.INFO) -> None:
@@ -21,8 +23,10 @@ def setup(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
-def set_rank(rank: int) -> None:
+def set_rank(number: int) -> None:
     """Quiet every rank but 0, and name the rank in the lines of the others."""
+    global rank
+    rank = number
     setup()
     if rank:
         logger.setLevel(logging.WARNING)

@@ -71,7 +71,7 @@ class Vocabulary:
             ) from cause
         size = processor.GetPieceSize()
         pieces = [processor.IdToPiece(i) for i in range(size)]
-        first_id = {}
+        first_id: dict[str, int] = {}
         for index, piece in enumerate(pieces):
             first_id.setdefault(piece, index)
         for name in ("[CLS]", "[SEP]", "[MASK]"):

@@ -1,11 +1,4 @@
-"""One checkpoint for every layout: fp32 weights and moments by parameter name, with a manifest.
-
-``checkpoints/step-N/`` holds::
-
-    config.json, model*.safetensors      a Hub-format folder of its own: what `export` reads
-    optimizer*.safetensors               AdamW's moments as ``exp_avg/NAME``, ``exp_avg_sq/NAME``
-    state.json                           step, place in the data, run config: readable by eye
-    manifest.json                        size and sha256 of every file; written last
+"""Writing a checkpoint from any layout (the folder's format: ``bigbird_ds.hub.checkpoints``).
 
 Ranks share the writing. Everything goes into a hidden folder beside, which is renamed once it is
 whole: there is never half a checkpoint under a name that anybody reads.
@@ -13,7 +6,6 @@ whole: there is never half a checkpoint under a name that anybody reads.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,53 +18,19 @@ from torch import Tensor, nn
 
 from bigbird_ds import files
 from bigbird_ds.file_records import FileRecord
+from bigbird_ds.hub.checkpoints import (
+    CONFIG_NAME,
+    FORMAT,
+    INDEX_NAME,
+    MANIFEST_NAME,
+    STATE_NAME,
+    VERSION,
+    TrainingState,
+    list_checkpoints,
+    step_folder,
+)
 from bigbird_ds.training.deepspeed_state import full_tensors
 from bigbird_ds.training.distributed import Ranks
-
-FORMAT = "bigbird_ds.checkpoint"
-VERSION = 1
-FOLDER_NAME = "checkpoints"
-STATE_NAME = "state.json"
-MANIFEST_NAME = "manifest.json"
-CONFIG_NAME = "config.json"
-INDEX_NAME = "model.safetensors.index.json"
-_STEP_NAME = re.compile(r"step-(\d+)")
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """What a run needs to go on, beside tensors.
-
-    Attributes:
-        step: optimizer steps done.
-        tokens: tokens seen that were no padding.
-        data: the place in the data, as ``bigbird_ds.data`` wrote it.
-        run_config: the resolved run config, to say what differs on a resume.
-    """
-
-    step: int
-    tokens: int
-    data: dict[str, Any]
-    run_config: dict[str, Any]
-
-
-def step_folder(output: Path, step: int) -> Path:
-    return output / FOLDER_NAME / f"step-{step}"
-
-
-def list_checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first, whether intact or not."""
-    folder = output / FOLDER_NAME
-    found = []
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if match := _STEP_NAME.fullmatch(path.name):
-                found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
-
-
-def is_checkpoint(folder: Path) -> bool:
-    return (folder / STATE_NAME).is_file() and (folder / MANIFEST_NAME).is_file()
 
 
 def save_checkpoint(
@@ -96,7 +54,7 @@ def save_checkpoint(
     ranks.barrier()
     weights, moments = _own_share(engine, model, ranks)
     written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
-    _together(ranks, lambda: ranks.is_first and _finish(temporary, final, state, model, written))
+    _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
         for old in list_checkpoints(output)[:-keep]:
             shutil.rmtree(old)
@@ -149,9 +107,16 @@ def _write_share(
 
 
 def _finish(
-    temporary: Path, final: Path, state: TrainingState, model: nn.Module, written: list[_Share]
+    temporary: Path,
+    final: Path,
+    state: TrainingState,
+    model: nn.Module,
+    written: list[_Share],
+    ranks: Ranks,
 ) -> None:
-    """Write what is not tensors, the manifest last, and rename the folder in."""
+    """Rank 0 writes what is not tensors, the manifest last, and renames the folder in."""
+    if not ranks.is_first:
+        return
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}  # type: ignore[union-attr, operator]
     texts = {CONFIG_NAME: config, STATE_NAME: asdict(state)}
     if len(written) > 1:

@@ -52,6 +52,11 @@ def check_run_config(settings: dict[str, Any], origin: str) -> RunConfig:
         raise _explain(cause, origin) from cause
 
 
+def dump_run_config(config: RunConfig) -> str:
+    """The resolved config as YAML, which ``load_run_config`` reads back to the same."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
 def known_keys() -> list[str]:
     """All dotted keys of a run config."""
     return list(_dotted(RunConfig, ""))

@@ -11,51 +11,15 @@ from torch import Tensor, nn
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
-from bigbird_ds.file_records import FileRecord
-from bigbird_ds.log import logger
-from bigbird_ds.training.checkpoint import (
+from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FOLDER_NAME,
-    FORMAT,
-    MANIFEST_NAME,
-    STATE_NAME,
-    VERSION,
-    TrainingState,
-    is_checkpoint,
+    find_checkpoint,
     list_checkpoints,
+    newest_intact,
 )
 from bigbird_ds.training.deepspeed_state import set_optimizer_state
 from bigbird_ds.training.distributed import Ranks
-
-
-def verify_checkpoint(folder: Path) -> None:
-    """Compare every file with the manifest.
-
-    Raises:
-        CheckpointError: the manifest is missing or not ours, or a file is missing, cut or altered.
-    """
-    manifest = files.read_json(folder / MANIFEST_NAME, CheckpointError, "the checkpoint's manifest")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            "this folder is no checkpoint of bigbird_ds",
-            seen=f"{folder / MANIFEST_NAME} without format {FORMAT!r}",
-            needed="a folder checkpoints/step-N of a run",
-            change="the path (resume, or the command's argument)",
-        )
-    if manifest.get("version") != VERSION:
-        raise CheckpointError(
-            "the checkpoint is of a version that this program cannot read",
-            seen=f"version {manifest.get('version')}",
-            needed=f"version {VERSION}",
-            change="the version of bigbird_ds",
-        )
-    for value in manifest["files"]:
-        FileRecord.model_validate(value).check(folder, CheckpointError, "a checkpoint's file")
-
-
-def read_state(folder: Path) -> TrainingState:
-    value = files.read_json(folder / STATE_NAME, CheckpointError, "the checkpoint's state")
-    return TrainingState(**value)
 
 
 def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
@@ -68,29 +32,13 @@ def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
     error: CheckpointError | None = None
     if ranks.is_first:
         try:
-            choice = _newest_intact(output) if resume == "auto" else _named(resume, output)
+            choice = newest_intact(output) if resume == "auto" else _named(resume, output)
         except CheckpointError as cause:
             error = cause
     choice, error = ranks.gather((choice, error))[0]
     if error is not None:
         raise error
     return choice
-
-
-def _newest_intact(output: Path) -> Path | None:
-    damage: CheckpointError | None = None
-    for folder in reversed(list_checkpoints(output)):
-        try:
-            verify_checkpoint(folder)
-        except CheckpointError as cause:
-            logger.warning("resume: %s is passed over: %s", folder, " ".join(str(cause).split()))
-            damage = damage or cause
-        else:
-            return folder
-    if damage is not None:
-        # Starting afresh here would silently throw a run away.
-        raise damage
-    return None
 
 
 def _named(resume: str, output: Path) -> Path | None:
@@ -111,10 +59,7 @@ def _named(resume: str, output: Path) -> Path | None:
             needed="auto, never, or a folder such as RUN/checkpoints/step-1000",
             change="resume",
         )
-    if not is_checkpoint(folder) and list_checkpoints(folder):
-        return _newest_intact(folder)
-    verify_checkpoint(folder)
-    return folder
+    return find_checkpoint(folder)
 
 
 class _TensorFiles:

@@ -1,0 +1,47 @@
+# The commands of this project. `make demo` and `make test` work on a fresh machine that has
+# Python 3.11 or later, gcc, g++ and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# The CPU build where the installed packages come from offers one; another torch in the range of
+# pyproject.toml does as well: make demo TORCH=torch==2.12.0
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
+	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
+	@echo "make test     everything that must pass: check, then the test suite"
+	@echo "make check    ruff (format and lint) and mypy"
+	@echo "make format   let ruff rewrite what it can"
+	@echo "make clean    remove the demo, caches and the virtual environment"
+
+install: $(READY)
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,plot]"
+	touch $@
+
+# The virtual environment's folder must be on PATH: DeepSpeed looks for ninja there.
+demo: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" bash launch/demo.sh
+
+test: check
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)

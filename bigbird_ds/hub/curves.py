@@ -1,0 +1,72 @@
+"""Curves of runs as PNG: loss against steps and throughput, from ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds.errors import ConfigError, DataError
+from bigbird_ds.hub.checkpoints import METRICS_NAME
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``.
+
+    Raises:
+        DataError: the folder has none, or it holds no line.
+    """
+    path = run / METRICS_NAME
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not lines:
+        raise DataError(
+            "there is nothing to draw",
+            seen=f"{path} is missing or empty",
+            needed="a run folder with a logged step",
+            change="the path",
+        )
+    return [json.loads(line) for line in lines]
+
+
+def draw_curves(runs: list[Path], target: Path) -> None:
+    """Write a PNG with two panels: training and evaluation loss, and tokens per second.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        DataError: a run has no metrics.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ConfigError(
+            "drawing needs matplotlib",
+            seen="matplotlib is not installed",
+            needed="the plot extra",
+            change="pip install 'bigbird-ds[plot]'",
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (losses, speeds) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for run in runs:
+        lines = read_metrics(run)
+        train = [line for line in lines if "loss" in line]
+        held_out = [line for line in lines if "eval_loss" in line]
+        steps = [line["step"] for line in train]
+        (curve,) = losses.plot(steps, [line["loss"] for line in train], label=f"{run}, training")
+        losses.plot(
+            [line["step"] for line in held_out],
+            [line["eval_loss"] for line in held_out],
+            "o--",
+            color=curve.get_color(),
+            label=f"{run}, held out",
+        )
+        speeds.plot(steps, [line["tokens_per_s"] for line in train], label=str(run))
+    losses.set(xlabel="step", ylabel="loss (nats)", title="Loss")
+    speeds.set(xlabel="step", ylabel="tokens per second", title="Throughput", ylim=(0, None))
+    for axes in (losses, speeds):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120)
+    pyplot.close(figure)

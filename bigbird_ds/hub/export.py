@@ -1,0 +1,165 @@
+"""From a checkpoint to a model repository that ``transformers`` loads, checked before it is good.
+
+Written beside the target and renamed in once everything is there: config.json, model.safetensors,
+the tokenizer's files and a model card.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.auto import load_pretrained
+from bigbird_ds.hub.checkpoints import (
+    METRICS_NAME,
+    TOKENIZER_FOLDER,
+    find_checkpoint,
+    read_state,
+)
+from bigbird_ds.hub.model_card import RunRecords, write_model_card
+from bigbird_ds.log import logger
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and what the comparison with ``transformers`` gave.
+
+    ``largest_difference`` is None where transformers is not installed and nothing was compared.
+    """
+
+    checkpoint: Path
+    target: Path
+    step: int
+    largest_difference: float | None
+    transformers_version: str | None
+
+
+def export(source: Path, target: Path, dtype: str = "float32") -> ExportReport:
+    """Export a run's newest intact checkpoint, or the checkpoint ``source`` itself.
+
+    Args:
+        source: a run folder, or a folder ``checkpoints/step-N``.
+        target: the folder to make; it must not exist, or be empty.
+        dtype: a name in ``DTYPES``; written to config.json, which transformers 5 loads by default.
+
+    Raises:
+        CheckpointError: no intact checkpoint, no tokenizer beside it, or transformers reads the
+            result with other numbers than ours. Nothing is left at ``target`` then.
+        ConfigError: ``target`` holds something.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(
+            "the export would overwrite something",
+            seen=f"{target} exists and is not empty",
+            needed="a folder that does not exist yet",
+            change="OUT",
+        )
+    checkpoint = find_checkpoint(source)
+    run_folder = checkpoint.parent.parent
+    tokenizer = _tokenizer_of(run_folder)
+    model = load_pretrained(checkpoint)
+    state = read_state(checkpoint)
+
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        model.save_pretrained(temporary, dtype=DTYPES[dtype])
+        for path in sorted(tokenizer.iterdir()):
+            shutil.copyfile(path, temporary / path.name)
+        records = RunRecords.read(state, run_folder / METRICS_NAME)
+        difference, version = _compare(temporary)
+        write_model_card(temporary / "README.md", model, records, dtype, version)
+        files.replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ExportReport(checkpoint, target, state.step, difference, version)
+
+
+def _tokenizer_of(run_folder: Path) -> Path:
+    folder = run_folder / TOKENIZER_FOLDER
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            "the run has no tokenizer to export",
+            seen=f"no {folder / 'tokenizer.json'}",
+            needed="the tokenizer folder that the run copied at its start",
+            change=f"copy it to {folder}",
+        )
+    return folder
+
+
+def _compare(folder: Path) -> tuple[float | None, str | None]:
+    """Load the export with transformers and with ours; return the largest difference of logits.
+
+    Both load it in float32. One input is short (full attention), one long (block-sparse, where the
+    model has positions for it), both with padding at the end.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return None, None
+    import transformers
+
+    ours = load_pretrained(folder, dtype=torch.float32).eval()
+    theirs_class = getattr(transformers, type(ours).__name__)
+    theirs, loading = theirs_class.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+    )
+    strange = {kind: sorted(keys) for kind, keys in loading.items() if keys}
+    if strange:
+        raise CheckpointError(
+            "transformers does not find the tensors that it expects",
+            seen=str(strange),
+            needed="no missing, unexpected or misshapen tensor",
+            change="report this: the export is at fault",
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) > ours.config.vocab_size:
+        raise CheckpointError(
+            "the tokenizer has more pieces than the model has embeddings",
+            seen=f"{len(tokenizer):,} pieces",
+            needed=f"at most {ours.config.vocab_size:,}",
+            change="the tokenizer folder of the run",
+        )
+    # The long input first: transformers goes to full attention for good after a short one.
+    largest = 0.0
+    for length in _comparison_lengths(ours.config):
+        inputs = _comparison_input(ours.config, length)
+        with torch.no_grad():
+            expected = theirs.eval()(**inputs)
+            found = ours(**inputs)
+        for name in ("logits", "prediction_logits", "seq_relationship_logits"):
+            if name in expected.keys():  # noqa: SIM118 (a model output, not a dict)
+                gap = float((expected[name] - found[name]).abs().max())
+                largest = max(largest, gap)
+                allowed = 1e-4 * max(1.0, float(expected[name].abs().max()))
+                if not gap <= allowed:
+                    raise CheckpointError(
+                        "transformers computes other numbers from the export",
+                        seen=f"{name} differ by {gap:.2e} at length {length}",
+                        needed=f"at most {allowed:.1e}",
+                        change="report this: the export or the model is at fault",
+                    )
+    logger.info("transformers %s gives the same logits", transformers.__version__)
+    return largest, transformers.__version__
+
+
+def _comparison_lengths(config: Any) -> list[int]:
+    sparse = config.max_full_attention_tokens + config.block_size
+    lengths = [min(sparse, config.max_position_embeddings), 2 * config.block_size]
+    return [length for length in lengths if length <= config.max_position_embeddings]
+
+
+def _comparison_input(config: Any, length: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(0, config.vocab_size, (2, length), generator=generator)
+    mask = torch.ones(2, length, dtype=torch.int64)
+    mask[1, length - length // 8 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}

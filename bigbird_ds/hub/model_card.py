@@ -1,0 +1,127 @@
+"""The model card of an export (README.md), written from the run's own records and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bigbird_ds import files
+from bigbird_ds.hub.checkpoints import TrainingState
+
+_PIPELINES = {"BigBirdForPreTraining": "fill-mask", "BigBirdForMaskedLM": "fill-mask"}
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """What a run wrote about itself.
+
+    Attributes:
+        state: step, tokens and run config of the exported checkpoint.
+        train: the last ``metrics.jsonl`` line of training up to that step, or empty.
+        evaluation: the last line of an evaluation up to that step, or empty.
+    """
+
+    state: TrainingState
+    train: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    @classmethod
+    def read(cls, state: TrainingState, metrics: Path) -> RunRecords:
+        train: dict[str, Any] = {}
+        evaluation: dict[str, Any] = {}
+        if metrics.is_file():
+            for text in metrics.read_text(encoding="utf-8").splitlines():
+                line = json.loads(text)
+                if line["step"] <= state.step:
+                    if "eval_loss" in line:
+                        evaluation = line
+                    else:
+                        train = line
+        return cls(state, train, evaluation)
+
+
+def write_model_card(
+    path: Path, model: Any, records: RunRecords, dtype: str, transformers_version: str | None
+) -> None:
+    """Write README.md with the front matter that the Hub reads."""
+    name = type(model).__name__
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": _PIPELINES.get(name, "fill-mask"),
+        "tags": [model.config.model_type, "long-context", "bigbird_ds"],
+    }
+    sections = [
+        "---\n" + yaml.safe_dump(header, sort_keys=False) + "---",
+        f"# {name}, pretrained with bigbird_ds",
+        _usage(name),
+        _training(records),
+        _results(records),
+        _model(model, dtype, transformers_version),
+    ]
+    with files.atomic_write(path) as stream:
+        stream.write(("\n\n".join(sections) + "\n").encode())
+
+
+def _usage(name: str) -> str:
+    return (
+        "```python\n"
+        f"from transformers import AutoTokenizer, {name}\n\n"
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+        f'model = {name}.from_pretrained("PATH")\n'
+        "```"
+    )
+
+
+def _training(records: RunRecords) -> str:
+    config = records.state.run_config
+    rows = {
+        "objective": config["objective"]["name"],
+        "optimizer steps": f"{records.state.step:,} of {config['train']['steps']:,}",
+        "tokens seen": f"{records.state.tokens:,}",
+        "sequence length": f"{config['data']['sequence_length']:,}",
+        "sequences per step": f"{config['batch']['sequences']:,}",
+        "peak learning rate": f"{config['optimizer']['lr']:g}",
+        "seed": str(config["train"]["seed"]),
+    }
+    if fingerprint := records.state.data.get("fingerprint"):
+        rows["training data (sha256)"] = f"`{fingerprint[:16]}`"
+    return "## Training\n\n" + _table(rows)
+
+
+def _results(records: RunRecords) -> str:
+    rows = {}
+    for line in (records.train, records.evaluation):
+        for name, value in line.items():
+            if name.endswith(("loss", "accuracy", "token")):
+                rows[f"{name} (step {line['step']})"] = f"{value:.4f}"
+    return "## Results\n\n" + (_table(rows) if rows else "The run logged no losses.")
+
+
+def _model(model: Any, dtype: str, transformers_version: str | None) -> str:
+    config = model.config
+    checked = (
+        f"transformers {transformers_version} loaded this folder and computed the same logits."
+        if transformers_version
+        else "transformers was not installed, so nothing was compared with it."
+    )
+    rows = {
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "layers x hidden x heads": f"{config.num_hidden_layers} x {config.hidden_size} x "
+        f"{config.num_attention_heads}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "positions": f"{config.max_position_embeddings:,}",
+        "attention": f"{config.attention_type}, block {config.block_size}, "
+        f"{config.num_random_blocks} random blocks, style {config.random_style}",
+        "dtype": dtype,
+    }
+    return "## Model\n\n" + _table(rows) + "\n\n" + checked
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    )

@@ -1,0 +1,179 @@
+"""The training loop: load, compute, step; log, evaluate, save; stop when asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import torch
+
+from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
+from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.log import logger
+from bigbird_ds.training.checkpoint import save_checkpoint
+from bigbird_ds.training.deepspeed_state import global_gradient_norm
+from bigbird_ds.training.flops import flops_per_token, peak_flops
+from bigbird_ds.training.losses import StepCounts, count_batch
+from bigbird_ds.training.metrics import (
+    MetricsWriter,
+    Speedometer,
+    SumMeter,
+    evaluation_metrics,
+    log_evaluation,
+    log_line,
+    loss_means,
+    peak_memory_gib,
+)
+from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.setup import Batch, Run
+from bigbird_ds.training.stopping import StopRequest
+
+
+def train(run: Run, request: StopRequest) -> int:
+    """Train until ``train.steps``, or until any rank is asked to stop.
+
+    Returns:
+        The exit code: 0 done, 75 stopped on request and saved.
+
+    Raises:
+        FloatingPointError: the loss or the gradient norm is no finite number; nothing was saved
+            since.
+    """
+    config, ranks = run.config, run.ranks
+    writer = MetricsWriter(run.output, ranks, run.state.step)
+    meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
+    gradient_norm = math.nan
+    saved_step = run.state.step
+    batches = iter(run.batches)
+
+    while run.state.step < config.train.steps:
+        # What all ranks will see in this step, and whether any was asked to stop.
+        waiting_since = time.perf_counter()
+        micro_batches, data_state = next(batches)
+        counts = _count_step(run, micro_batches, request)
+        speed.data_s += time.perf_counter() - waiting_since
+        if counts.stop_requests:
+            break
+
+        # One optimizer step.
+        step = run.state.step + 1
+        set_learning_rate(run.adamw, learning_rate(step, config))
+        gradient_norm = _optimizer_step(run, step, micro_batches, counts, meter)
+        run.state = replace(
+            run.state, step=step, tokens=run.state.tokens + int(counts.tokens), data=data_state
+        )
+        speed.tokens += counts.tokens
+
+        # Once in a while: a log line, an evaluation, a checkpoint.
+        last = step == config.train.steps
+        if last or _due(step, config.train.log_every) or _due(step, config.train.save_every):
+            _log(run, meter, gradient_norm, speed, writer)
+        if run.evaluation is not None and (last or _due(step, config.train.eval_every)):
+            evaluate(run, writer)
+            speed.start(step)
+        if last or _due(step, config.train.save_every):
+            _save(run)
+            saved_step = step
+            speed.start(step)
+
+    if run.state.step == config.train.steps:
+        writer.close()
+        logger.info("done: %d steps in %s", run.state.step, run.output)
+        return EXIT_DONE
+    if run.state.step > saved_step:
+        _log(run, meter, gradient_norm, speed, writer)
+        _save(run)
+    writer.close()
+    logger.info("stopped at step %d on request, saved; run the same command again", run.state.step)
+    return EXIT_REQUEUE
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> StepCounts:
+    own = [count_batch(batch) for batch in micro_batches]
+    totals = [sum(column) for column in zip(*own, strict=True)]
+    return StepCounts(*run.ranks.sum([*totals, float(bool(request))]))
+
+
+def _optimizer_step(
+    run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, meter: SumMeter
+) -> float:
+    """Forward and backward of every micro-batch, then the step. Returns the gradient norm."""
+    run.engine.train()
+    # Dropout is keyed by step and rank, so that a resumed run draws what it would have drawn.
+    seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
+    scale = run.ranks.world_size * len(micro_batches)
+    norm = None
+    for number, batch in enumerate(micro_batches, start=1):
+        torch.manual_seed(int(seeds.integers(1 << 62)))
+        sums = run.engine(_to_device(batch, run), counts, scale)
+        run.engine.backward(sums["loss"])
+        meter.add(sums)
+        if number == len(micro_batches):
+            norm = global_gradient_norm(run.engine, run.model)
+        run.engine.step()
+    assert norm is not None
+    return norm()
+
+
+def _to_device(batch: Batch, run: Run) -> Batch:
+    return {name: value.to(run.ranks.device, non_blocking=True) for name, value in batch.items()}
+
+
+def _log(
+    run: Run, meter: SumMeter, gradient_norm: float, speed: Speedometer, writer: MetricsWriter
+) -> None:
+    """Losses are means since the last line; lr and gradient norm are the last step's."""
+    config, step = run.config, run.state.step
+    if not meter.sums:
+        return  # this step was logged already
+    values = {
+        "step": step,
+        **loss_means(meter.reduce(run.ranks)),
+        "lr": learning_rate(step, config),
+        "grad_norm": gradient_norm,
+        "tokens": run.state.tokens,
+        **speed.reading(step),
+        "memory_gib": peak_memory_gib(run.ranks.device),
+        "time": time.time(),
+    }
+    if peak := peak_flops(run.ranks.device, run.bf16):
+        flops = flops_per_token(
+            run.model.config, config.data.sequence_length, config.objective.mask_fraction
+        )
+        values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
+    writer.write(values)
+    logger.info(log_line(values, config.train.steps))
+    if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
+        raise FloatingPointError(
+            f"the loss ({values['loss']}) or the gradient norm ({gradient_norm}) is not finite at "
+            f"step {step}; the last checkpoint is untouched (try a smaller optimizer.lr)"
+        )
+    speed.start(step)
+
+
+@torch.no_grad()
+def evaluate(run: Run, writer: MetricsWriter) -> dict[str, float]:
+    """Loss and accuracy over every window of the validation split, once."""
+    assert run.evaluation is not None
+    run.engine.eval()
+    meter = SumMeter()
+    for batch in run.evaluation:
+        meter.add(run.engine(_to_device(batch, run)))
+    values = {"step": run.state.step, **evaluation_metrics(meter.reduce(run.ranks))}
+    writer.write(values)
+    log_evaluation(values)
+    return values
+
+
+def _save(run: Run) -> None:
+    state = replace(run.state, run_config=run.config.model_dump())
+    began = time.perf_counter()
+    folder = save_checkpoint(
+        run.output, state, run.engine, run.model, run.ranks, run.config.train.keep_checkpoints
+    )
+    logger.info("saved %s in %.1f s", folder, time.perf_counter() - began)

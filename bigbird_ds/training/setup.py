@@ -1,0 +1,287 @@
+"""From a run config to everything that the loop needs: data, model, engine, place to go on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bigbird_ds import files
+from bigbird_ds.data.format import TRAIN, VALIDATION
+from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, TrainingState, read_state
+from bigbird_ds.log import logger
+from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
+from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.pretraining import BigBirdForPreTraining
+from bigbird_ds.objectives import build_objective
+from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.config_file import dump_run_config
+from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
+from bigbird_ds.training.deepspeed_state import forget_empty_step
+from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.losses import StepLoss
+from bigbird_ds.training.optimizer import build_adamw
+from bigbird_ds.training.resume import (
+    check_same_model,
+    choose_checkpoint,
+    load_optimizer,
+)
+from bigbird_ds.vocabulary import Vocabulary
+
+Batch = dict[str, Tensor]
+MODEL_CLASSES: dict[str, type[Any]] = {
+    "mlm_nsp": BigBirdForPreTraining,
+    "mlm": BigBirdForMaskedLM,
+}
+
+
+@dataclass
+class Run:
+    """A run that is ready for the loop. ``state`` moves on with every step."""
+
+    config: RunConfig
+    ranks: Ranks
+    output: Path
+    model: nn.Module
+    adamw: torch.optim.Optimizer
+    engine: Any
+    batches: Iterable[tuple[list[Batch], dict[str, Any]]]
+    evaluation: Iterable[Batch] | None
+    state: TrainingState
+    bf16: bool
+
+
+def build_run(config: RunConfig, ranks: Ranks) -> Run:
+    """Check everything that can be checked before the first step, then build it.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: see the parts; all ranks raise alike.
+    """
+    engine_config = deepspeed_config(config, ranks.world_size)
+    _check_parallel(config, ranks)
+    vocabulary = Vocabulary.from_folder(config.data.tokenizer)
+    model_config = resolve_model_config(config, vocabulary)
+    objective = build_objective(config.objective.name, vocabulary, config.objective)
+    shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
+
+    output = Path(config.output)
+    checkpoint = choose_checkpoint(config.resume, output, ranks)
+    state = TrainingState(step=0, tokens=0, data={}, run_config={})
+    if checkpoint is not None:
+        check_same_model(checkpoint, model_config.to_dict())
+        state = read_state(checkpoint)
+        _report_resume(checkpoint, state, config)
+    batches = TrainingBatches(
+        shards,
+        objective,
+        seed=config.train.seed,
+        sequence_length=config.data.sequence_length,
+        global_batch=config.batch.sequences,
+        micro_batch=config.batch.micro,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=config.data.workers,
+        state=state.data or None,
+    )
+    evaluation = None
+    if config.data.validation is not None:
+        evaluation = EvaluationBatches(
+            _open_shards(config.data.validation, VALIDATION, vocabulary, config, ranks),
+            objective,
+            seed=config.train.seed,
+            sequence_length=config.data.sequence_length,
+            micro_batch=config.batch.micro,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            workers=config.data.workers,
+        )
+    if ranks.is_first:
+        _write_run_folder(output, config)
+
+    model = _build_model(config, model_config, checkpoint).to(ranks.device)
+    if config.train.activation_checkpointing:
+        model.gradient_checkpointing_enable()
+    adamw = build_adamw(model, config.optimizer)
+    engine = _initialize(model, adamw, engine_config)
+    if checkpoint is not None:
+        load_optimizer(checkpoint, state.step, engine, model)
+    _report_start(config, ranks, model, model_config, shards)
+    return Run(
+        config=config,
+        ranks=ranks,
+        output=output,
+        model=model,
+        adamw=adamw,
+        engine=engine,
+        batches=batches,
+        evaluation=evaluation,
+        state=state,
+        bf16=uses_bf16(config),
+    )
+
+
+def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> BigBirdConfig:
+    """The model's config: what the run config says, completed and checked by the tokenizer.
+
+    Raises:
+        ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, or a
+            sequence length that does not fit blocks or positions.
+    """
+    from_tokenizer = {
+        "vocab_size": vocabulary.size,
+        "pad_token_id": vocabulary.pad,
+        "bos_token_id": vocabulary.bos,
+        "eos_token_id": vocabulary.eos,
+        "sep_token_id": vocabulary.sep,
+    }
+    # A Hub file carries keys that shape nothing; any other key that no BigBird has is a mistake.
+    settings = {key: value for key, value in config.model.items() if key not in HUB_ONLY_KEYS}
+    settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
+    model_config = BigBirdConfig.from_dict(from_tokenizer | settings)
+    if model_config.vocab_size < vocabulary.size:
+        raise ConfigError(
+            "the model has fewer embeddings than the tokenizer has pieces",
+            seen=f"model.vocab_size={model_config.vocab_size:,}",
+            needed=f"at least {vocabulary.size:,} ({config.data.tokenizer})",
+            change="model.vocab_size (leave it out to take the tokenizer's), or data.tokenizer",
+        )
+    length = config.data.sequence_length
+    if length % model_config.block_size:
+        raise ConfigError(
+            "the block size does not divide the sequence length",
+            seen=f"data.sequence_length={length}, model.block_size={model_config.block_size}",
+            needed=f"a multiple of {model_config.block_size}, for example "
+            f"{max(round(length / model_config.block_size), 1) * model_config.block_size}",
+            change="data.sequence_length or model.block_size",
+        )
+    if length > model_config.max_position_embeddings:
+        raise ConfigError(
+            "the sequences are longer than the model has positions",
+            seen=f"data.sequence_length={length}",
+            needed=f"at most {model_config.max_position_embeddings}",
+            change="data.sequence_length or model.max_position_embeddings",
+        )
+    return model_config
+
+
+def _check_parallel(config: RunConfig, ranks: Ranks) -> None:
+    if config.parallel.sequence != 1:
+        raise ConfigError(
+            "sequence parallelism is not available in this version",
+            seen=f"parallel.sequence={config.parallel.sequence}",
+            needed="1",
+            change="parallel.sequence",
+        )
+
+
+def _open_shards(
+    folder: str, split: str, vocabulary: Vocabulary, config: RunConfig, ranks: Ranks
+) -> Shards:
+    shards = Shards(Path(folder), split)
+    shards.check_tokenizer(vocabulary)
+    if config.data.check_hashes:
+        # Each rank hashes its share of the shards; what one finds is raised on all.
+        error = None
+        try:
+            shards.check_hashes(ranks.rank, ranks.world_size)
+        except Exception as cause:
+            error = cause
+        for found in ranks.gather(error):
+            if found is not None:
+                raise found
+    return shards
+
+
+def _build_model(config: RunConfig, model_config: BigBirdConfig, checkpoint: Path | None) -> Any:
+    """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
+    model_class = MODEL_CLASSES[config.objective.name]
+    weights = checkpoint or config.initial_weights
+    torch.manual_seed(config.train.seed)
+    if weights is None:
+        model = model_class(model_config)
+    else:
+        model = model_class.from_pretrained(weights, config=model_config, dtype=torch.float32)
+    if config.objective.name == "mlm":
+        model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
+    return model
+
+
+def _initialize(
+    model: nn.Module, adamw: torch.optim.Optimizer, engine_config: dict[str, Any]
+) -> Any:
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(
+        model=StepLoss(model), optimizer=adamw, config=engine_config, dist_init_required=False
+    )
+    forget_empty_step(engine)
+    return engine
+
+
+def _write_run_folder(output: Path, config: RunConfig) -> None:
+    """The resolved config and the tokenizer, so that the run folder stands on its own."""
+    output.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
+        stream.write(dump_run_config(config).encode())
+    target = output / TOKENIZER_FOLDER
+    if Path(config.data.tokenizer).resolve() != target.resolve():
+        shutil.copytree(config.data.tokenizer, target, dirs_exist_ok=True)
+
+
+def _report_resume(checkpoint: Path, state: TrainingState, config: RunConfig) -> None:
+    logger.info("resume: from %s (step %d)", checkpoint, state.step)
+    before, now = _flat(state.run_config), _flat(config.model_dump(mode="json"))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            logger.info("resume: %s was %r, is now %r", key, before.get(key), now.get(key))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _report_start(
+    config: RunConfig, ranks: Ranks, model: nn.Module, model_config: BigBirdConfig, shards: Shards
+) -> None:
+    accumulation = config.accumulation(ranks.world_size)
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    logger.info(
+        "model: %s, %.1f M parameters, %s attention (%s), length %d",
+        type(model).__name__,
+        parameters / 1e6,
+        model_config.attention_type,
+        model_config.random_style,
+        config.data.sequence_length,
+    )
+    logger.info(
+        "step: %d sequences = %d rank(s) x %d micro x %d accumulated; ZeRO-%d, %s, on %s",
+        config.batch.sequences,
+        ranks.world_size,
+        config.batch.micro,
+        accumulation,
+        zero_stage(config),
+        "bf16" if uses_bf16(config) else "fp32",
+        ranks.device,
+    )
+    tokens = config.batch.sequences * config.data.sequence_length * config.train.steps
+    logger.info(
+        "data: %s documents, %s tokens; %d steps read about %.2f epochs",
+        f"{shards.num_documents:,}",
+        f"{shards.num_tokens:,}",
+        config.train.steps,
+        tokens / max(shards.num_tokens, 1),
+    )

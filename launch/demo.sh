@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The main job from end to end on a corpus that needs no download: the documentation inside the
+# Python interpreter. Everything goes to demo/; what is there already is used again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+
+step "1/6 documents: one per topic of pydoc and per module of the standard library"
+mkdir -p demo
+[ -s demo/documents.jsonl ] || run python -m data_prep.python_docs demo/documents.jsonl
+
+step "2/6 tokenizer: a sentencepiece unigram model with BigBird's special pieces"
+[ -s demo/tokenizer/tokenizer.json ] ||
+    run bigbird-ds tokenizer demo/documents.jsonl --out demo/tokenizer --vocab-size 4000
+
+step "3/6 shards: WebDataset tars, 5 % of the documents held out"
+[ -s demo/shards/manifest.json ] ||
+    run bigbird-ds shard demo/documents.jsonl --tokenizer demo/tokenizer --out demo/shards \
+        --validation-fraction 0.05 --workers 2
+
+step "4/6 pretraining: 2 CPU processes under the deepspeed launcher, ZeRO-1, masked words + next sentence"
+# One thread a process: two processes share two cores.
+[ -s demo/export/model.safetensors ] ||
+    OMP_NUM_THREADS=1 DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}" \
+        run deepspeed --num_gpus 2 launch/pretrain.py configs/run/demo.yaml
+
+step "5/6 export to Hub format, compared with transformers"
+[ -s demo/export/model.safetensors ] || run bigbird-ds export demo/run demo/export
+run bigbird-ds plot demo/run --out demo/curves.png
+
+step "6/6 what came out"
+run python launch/demo_report.py demo

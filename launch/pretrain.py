@@ -1,0 +1,88 @@
+"""Pretrain a model: ``deepspeed launch/pretrain.py CONFIG.yaml [key.sub=value ...]``.
+
+The same file runs under every launcher, and alone on one device:
+
+    python launch/pretrain.py configs/run/tiny_cpu.yaml
+    deepspeed --num_gpus 8 launch/pretrain.py configs/run/bigbird_base.yaml
+    torchrun --nproc_per_node 8 launch/pretrain.py configs/run/bigbird_base.yaml
+    srun python launch/pretrain.py configs/run/bigbird_base.yaml
+
+Run the same command again to go on after a stop, on as many processes as you like.
+
+Exit codes: 0 done; 2 a mistake in the command, config or data; 75 stopped on request (SIGTERM,
+SIGINT or SIGUSR1) and saved; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from bigbird_ds import log
+from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="the run config, a YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="values that win over the file's"
+    )
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=None, help="set by launchers"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved config and stop"
+    )
+    return parser.parse_intermixed_args()
+
+
+def pretrain(arguments: argparse.Namespace) -> int:
+    from bigbird_ds.training.config_file import dump_run_config, load_run_config
+
+    config = load_run_config(arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(dump_run_config(config), end="")
+        return 0
+
+    from bigbird_ds.training import distributed
+
+    ranks = distributed.start(arguments.local_rank)  # before anything imports DeepSpeed
+
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import stop_on_signals
+
+    with stop_on_signals() as request:
+        run = build_run(config, ranks)
+        exit_code = train(run, request)
+        distributed.stop()
+    return exit_code
+
+
+def main() -> int:
+    log.setup()
+    try:
+        return pretrain(parse_arguments())
+    except UserError as error:
+        tell(error)
+        return EXIT_USER_ERROR
+    except FloatingPointError as error:
+        log.logger.error("error: %s", error)
+        return EXIT_FAILED
+
+
+def tell(error: UserError) -> None:
+    """Rank 0 prints the whole block; the other ranks, which see the same, one line, later."""
+    if log.rank == 0:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(2)
+        log.logger.error("error: %s", error.problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Fixtures that several folders share: a small corpus of real text, its tokenizer, its shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.corpus import TINY_MODEL, Corpus, make_corpus
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Documents, tokenizer and shards, made once per worker by the real commands."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def run_settings(corpus: Corpus, tmp_path: Path) -> dict[str, Any]:
+    """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""
+    return {
+        "model": dict(TINY_MODEL),
+        "data": {
+            "train": str(corpus.shards),
+            "tokenizer": str(corpus.tokenizer),
+            "sequence_length": 128,
+            "workers": 0,
+        },
+        "batch": {"sequences": 4, "micro": 2},
+        "deepspeed": {"zero_optimization": {"stage": 1}},
+        "optimizer": {"lr": 3e-3},
+        "schedule": {"warmup_steps": 2},
+        "train": {"steps": 4, "seed": 7, "save_every": 0, "log_every": 1},
+        "output": str(tmp_path / "run"),
+    }
+
+
+@pytest.fixture
+def run_config_file(run_settings: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(run_settings))  # JSON is YAML
+    return path

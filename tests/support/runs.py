@@ -1,0 +1,48 @@
+"""Training runs inside test processes: the real setup and loop, several runs in one process."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.distributed import Ranks
+
+
+def changed(settings: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy of ``settings`` with dotted keys changed: ``changed(s, **{"train.steps": 8})``."""
+    result = copy.deepcopy(settings)
+    for key, value in changes.items():
+        inner = result
+        *path, last = key.split(".")
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return result
+
+
+def train_all(ranks: Ranks, runs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Train each run in turn, in this process group; return the lines of their metrics."""
+    return [train_one(ranks, settings) for settings in runs]
+
+
+def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    run = build_run(check_run_config(settings, "test"), ranks)
+    assert train(run, StopRequest()) == 0
+    ranks.barrier()
+    return metrics(settings)
+
+
+def metrics(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    text = (Path(settings["output"]) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def losses(lines: list[dict[str, Any]]) -> list[float]:
+    return [line["loss"] for line in lines if "loss" in line]

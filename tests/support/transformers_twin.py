@@ -1,0 +1,69 @@
+"""The judge of parity: a transformers model with random weights, and its folder on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+TINY = {
+    "vocab_size": 120,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    # large weights, so that attention is far from even and errors show
+    "initializer_range": 0.3,
+}
+
+
+def save_twin(folder: Path, class_name: str, **settings: Any) -> Path:
+    """Save a transformers model with random weights, biases and norms; return the folder."""
+    torch.manual_seed(3)
+    config = transformers.BigBirdConfig(**{**TINY, **settings})
+    model = getattr(transformers, class_name)(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "LayerNorm" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def load_twin(folder: Path, class_name: str, **settings: Any) -> torch.nn.Module:
+    """A fresh transformers model: its fallback to full attention is sticky, so one per length."""
+    return getattr(transformers, class_name).from_pretrained(folder, **settings)
+
+
+def random_batch(batch: int, seq_len: int, padding: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Token ids, types and a mask whose last sample ends in ``padding`` padding tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, TINY["vocab_size"], (batch, seq_len), generator=generator)
+    mask = torch.ones(batch, seq_len, dtype=torch.long)
+    if padding:
+        ids[-1, -padding:] = 0
+        mask[-1, -padding:] = 0
+    types = torch.randint(0, 2, (batch, seq_len), generator=generator)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def assert_same_gradients(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    """Every gradient within 1e-4 relative, by name.
+
+    The gradient of a key bias is zero in exact arithmetic (a softmax does not see a constant), so
+    it is measured against the gradient of the query bias beside it.
+    """
+    theirs_by_name = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        twin = theirs_by_name[name].grad
+        if parameter.grad is None or twin is None:
+            assert parameter.grad is None and twin is None, name
+            continue
+        scale = twin.norm()
+        if name.endswith("self.key.bias"):
+            scale = theirs_by_name[name.replace("key", "query")].grad.norm()
+        assert (parameter.grad - twin).norm() <= 1e-4 * scale, name
