@@ -90,7 +90,8 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
                 needed="BigBirdForPreTraining",
                 change="the model class, or objective.name: mlm",
             )
-        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True)
-        targets = select_positions(outputs.last_hidden_state, target_positions)
+        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        hidden, *_ = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
+        targets = select_positions(hidden, target_positions)
         loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
         return {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}

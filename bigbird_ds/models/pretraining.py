@@ -100,12 +100,13 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             0-dim fp32 tensors: ``mlm_loss`` (sum of cross entropies), ``mlm_targets``,
             ``mlm_correct``, and with labels ``nsp_loss``, ``nsp_samples``, ``nsp_correct``.
         """
-        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=True)
-        targets = select_positions(outputs.last_hidden_state, target_positions)
+        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
+        targets = select_positions(hidden, target_positions)
         loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
         sums = {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
         if next_sentence_label is not None:
-            pair_logits = self.cls.seq_relationship(outputs.pooler_output)
+            pair_logits = self.cls.seq_relationship(pooled)
             loss, number, correct = summed_loss(pair_logits, next_sentence_label)
             sums |= {"nsp_loss": loss, "nsp_samples": number, "nsp_correct": correct}
         return sums
