@@ -1,0 +1,115 @@
+"""``bigbird-ds tokenizer``: train a tokenizer on documents, or take an existing spiece.model."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from bigbird_ds.cli.shard import add_input_arguments, check_range, require_inputs
+from bigbird_ds.errors import EXIT_DONE, ConfigError, DataError
+
+_TRAINING_ONLY = ("vocab_size", "max_sentences", "character_coverage", "text_field", "on_error")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_input_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        metavar="N",
+        help="number of pieces, the 101 special ones among them; required for training",
+    )
+    parser.add_argument(
+        "--family", choices=("bigbird", "pegasus"), default="bigbird", help="whose special ids"
+    )
+    parser.add_argument(
+        "--spiece-model", type=Path, metavar="FILE", help="take this model instead of training one"
+    )
+    parser.add_argument(
+        "--max-sentences",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="train on a sample of so many sentences; a million take about 4 GB of memory",
+    )
+    parser.add_argument(
+        "--character-coverage",
+        type=float,
+        default=0.9995,
+        metavar="F",
+        help="share of the characters that get a piece of their own",
+    )
+    parser.set_defaults(
+        training_defaults={name: parser.get_default(name) for name in _TRAINING_ONLY}
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bigbird_ds import log
+    from data_prep.tokenizer_folder import write_tokenizer_folder
+
+    if arguments.family == "pegasus":
+        raise ConfigError(
+            "tokenizers of the Pegasus family cannot be made yet",
+            seen="--family pegasus",
+            needed="--family bigbird",
+            change="--family",
+        )
+    if arguments.out.is_dir() and any(arguments.out.iterdir()):
+        raise DataError(
+            "the output exists",
+            seen=f"{arguments.out}, not empty",
+            needed="a new or empty folder",
+            change="--out",
+        )
+    log.setup()
+    if arguments.spiece_model is not None:
+        _refuse_training_options(arguments)
+        write_tokenizer_folder(arguments.spiece_model, arguments.out)
+    else:
+        model = _train(arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            spiece = Path(folder) / "spiece.model"
+            spiece.write_bytes(model)
+            write_tokenizer_folder(spiece, arguments.out)
+    log.logger.info("wrote %s", arguments.out)
+    return EXIT_DONE
+
+
+def _train(arguments: argparse.Namespace) -> bytes:
+    from data_prep.readers import Fields
+    from data_prep.tokenizer_training import NUM_SPECIAL_PIECES, TrainingOptions, train_tokenizer
+
+    require_inputs(arguments.inputs)
+    size, coverage = arguments.vocab_size, arguments.character_coverage
+    is_large_enough = size is not None and size > NUM_SPECIAL_PIECES
+    check_range("--vocab-size", size, is_large_enough, f"more than {NUM_SPECIAL_PIECES}")
+    check_range("--max-sentences", arguments.max_sentences, arguments.max_sentences > 0, "above 0")
+    check_range("--character-coverage", coverage, 0.9 <= coverage <= 1, "0.9 to 1")
+    return train_tokenizer(
+        arguments.inputs,
+        TrainingOptions(
+            vocab_size=size,
+            max_sentences=arguments.max_sentences,
+            character_coverage=coverage,
+            fields=Fields(arguments.text_field),
+            skip_bad_records=arguments.on_error == "skip",
+        ),
+    )
+
+
+def _refuse_training_options(arguments: argparse.Namespace) -> None:
+    """With an existing model there is nothing to train: such options would have no effect."""
+    given = ["INPUT"] if arguments.inputs else []
+    for name, default in arguments.training_defaults.items():
+        if getattr(arguments, name) != default:
+            given.append("--" + name.replace("_", "-"))
+    if given:
+        raise ConfigError(
+            "options without effect",
+            seen=f"--spiece-model with {', '.join(given)}",
+            needed="an existing model or a training, not both",
+            change=f"leave out --spiece-model, or {', '.join(given)}",
+        )

@@ -1,0 +1,179 @@
+"""Train a sentencepiece unigram model with BigBird's special ids on documents."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigbird_ds.errors import ConfigError, DataError
+from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.log import logger
+from data_prep.encoding import sentences_of
+from data_prep.inputs import STDIN, InputFile, Kind, find_inputs
+from data_prep.progress import Progress
+from data_prep.readers import BadRecord, Fields, Piece, read_piece
+from data_prep.sentencepiece_model import round_scores
+from data_prep.sentences import MAX_SENTENCE_CHARS
+from data_prep.units import plan_units
+
+# BigBird's ids: <pad> 0, </s> 1, <s> 2, <sep_0> 3 .. <sep_61> 64, [CLS] 65, [SEP] 66, [MASK] 67,
+# unused ones up to 99, <unk> 100; learned pieces follow.
+_UNKNOWN_ID = 100
+_USER_DEFINED = [
+    *(f"<sep_{i}>" for i in range(62)),
+    *("[CLS]", "[SEP]", "[MASK]"),
+    *(f"<unused_{i}>" for i in range(68, _UNKNOWN_ID)),
+]
+NUM_SPECIAL_PIECES = _UNKNOWN_ID + 1
+
+_DRAWS_AT_ONCE = 1 << 12
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of tokenizer training.
+
+    Attributes:
+        vocab_size: number of pieces, the 101 special ones among them.
+        max_sentences: train on at most so many, a uniform sample of all. A million take about 4 GB.
+        character_coverage: share of the characters that get a piece; the rest is unknown.
+        fields: where a record holds its text.
+        skip_bad_records: pass over records that are no documents; otherwise they are errors.
+    """
+
+    vocab_size: int
+    max_sentences: int = 1_000_000
+    character_coverage: float = 0.9995
+    fields: Fields = field(default_factory=lambda: Fields("text"))
+    skip_bad_records: bool = False
+
+
+def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
+    """Train on the documents that ``arguments`` name (see ``inputs``). Returns a ``spiece.model``.
+
+    Same documents and options, same bytes.
+
+    Raises:
+        ConfigError: a vocabulary size that the documents cannot fill, or that is too small for
+            their characters.
+        DataError: no documents, or a record that is none.
+    """
+    pieces = list(_pieces(arguments))
+    with Progress("reading", sum(piece.num_bytes for piece in pieces)) as progress:
+        sentences = sample(_sentences(pieces, options, progress), options.max_sentences)
+    if not sentences:
+        raise DataError(
+            "no document has text",
+            seen=f"{len(pieces)} inputs without a sentence",
+            needed="documents with text",
+            change="the INPUT arguments or --text-field",
+        )
+    logger.info(
+        "training a unigram model of %s pieces on %s sentences, %.1f MB",
+        f"{options.vocab_size:,}",
+        f"{len(sentences):,}",
+        sum(map(len, sentences)) / 1e6,
+    )
+    return round_scores(_train(sentences, options))
+
+
+def sample(sentences: Iterable[str], size: int) -> list[str]:
+    """``size`` of the sentences, each subset equally likely, all of them where they are fewer.
+
+    Reservoir sampling (Vitter 1985, algorithm R) with a fixed key: one pass, memory for the sample
+    alone.
+    """
+    generator = keyed_generator(0, "tokenizer sentences")
+    chosen: list[str] = []
+    places: list[int] = []
+    for index, sentence in enumerate(sentences):
+        if index < size:
+            chosen.append(sentence)
+            continue
+        if not places:
+            # for a sentence with n before it, a place in [0, n]; the nearest is popped first
+            bounds = range(index + _DRAWS_AT_ONCE, index, -1)
+            places = generator.integers(0, list(bounds)).tolist()
+        place = places.pop()
+        if place < size:
+            chosen[place] = sentence
+    return chosen
+
+
+def _pieces(arguments: Sequence[str]) -> Iterator[Piece]:
+    if STDIN not in arguments:
+        whole = sys.maxsize  # nothing needs cutting here
+        for unit in plan_units(find_inputs(arguments), whole):
+            yield from unit.pieces
+        return
+    if len(arguments) > 1:
+        raise ConfigError(
+            "standard input stands alone",
+            seen=" ".join(arguments),
+            needed="- without other inputs",
+            change="INPUT",
+        )
+    stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, 0)
+    yield Piece(stdin, 0, sys.maxsize, 0)
+
+
+def _sentences(
+    pieces: Iterable[Piece], options: TrainingOptions, progress: Progress
+) -> Iterator[str]:
+    num_bytes = documents = skipped = 0
+    for piece in pieces:
+        for record in read_piece(piece, options.fields):
+            num_bytes += record.num_bytes
+            if isinstance(record, BadRecord):
+                if not options.skip_bad_records:
+                    raise record.error()
+                skipped += 1
+                continue
+            documents += 1
+            progress.update(num_bytes, documents=documents)
+            yield from sentences_of(record.text)
+    logger.info("read: %s", progress.summary(num_bytes, documents=documents))
+    if skipped:
+        logger.warning("skipped %s records that are no documents", f"{skipped:,}")
+
+
+def _train(sentences: list[str], options: TrainingOptions) -> bytes:
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.Train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=options.vocab_size,
+            character_coverage=options.character_coverage,
+            normalization_rule_name="identity",
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=_UNKNOWN_ID,
+            user_defined_symbols=_USER_DEFINED,
+            max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be left out
+            input_sentence_size=0,  # all of the sample
+            num_threads=16,  # sums are per thread: another number gives another model
+            minloglevel=2,
+        )
+    except RuntimeError as cause:
+        raise _vocabulary_size_error(str(cause), options.vocab_size) or cause from cause
+    return model.getvalue()
+
+
+def _vocabulary_size_error(message: str, vocab_size: int) -> ConfigError | None:
+    """What sentencepiece says of a size that it cannot reach, in our form."""
+    if match := re.search(r"too high .* value <= (\d+)", message):
+        problem, needed = "the documents are too few for this vocabulary", f"at most {match[1]}"
+    elif match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        problem, needed = "the vocabulary is too small for the characters", f"at least {match[1]}"
+    else:
+        return None
+    return ConfigError(problem, seen=vocab_size, needed=needed, change="--vocab-size")
