@@ -117,35 +117,42 @@ class _MiddleRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, key_bias = ctx.saved_tensors
-        gather = _Gather(q, ctx.pattern, key_bias)
-        scale = q.shape[-1] ** -0.5
-        q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
-        grad_rows = grad.reshape(gather.num_rows, gather.size, -1)
-        # key blocks are summed over many rows: in fp32 at least
-        wide = torch.promote_types(q.dtype, torch.float32)
-        grad_q = torch.zeros_like(q_blocks)
-        grad_k = torch.zeros_like(k_blocks, dtype=wide)
-        grad_v = torch.zeros_like(v_blocks, dtype=wide)
-        start = 0
-        for queries, keys, bias in gather.chunks():
-            stop = start + len(queries)
-            query, out_grad = q_blocks[queries], grad_rows[start:stop]
-            key, value = _take(k_blocks, keys, gather), _take(v_blocks, keys, gather)
-            weights = _weights(query, key, bias)
-            _add(grad_v, keys, torch.bmm(weights.transpose(1, 2), out_grad))
-            weights_grad = torch.bmm(out_grad, value.transpose(1, 2))
-            scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
-            scores_grad.mul_(scale)
-            grad_q[queries] = torch.bmm(scores_grad, key)
-            _add(grad_k, keys, torch.bmm(scores_grad.transpose(1, 2), query))
-            start = stop
-        return (
-            grad_q.view_as(q),
-            grad_k.to(k.dtype).view_as(k),
-            grad_v.to(v.dtype).view_as(v),
-            None,
-            None,
-        )
+        with torch.autocast(grad.device.type, enabled=False):  # as in the forward
+            return (*_middle_gradients(q, k, v, key_bias, ctx.pattern, grad), None, None)
+
+
+def _middle_gradients(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    key_bias: torch.Tensor | None,
+    pattern: BlockPattern,
+    grad: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v from that of the middle rows, (B, H, S - 2s, D)."""
+    gather = _Gather(q, pattern, key_bias)
+    scale = q.shape[-1] ** -0.5
+    q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
+    grad_rows = grad.reshape(gather.num_rows, gather.size, -1)
+    # key blocks are summed over many rows: in fp32 at least
+    wide = torch.promote_types(q.dtype, torch.float32)
+    grad_q = torch.zeros_like(q_blocks)
+    grad_k = torch.zeros_like(k_blocks, dtype=wide)
+    grad_v = torch.zeros_like(v_blocks, dtype=wide)
+    start = 0
+    for queries, keys, bias in gather.chunks():
+        stop = start + len(queries)
+        query, out_grad = q_blocks[queries], grad_rows[start:stop]
+        key, value = _take(k_blocks, keys, gather), _take(v_blocks, keys, gather)
+        weights = _weights(query, key, bias)
+        _add(grad_v, keys, torch.bmm(weights.transpose(1, 2), out_grad))
+        weights_grad = torch.bmm(out_grad, value.transpose(1, 2))
+        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
+        scores_grad.mul_(scale)
+        grad_q.index_copy_(0, queries, torch.bmm(scores_grad, key))
+        _add(grad_k, keys, torch.bmm(scores_grad.transpose(1, 2), query))
+        start = stop
+    return grad_q.view_as(q), grad_k.to(k.dtype).view_as(k), grad_v.to(v.dtype).view_as(v)
 
 
 def _as_blocks(x: torch.Tensor, size: int) -> torch.Tensor:

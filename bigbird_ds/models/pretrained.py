@@ -151,7 +151,10 @@ class PretrainedModel(nn.Module):
             module.gradient_checkpointing = on  # type: ignore[assignment]
 
     def _init_module(self, module: nn.Module) -> None:
-        """Normal weights of std ``initializer_range``, zero biases, a zero padding row."""
+        """Normal weights of std ``initializer_range``, zero biases, a zero padding row.
+
+        A parameter that is a module's own, outside the usual layers, is a bias.
+        """
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -160,6 +163,9 @@ class PretrainedModel(nn.Module):
             nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+        elif not isinstance(module, nn.Linear | nn.Embedding):
+            for bias in module.parameters(recurse=False):
+                nn.init.zeros_(bias)
 
     @torch.no_grad()
     def _load(self, tensors: weights.LazyTensors, folder: Path) -> None:
@@ -185,11 +191,11 @@ class PretrainedModel(nn.Module):
                 needed=", ".join(f"{name} {tuple(own[name].shape)}" for name in wrong[:8]),
                 change="config.json, the overrides, or the folder",
             )
-        for name, source in sources.items():
-            own[name].copy_(tensors.read(source))
-        for part in fresh:
+        for part in fresh:  # first, because a part may hold a tied tensor that is on file
             logger.warning("%s: not in %s, starts fresh: %s", type(self).__name__, folder, part)
             self._start_part(part)
+        for name, source in sources.items():
+            own[name].copy_(tensors.read(source))
 
     def _match_names(
         self, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
@@ -227,10 +233,6 @@ class PretrainedModel(nn.Module):
             tail = name.removeprefix(self.base_prefix + ".")
             if tail == part or tail.startswith(part + "."):
                 self._init_module(module)
-                for own in module.parameters(recurse=False):
-                    if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
-                        continue
-                    nn.init.zeros_(own)
 
 
 def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
