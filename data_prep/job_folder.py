@@ -16,7 +16,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bigbird_ds import files
-from bigbird_ds.data.format import MANIFEST_NAME, SPLITS, Manifest, shard_stem
+from bigbird_ds.data.format import (
+    MANIFEST_NAME,
+    SPLITS,
+    UNFINISHED_NAME,
+    Manifest,
+    shard_stem,
+)
 from bigbird_ds.errors import DataError
 from data_prep.inputs import InputFile
 from data_prep.unit_job import UnitRecord
@@ -60,7 +66,7 @@ class JobFolder:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._folder = out / ".units"
+        self._folder = out / UNFINISHED_NAME
 
     def begin(self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, part: bool) -> bool:
         """Claim ``OUT`` for this job. Returns False where the job is complete already.
@@ -75,6 +81,7 @@ class JobFolder:
                 raise self._exists("a complete shards folder")
             self._compare(manifest.options, plan.options)
             self._compare({"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer})
+            self.remove()  # a job killed between the manifest and its own end
             return False
         plan_path = self._folder / "plan.json"
         if plan_path.is_file():

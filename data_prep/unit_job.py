@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from bigbird_ds.data.format import TRAIN, VALIDATION, ShardRecord
+from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
 from data_prep.encoding import DocumentEncoder
 from data_prep.inputs import InputFile
@@ -50,13 +51,13 @@ class UnitRecord(BaseModel):
 
     def is_intact(self, folder: Path) -> bool:
         """Whether its files in ``folder`` are as they were written."""
-        return all(
-            (folder / file.name).is_file()
-            and (folder / file.name).stat().st_size == file.bytes
-            and file.of(folder / file.name) == file
-            for shard in self.shards.values()
-            for file in shard.files
-        )
+        try:
+            for shard in self.shards.values():
+                for file in shard.files:
+                    file.check(folder, DataError, "a file of a finished unit")
+        except DataError:
+            return False
+        return True
 
 
 # report(input bytes, documents, tokens) done since the last call; may raise to stop the job

@@ -34,6 +34,7 @@ FORMAT = "bigbird_ds.shards"
 VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
+UNFINISHED_NAME = ".units"  # a folder that is there while the shards are being written
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
 
@@ -116,6 +117,13 @@ class Manifest(_Strict):
     def read(cls, folder: Path) -> Manifest:
         """Read and check ``folder/manifest.json``; DataError where it is missing or not ours."""
         path = folder / MANIFEST_NAME
+        if not path.exists() and (folder / UNFINISHED_NAME).is_dir():
+            raise DataError(
+                "the shards are not finished",
+                seen=f"{folder} with some of the shards and no {path.name}",
+                needed="a folder that `bigbird-ds shard` has finished",
+                change="run `bigbird-ds shard` again with --resume, or the parts that are missing",
+            )
         value = files.read_json(path, DataError, "the manifest of a shards folder")
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(

@@ -1,0 +1,191 @@
+"""Is a shards folder what its manifest says? File by file, and with ``deep`` sample by sample."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_ds import files
+from bigbird_ds.data import format as shard_format
+from bigbird_ds.data.format import Manifest, ShardRecord
+from bigbird_ds.errors import DataError
+from bigbird_ds.vocabulary import SPIECE_NAME
+
+_MOST_PROBLEMS = 20  # named in the message; the others are counted
+
+Problem = tuple[str, str]  # (file, what is wrong with it)
+
+
+def is_shards_folder(folder: Path) -> bool:
+    """Whether ``folder`` is, or is meant to be, a shards folder."""
+    manifest = folder / shard_format.MANIFEST_NAME
+    if manifest.is_file():
+        try:
+            value = json.loads(manifest.read_bytes())
+        except ValueError:
+            return any(_shard_files(folder))
+        return isinstance(value, dict) and value.get("format") == shard_format.FORMAT
+    return any(_shard_files(folder)) or (folder / shard_format.UNFINISHED_NAME).is_dir()
+
+
+def verify_shards(
+    folder: Path, *, deep: bool = False, on_bytes: Callable[[int], None] = lambda num_bytes: None
+) -> str:
+    """Check that all files are there, none is too many, and sizes and sha256 are as written.
+
+    With ``deep`` also decode every sample and compare it with the index: for shards that were
+    written by another program, or to trust nothing.
+
+    Args:
+        on_bytes: called with the bytes of each file after it was read.
+
+    Returns:
+        One line that says what is intact.
+
+    Raises:
+        DataError: something is not. It names every file concerned.
+    """
+    manifest = Manifest.read(folder)
+    shards = [shard for records in manifest.splits.values() for shard in records]
+    problems = list(_check_tokenizer(folder, manifest))
+    damaged = set()
+    for record in (record for shard in shards for record in shard.files):
+        try:
+            record.check(folder, DataError, "the file")
+        except DataError as error:
+            problems.append((record.name, f"{error.problem} ({error.seen})"))
+            damaged.add(record.name)
+        on_bytes(record.bytes)
+    known = {record.name for shard in shards for record in shard.files}
+    problems += [
+        (name, "not in the manifest") for name in _shard_files(folder) if name not in known
+    ]
+    if deep:
+        for shard in shards:
+            if damaged.isdisjoint(record.name for record in shard.files):
+                problems += _check_samples(folder, shard, manifest.tokenizer.vocab_size)
+    if problems:
+        raise _damage(folder, problems)
+    num_documents = sum(shard.num_documents for shard in shards)
+    num_bytes = sum(record.bytes for shard in shards for record in shard.files)
+    what = "sizes, sha256 and every sample" if deep else "sizes and sha256"
+    return (
+        f"{folder} is intact: {len(shards):,} shards, {num_documents:,} documents,"
+        f" {num_bytes / 1e6:,.1f} MB; checked {what}"
+    )
+
+
+def _shard_files(folder: Path) -> Iterator[str]:
+    """Names in ``folder`` that look like a file of a shard."""
+    for path in sorted(folder.iterdir()):
+        split, dash, rest = path.name.partition("-")
+        number, _, suffix = rest.partition(".")
+        is_shard = split in shard_format.SPLITS and dash and number.isdecimal()
+        if is_shard and suffix in ("tar", "documents.npy", "sentences.npy"):
+            yield path.name
+
+
+def _check_tokenizer(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    path = folder / SPIECE_NAME
+    if not path.is_file():
+        yield SPIECE_NAME, "the file is missing"
+    elif files.sha256_of(path) != manifest.tokenizer.sha256:
+        yield SPIECE_NAME, "not the tokenizer that made the shards (another sha256)"
+
+
+def _damage(folder: Path, problems: list[Problem]) -> DataError:
+    lines = [f"{name}: {problem}" for name, problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        lines.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+    return DataError(
+        f"{folder} is damaged",
+        seen=("\n" + " " * 10).join(lines),
+        needed="the files as `bigbird-ds shard` wrote them",
+        change="bring the files back from where they were copied, or write the shards again",
+    )
+
+
+# ---- every sample against the index ----
+
+
+def _check_samples(folder: Path, shard: ShardRecord, vocab_size: int) -> Iterator[Problem]:
+    """What is wrong first in one shard; the rest would follow from it."""
+    try:
+        _compare_samples(folder, shard, vocab_size)
+    except (_Mismatch, tarfile.TarError, ValueError, EOFError) as cause:
+        yield shard.tar.name, str(cause)
+
+
+class _Mismatch(Exception):
+    """A sample that is not what the index says."""
+
+
+def _expect(is_so: Any, message: str) -> None:
+    if not is_so:
+        raise _Mismatch(message)
+
+
+def _compare_samples(folder: Path, shard: ShardRecord, vocab_size: int) -> None:
+    documents = np.load(folder / shard.documents.name, allow_pickle=False)
+    sentences = np.load(folder / shard.sentences.name, allow_pickle=False)
+    _expect(documents.dtype == shard_format.DOCUMENT_DTYPE, "its documents index has other columns")
+    _expect(sentences.dtype == shard_format.SENTENCE_DTYPE, "its sentences index has another type")
+    _expect(len(documents) == shard.num_documents, "its documents index has another length")
+    _expect(len(sentences) == shard.num_sentences, "its sentences index has another length")
+    for total, column in (("num_tokens", "num_tokens"), ("num_chars", "num_chars")):
+        same = int(documents[column].sum(dtype=np.uint64)) == getattr(shard, total)
+        _expect(same, f"its {total} in the index and in the manifest differ")
+    first_sentence = 0
+    last_key = ""
+    with tarfile.open(folder / shard.tar.name, "r:") as tar:
+        samples = _samples(tar)
+        for row, sample in itertools.zip_longest(documents, samples):
+            _expect(row is not None and sample is not None, "its index has another length")
+            key, ids_member, parts = sample
+            _expect(key > last_key, f"sample {key} is out of order")
+            starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
+            _check_sample(key, ids_member, parts, row, starts, vocab_size)
+            first_sentence += int(row["num_sentences"])
+            last_key = key
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, dict[str, bytes]]]:
+    """(key, the member of its ids, contents by name) of every sample."""
+    names = [shard_format.IDS_NAME, shard_format.SENTENCES_NAME, shard_format.META_NAME]
+    members = iter(tar)
+    while group := list(itertools.islice(members, len(names))):
+        key = group[0].name.partition(".")[0]
+        found = [member.name for member in group]
+        _expect(found == [f"{key}.{name}" for name in names], f"{found[0]}: not a whole sample")
+        streams = [tar.extractfile(member) for member in group]
+        contents = [stream.read() if stream else b"" for stream in streams]
+        yield key, group[0], dict(zip(names, contents, strict=True))
+
+
+def _check_sample(
+    key: str,
+    member: tarfile.TarInfo,
+    parts: dict[str, bytes],
+    row: Any,
+    starts: np.ndarray,
+    vocab_size: int,
+) -> None:
+    ids = np.load(io.BytesIO(parts[shard_format.IDS_NAME]), allow_pickle=False)
+    own_starts = np.load(io.BytesIO(parts[shard_format.SENTENCES_NAME]), allow_pickle=False)
+    meta = json.loads(parts[shard_format.META_NAME])
+    _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of type {ids.dtype}")
+    _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: another number of tokens")
+    _expect(ids.max(initial=0) < vocab_size, f"{key}: id {ids.max(initial=0)} is no piece")
+    offset = member.offset_data + member.size - ids.nbytes
+    _expect(offset == int(row["ids_offset"]), f"{key}: its ids are elsewhere than indexed")
+    _expect(np.array_equal(own_starts, starts), f"{key}: sentence starts differ from the index")
+    rising = len(starts) and starts[0] == 0 and (np.diff(starts.astype(np.int64)) > 0).all()
+    _expect(rising and starts[-1] < len(ids), f"{key}: sentence starts do not rise from 0")
+    _expect(meta.get("num_chars") == int(row["num_chars"]), f"{key}: another number of characters")
