@@ -8,10 +8,12 @@ samples alone, so the number of workers never changes a bit of it.
 from __future__ import annotations
 
 import atexit
+import math
 import signal
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,41 @@ MICRO_BATCHES_AHEAD = 4  # per worker
 Batch = dict[str, Tensor]
 
 
-class ExampleDataset(Dataset[Batch | UserError]):
+@dataclass
+class PackedBatch:
+    """A micro-batch in one tensor: it travels from a worker as one piece, not as six.
+
+    Attributes:
+        values: (total,) int64, the fields one after the other.
+        shapes: each field's name and shape, (micro_batch, ...).
+    """
+
+    values: Tensor
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, examples: list[dict[str, np.ndarray]]) -> PackedBatch:
+        columns = {name: [example[name] for example in examples] for name in examples[0]}
+        values = np.concatenate(
+            [array.reshape(-1) for column in columns.values() for array in column]
+        )
+        shapes = {name: (len(column), *column[0].shape) for name, column in columns.items()}
+        return cls(torch.from_numpy(values), shapes)
+
+    def pin_memory(self) -> PackedBatch:
+        """Called by PyTorch where batches go to a GPU."""
+        return PackedBatch(self.values.pin_memory(), self.shapes)
+
+    def unpack(self) -> Batch:
+        """The fields as views."""
+        pieces = self.values.split([math.prod(shape) for shape in self.shapes.values()])
+        return {
+            name: piece.view(shape)
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
+
+class ExampleDataset(Dataset[PackedBatch | UserError]):
     """Reads the text of samples and makes examples of them.
 
     A ``UserError`` is returned, not raised: PyTorch would turn it into another exception on its
@@ -42,15 +78,11 @@ class ExampleDataset(Dataset[Batch | UserError]):
         self._shards, self._objective = shards, objective
         self._seed, self._sequence_length = seed, sequence_length
 
-    def __getitem__(self, samples: list[Sample]) -> Batch | UserError:
+    def __getitem__(self, samples: list[Sample]) -> PackedBatch | UserError:
         try:
-            examples = [self._example(sample) for sample in samples]
+            return PackedBatch.of([self._example(sample) for sample in samples])
         except UserError as error:
             return error
-        return {
-            name: torch.from_numpy(np.stack([example[name] for example in examples]))
-            for name in examples[0]
-        }
 
     def _example(self, sample: Sample) -> dict[str, np.ndarray]:
         if sample.window is None:
@@ -233,8 +265,8 @@ class _Loader:
         self, dataset: ExampleDataset, micro_batches: Iterable[list[Sample]], workers: int
     ) -> None:
         self._dataset, self._micro_batches, self._workers = dataset, micro_batches, workers
-        self._data_loader: DataLoader[Batch | UserError] | None = None
-        self._iterator: Iterator[Batch | UserError] | None = None
+        self._data_loader: DataLoader[PackedBatch | UserError] | None = None
+        self._iterator: Iterator[PackedBatch | UserError] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         is_new = self._data_loader is None
@@ -254,13 +286,13 @@ class _Loader:
             if isinstance(batch, UserError):
                 self.close()
                 raise batch
-            yield batch
+            yield batch.unpack()
 
     def close(self) -> None:
         # The last references: dropping them lets PyTorch tell its workers to end, and wait.
         self._iterator = self._data_loader = None
 
-    def _build(self) -> DataLoader[Batch | UserError]:
+    def _build(self) -> DataLoader[PackedBatch | UserError]:
         return DataLoader(
             self._dataset,
             batch_size=None,  # an item is a micro-batch already

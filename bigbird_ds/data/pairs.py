@@ -106,9 +106,9 @@ def _exchangeable(
         # Taking one out of the run and putting one in from elsewhere count alike.
         shortage = lowest - highest
         elsewhere = spare[(second.last[spare] < place) | (first.first[spare] > place)]
-        entering = elsewhere[: shortage // 2]
+        entering = elsewhere[: (shortage + 1) // 2]
         spare = np.setdiff1d(spare, entering, assume_unique=True)
-        leaving = min(shortage - len(entering), run.stop - run.start)
+        leaving = min(max(len(entering), shortage - len(entering)), run.stop - run.start)
         spread = np.linspace(run.start, run.stop - 1, leaving).round().astype(np.int64)
         members = np.sort(np.concatenate([np.delete(members, spread), entering]))
     return members[:0], 0, -1

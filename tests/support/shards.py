@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +70,6 @@ def write_shards(
         splits=others | {split: records},
     ).write(folder)
     return folder
-
-
-def rewrite_manifest(folder: Path, old: str, new: str) -> None:
-    """Replace a text in ``manifest.json``, which stays a manifest."""
-    path = folder / MANIFEST_NAME
-    text = path.read_text().replace(old, new)
-    json.loads(text)
-    path.write_text(text)
 
 
 def index_of(documents: list[EncodedDocument]) -> DocumentIndex:

@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.shards import make_vocabulary, random_documents, write_shards
+
+from bigbird_ds.data.sample_order import SampleOrder
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.windows import Geometry
+from bigbird_ds.errors import CheckpointError
+
+PAIRS = Geometry(parts_per_window=2, part_capacity=30, exchanges_second_part=True)
+WIDER = Geometry(parts_per_window=2, part_capacity=31, exchanges_second_part=True)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    documents = random_documents([5, 300, 40, 77, 500])
+    return Shards(write_shards(tmp_path / "shards", documents, make_vocabulary()))
+
+
+def test_batches_go_on_across_the_ends_of_epochs_and_drop_nothing(shards: Shards) -> None:
+    order = SampleOrder(shards, PAIRS, seed=1)
+    lengths = [len(order.plans.plan(epoch)) for epoch in range(4)]
+    order = SampleOrder(shards, PAIRS, seed=1)
+    state, taken = order.start(), []
+    while state.epoch < 3:
+        samples, state = order.take(state, 7)
+        taken += samples
+    every = [(epoch, n) for epoch in range(4) for n in range(lengths[epoch])]
+    assert taken == every[: len(taken)]
+    assert (state.epoch, state.sample) == every[len(taken)]
+    assert state.samples_seen == len(taken)
+
+
+def test_a_batch_may_be_larger_than_an_epoch(shards: Shards) -> None:
+    order = SampleOrder(shards, PAIRS, seed=1)
+    length = len(order.plans.plan(0))
+    samples, state = order.take(order.start(), 3 * length)
+    assert len(samples) == 3 * length and {epoch for epoch, _ in samples} >= {0, 1, 2}
+    assert state.epoch >= 2
+
+
+def test_an_epoch_planned_ahead_is_the_one_planned_on_demand(shards: Shards) -> None:
+    ahead, on_demand = (SampleOrder(shards, PAIRS, seed=1).plans for _ in range(2))
+    ahead.plan(0)
+    ahead.prepare(1)
+    one, other = ahead.plan(1), on_demand.plan(1)
+    assert len(one) == len(other)
+    for n in range(len(one)):
+        assert one.window(n).label == other.window(n).label
+        for part, same in zip(one.window(n).parts, other.window(n).parts, strict=True):
+            assert part.tolist() == same.tolist()
+
+
+def test_a_state_survives_json_and_is_taken_by_the_same_run(shards: Shards) -> None:
+    _, state = SampleOrder(shards, PAIRS, seed=1).take(SampleOrder(shards, PAIRS, 1).start(), 9)
+    saved = json.loads(json.dumps(state.to_dict()))
+    assert list(saved) == ["fingerprint", "seed", "epoch", "sample", "samples_seen"]
+    assert SampleOrder(shards, PAIRS, seed=1).resume(saved) == state
+
+
+def test_a_state_of_another_seed_or_length_or_of_other_shards_is_refused(
+    shards: Shards, tmp_path: Path
+) -> None:
+    saved = SampleOrder(shards, PAIRS, seed=1).start().to_dict()
+    folder = write_shards(tmp_path / "other", random_documents([9, 99]), make_vocabulary())
+    for order, key in [
+        (SampleOrder(shards, PAIRS, seed=2), "train.seed"),
+        (SampleOrder(shards, WIDER, seed=1), "data.sequence_length"),
+        (SampleOrder(Shards(folder), PAIRS, seed=1), "data.train"),
+    ]:
+        with pytest.raises(CheckpointError) as error:
+            order.resume(saved)
+        assert key in error.value.change
+
+
+@pytest.mark.parametrize("change", [{"sample": -1}, {"epoch": "0"}, {"rank": 1}, {"seed": True}])
+def test_a_state_that_is_none_is_refused(shards: Shards, change: dict[str, Any]) -> None:
+    order = SampleOrder(shards, PAIRS, seed=1)
+    with pytest.raises(CheckpointError, match="place in the data"):
+        order.resume(order.start().to_dict() | change)

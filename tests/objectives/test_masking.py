@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.shards import NUM_SPECIAL, make_vocabulary
+
+from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.objectives.masking import (
+    MAX_WORD_TOKENS,
+    Masker,
+    fill_budget,
+    target_capacity,
+    word_starts,
+)
+
+VOCABULARY = make_vocabulary(1000)
+WORDS = Masker(VOCABULARY, fraction=0.15, whole_words=True)
+TOKENS = Masker(VOCABULARY, fraction=0.15, whole_words=False)
+
+
+def _text(length: int, seed: int = 0) -> np.ndarray:
+    """Random tokens with a special one in about every twentieth place."""
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(NUM_SPECIAL, VOCABULARY.size, length)
+    return np.where(generator.random(length) < 0.05, VOCABULARY.sep, ids)
+
+
+@pytest.mark.parametrize(
+    ("length", "capacity"), [(20, 3), (100, 15), (512, 77), (4096, 615), (7, 2)]
+)
+def test_the_capacity_is_the_fraction_rounded_up(length: int, capacity: int) -> None:
+    assert target_capacity(0.15, length) == capacity
+
+
+@pytest.mark.parametrize("masker", [WORDS, TOKENS])
+@given(st.integers(1, 300), st.integers(0, 10**6))
+def test_targets_are_ordinary_tokens_within_the_budget(
+    masker: Masker, length: int, seed: int
+) -> None:
+    ids = _text(length, seed)
+    positions = masker.choose(ids, keyed_generator(seed, "masks"))
+    ordinary = int((~VOCABULARY.is_special[ids]).sum())
+    assert len(np.unique(positions)) == len(positions)
+    assert (np.diff(positions) > 0).all()
+    assert not VOCABULARY.is_special[ids[positions]].any()
+    assert min(ordinary, 1) <= len(positions) <= max(round(0.15 * ordinary), min(ordinary, 1))
+    assert len(positions) <= target_capacity(0.15, length)
+
+
+@pytest.mark.parametrize("masker", [WORDS, TOKENS])
+def test_a_long_window_has_exactly_its_share_of_targets(masker: Masker) -> None:
+    for seed in range(20):
+        ids = _text(4096, seed)
+        positions = masker.choose(ids, keyed_generator(seed, "masks"))
+        assert len(positions) == round(0.15 * (~VOCABULARY.is_special[ids]).sum())
+
+
+def _words(ids: np.ndarray) -> list[list[int]]:
+    """Positions of each word, token by token."""
+    words: list[list[int]] = []
+    for position, token in enumerate(ids):
+        if VOCABULARY.is_special[token]:
+            continue
+        begins = not words or VOCABULARY.is_word_start[token] or words[-1][-1] != position - 1
+        words.append([position]) if begins else words[-1].append(position)
+    return words
+
+
+@given(st.integers(100, 400), st.integers(0, 10**6))
+def test_words_become_targets_whole_or_not_at_all(length: int, seed: int) -> None:
+    ids = _text(length, seed)
+    chosen = set(WORDS.choose(ids, keyed_generator(seed, "masks")).tolist())
+    for word in _words(ids):
+        if len(word) <= MAX_WORD_TOKENS:
+            assert chosen.issuperset(word) or not chosen.intersection(word)
+
+
+def test_every_token_is_as_likely_a_target_wherever_it_stands() -> None:
+    ids = _text(200)
+    counts = np.zeros(200)
+    for sample in range(4000):
+        counts[TOKENS.choose(ids, keyed_generator(0, "masks", sample=sample))] += 1
+    ordinary = ~VOCABULARY.is_special[ids]
+    share = round(0.15 * ordinary.sum()) / ordinary.sum()
+    deviation = np.sqrt(4000 * share * (1 - share))
+    assert (np.abs(counts[ordinary] - 4000 * share) < 5 * deviation).all()
+
+
+def test_a_word_longer_than_the_budget_is_masked_in_part_where_nothing_else_fits() -> None:
+    ids = np.array([VOCABULARY.cls, 8, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, VOCABULARY.sep])
+    positions = WORDS.choose(ids, keyed_generator(0, "masks"))
+    assert len(positions) == round(0.15 * 12) == 2
+    assert positions[0] > 0 and positions[-1] < 13
+
+
+@pytest.mark.parametrize("masker", [WORDS, TOKENS])
+def test_a_window_without_text_has_no_targets(masker: Masker) -> None:
+    ids = np.array([VOCABULARY.cls, VOCABULARY.sep, VOCABULARY.sep])
+    assert len(masker.apply(ids, keyed_generator(0, "masks"))) == 0
+
+
+def test_a_run_without_word_starts_is_taken_in_pieces() -> None:
+    positions = np.array([1, 2, 3, 5, *range(6, 46)])
+    starts = word_starts(positions, np.zeros(len(positions), dtype=bool))
+    assert starts.tolist() == [0, 3, 3 + MAX_WORD_TOKENS, 3 + 2 * MAX_WORD_TOKENS]
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(1, 100))
+def test_the_budget_is_filled_by_what_still_fits_in_turn(lengths: list[int], budget: int) -> None:
+    expected, left = [], budget
+    for item, length in enumerate(lengths):
+        if length <= left:
+            expected.append(item)
+            left -= length
+    assert fill_budget(np.array(lengths), budget).tolist() == expected
+
+
+@pytest.mark.parametrize("masker", [WORDS, TOKENS])
+def test_eight_in_ten_targets_are_masked_one_is_random_and_one_stays(masker: Masker) -> None:
+    total = masked = same = 0
+    replacements = []
+    for sample in range(60):
+        original = _text(4096, sample)
+        ids = original.copy()
+        positions = masker.apply(ids, keyed_generator(0, "masks", sample=sample))
+        untouched = np.ones(len(ids), dtype=bool)
+        untouched[positions] = False
+        np.testing.assert_array_equal(ids[untouched], original[untouched])
+        now, before = ids[positions], original[positions]
+        total += len(positions)
+        masked += int((now == VOCABULARY.mask).sum())
+        same += int((now == before).sum())
+        replacements += now[(now != VOCABULARY.mask) & (now != before)].tolist()
+
+    def close(count: int, share: float) -> bool:
+        return abs(count - total * share) < 4 * np.sqrt(total * share * (1 - share))
+
+    by_chance = 0.1 / (VOCABULARY.size - NUM_SPECIAL)  # a random token that is the old one
+    assert close(masked, 0.8) and close(same, 0.1 + by_chance)
+    assert close(len(replacements), 0.1 - by_chance)
+    assert not VOCABULARY.is_special[replacements].any()
+    # Uniform over all ordinary ids: chi-square with 992 degrees of freedom, within 5 deviations.
+    counts = np.bincount(replacements, minlength=VOCABULARY.size)[NUM_SPECIAL:]
+    expected = counts.mean()
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert abs(chi_square - len(counts)) < 5 * np.sqrt(2 * len(counts))
+
+
+def test_masks_are_a_function_of_the_key() -> None:
+    ids = _text(500)
+    chosen = [
+        WORDS.choose(ids, keyed_generator(seed, "masks", epoch, sample)).tolist()
+        for seed, epoch, sample in [(1, 2, 3), (1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0)]
+    ]
+    assert chosen[0] == chosen[1]
+    assert all(chosen[0] != other for other in chosen[2:])
