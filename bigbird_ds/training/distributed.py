@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import subprocess
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,8 @@ def start(local_rank: int | None = None) -> Ranks:
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel("WARNING")
+    # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename: not the user's.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated.*")
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)

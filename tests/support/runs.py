@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bigbird_ds.errors import UserError
 from bigbird_ds.training.config_file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 
@@ -46,3 +47,18 @@ def metrics(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def losses(lines: list[dict[str, Any]]) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
+    """What each run's set-up says is wrong; None where it says nothing."""
+    from bigbird_ds.training.setup import build_run
+
+    found: list[str | None] = []
+    for settings in runs:
+        try:
+            build_run(check_run_config(settings, "test"), ranks)
+        except UserError as error:
+            found.append(str(error))
+        else:
+            found.append(None)
+    return found

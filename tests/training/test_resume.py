@@ -1,0 +1,130 @@
+"""A run that stops and goes on is the run that never stopped, also on another layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.distributed import run_distributed
+from support.runs import changed, losses, metrics, train_all
+
+STAGE = "deepspeed.zero_optimization.stage"
+PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
+HALF, WHOLE = 3, 6
+
+
+def _layout(stage: int) -> dict[str, Any]:
+    return {STAGE: stage, PERSIST: 0} if stage == 3 else {STAGE: stage}
+
+
+def _last_weights(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    folder = Path(settings["output"]) / "checkpoints" / f"step-{WHOLE}"
+    tensors: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= load_file(path)
+    return tensors
+
+
+@pytest.mark.launch
+def test_a_resumed_run_equals_the_uninterrupted_one_at_any_ranks_and_zero_stage(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = changed(run_settings, **{"schedule.total_steps": WHOLE, "train.steps": WHOLE})
+    uninterrupted = changed(settings, output=str(tmp_path / "whole"))
+    firsts = {
+        stage: changed(
+            settings,
+            **{"train.steps": HALF, "output": str(tmp_path / f"first{stage}")} | _layout(stage),
+        )
+        for stage in (0, 1, 3)
+    }
+    # (stage of the first half, stage of the second, ranks of the second)
+    seconds = {
+        (first, second, ranks): changed(
+            settings,
+            **{
+                "resume": str(tmp_path / f"first{first}" / "checkpoints" / f"step-{HALF}"),
+                "output": str(tmp_path / f"second{first}{second}{ranks}"),
+            }
+            | _layout(second),
+        )
+        for first, second, ranks in [
+            (1, 1, 2),
+            (1, 2, 2),
+            (1, 3, 2),
+            (3, 1, 2),
+            (3, 3, 2),
+            (0, 3, 2),
+            (1, 1, 1),
+            (3, 0, 1),
+            (0, 0, 1),
+        ]
+    }
+    run_distributed(train_all, 2, [uninterrupted, *firsts.values()])
+    for world_size in (2, 1):
+        runs = [settings for key, settings in seconds.items() if key[2] == world_size]
+        run_distributed(train_all, world_size, runs)
+
+    expected = losses(metrics(uninterrupted))
+    weights = _last_weights(uninterrupted)
+    for key, resumed in seconds.items():
+        lines = metrics(resumed)
+        assert [line["step"] for line in lines] == list(range(HALF + 1, WHOLE + 1)), key
+        assert losses(lines) == pytest.approx(expected[HALF:], rel=1e-5), key
+        found = _last_weights(resumed)
+        assert found.keys() == weights.keys(), key
+        for name, tensor in weights.items():
+            torch.testing.assert_close(
+                found[name], tensor, rtol=1e-3, atol=1e-5, msg=f"{key} {name}"
+            )
+
+
+@pytest.mark.launch
+def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
+    run_settings: dict[str, Any],
+) -> None:
+    settings = changed(
+        run_settings,
+        **{"train.steps": 4, "train.save_every": 2, "schedule.total_steps": 8},
+    )
+    longer = changed(settings, **{"train.steps": 8})
+    run_distributed(train_all, 1, [settings])
+    newest = Path(settings["output"]) / "checkpoints" / "step-4"
+    weights = newest / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1  # a flipped bit: the size is right
+    weights.write_bytes(content)
+
+    run_distributed(train_all, 1, [longer])
+
+    lines = metrics(longer)
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    names = sorted(path.name for path in newest.parent.iterdir())
+    assert names == ["step-4", "step-6", "step-8"]  # the last three; step-4 was written again
+    state = json.loads((newest.parent / "step-8" / "state.json").read_text())
+    assert state["step"] == 8
+    assert state["data"]["samples_seen"] == 8 * settings["batch"]["sequences"]
+
+
+@pytest.mark.launch
+def test_bf16_resumes_exactly_at_the_same_layout(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    runs = []
+    for stage in (0, 1, 2, 3):
+        settings = changed(
+            run_settings,
+            **{"schedule.total_steps": WHOLE, "deepspeed.bf16.enabled": True} | _layout(stage),
+        )
+        if stage:
+            settings = changed(settings, **{"deepspeed.data_types.grad_accum_dtype": "fp32"})
+        whole = changed(settings, **{"train.steps": WHOLE, "output": str(tmp_path / f"w{stage}")})
+        half = changed(settings, **{"train.steps": HALF, "output": str(tmp_path / f"h{stage}")})
+        runs += [whole, half, changed(half, **{"train.steps": WHOLE})]
+    run_distributed(train_all, 2, runs)
+    for whole, _, resumed in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
+        assert losses(metrics(resumed)) == losses(metrics(whole)), whole["deepspeed"]

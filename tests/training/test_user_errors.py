@@ -1,0 +1,125 @@
+"""Mistakes in a run are found before the first step, in four parts, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.corpus import Corpus, command
+from support.distributed import run_distributed
+from support.runs import changed, errors_of, train_one
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.training.config_file import load_run_config
+
+
+def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
+    shutil.copytree(shards, target)
+    tar = next(iter(sorted(target.glob("train-*.tar"))))
+    content = bytearray(tar.read_bytes())
+    if damage == "cut short":
+        content = content[:-1000]
+    else:
+        content[len(content) // 2] ^= 1
+    tar.write_bytes(content)
+    return target
+
+
+@pytest.mark.launch
+def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
+    run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
+) -> None:
+    other_tokenizer = tmp_path / "other"
+    command(["tokenizer", corpus.documents, "--out", other_tokenizer, "--vocab-size", "400"])
+    cut = _damaged_copy(corpus.shards, tmp_path / "cut", "cut short")
+    flipped = _damaged_copy(corpus.shards, tmp_path / "flipped", "flipped")
+    trained = changed(run_settings, output=str(tmp_path / "trained"))
+    run_distributed(train_one, 1, trained)
+
+    cases: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "sequence length": (
+            {"data.sequence_length": 120},
+            ["the block size does not divide", "data.sequence_length=120", "multiple of 16"],
+        ),
+        "too long": ({"data.sequence_length": 512}, ["longer than the model", "at most 256"]),
+        "batch": ({"batch.sequences": 5}, ["the batch does not divide", "multiple of micro"]),
+        "model key": ({"model.hiden_size": 8}, ["unknown key in a model config", "hidden_size"]),
+        "small vocabulary": ({"model.vocab_size": 100}, ["fewer embeddings", "at least 500"]),
+        "tokenizer": (
+            {"data.tokenizer": str(other_tokenizer)},
+            ["not the one that made the shards", "data.tokenizer"],
+        ),
+        "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
+        "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),
+        "cut shard": ({"data.train": str(cut)}, ["train-", "cut short"]),
+        "flipped byte": ({"data.train": str(flipped)}, ["train-", "damaged"]),
+        "deepspeed key": (
+            {"deepspeed.zero_optimisation": {}},
+            ["unknown key in the DeepSpeed config", "zero_optimization"],
+        ),
+        "deepspeed batch": (
+            {"deepspeed.train_batch_size": 8},
+            ["decided by the run config", "batch.sequences"],
+        ),
+        "fp16": ({"deepspeed.fp16": {"enabled": True}}, ["fp16 is not supported", "bf16"]),
+        "another model": (
+            {"model.hidden_size": 64, "resume": str(tmp_path / "trained")},
+            ["a checkpoint of another model", "hidden_size=32", "hidden_size=64"],
+        ),
+        "another seed": (
+            {"train.seed": 8, "resume": str(tmp_path / "trained")},
+            ["another seed", "train.seed=7"],
+        ),
+        "would overwrite": (
+            {"resume": "never", "output": str(tmp_path / "trained")},
+            ["would overwrite checkpoints", "resume=auto"],
+        ),
+        "no checkpoint": ({"resume": str(tmp_path / "nowhere")}, ["is missing", "nowhere"]),
+    }
+    fresh = {"output": str(tmp_path / "never")}
+    runs = [changed(run_settings, **fresh | changes) for changes, _ in cases.values()]
+    found = run_distributed(errors_of, 1, runs)[0]
+    for (name, (_, texts)), error in zip(cases.items(), found, strict=True):
+        assert error is not None, f"{name}: no error"
+        for text in [*texts, "seen:", "needed:", "change:"]:
+            assert text in error, f"{name}: {text!r} is not in\n{error}"
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "texts"),
+    [
+        ("batch.sequence=8", ["unknown key", "batch.sequences (the nearest known key)"]),
+        ("trian.steps=8", ["unknown key", "train"]),
+        ("train.steps=many", ["wrong kind", "train.steps", "optimizer steps"]),
+        ("train.steps=0", ["wrong kind", "greater than 0"]),
+        ("train.steps", ["not of the form key.sub=value"]),
+        ("objective.name=mlm_nps", ["wrong kind", "mlm_nsp"]),
+        ("train.eval_every=5", ["without validation data", "data.validation"]),
+        ("schedule.warmup_steps=9", ["warm-up is longer", "at most 4"]),
+        ("schedule.total_steps=2", ["fallen to 0", "at least train.steps=4"]),
+        ("model=no/such.json", ["no file no/such.json"]),
+        ("output.x=1", ["goes into a value that has no keys"]),
+    ],
+)
+def test_a_wrong_override_is_refused(
+    run_config_file: Path, override: str, texts: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(run_config_file, [override])
+    for text in texts:
+        assert text in str(caught.value)
+
+
+def test_a_missing_key_and_a_file_that_is_no_yaml_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model: {}\ntrain: {steps: 1}\noutput: x\n")
+    with pytest.raises(ConfigError, match="no data in"):
+        load_run_config(path)
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_run_config(path)
+    with pytest.raises(ConfigError, match="is missing"):
+        load_run_config(tmp_path / "none.yaml")
