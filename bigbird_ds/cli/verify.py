@@ -11,7 +11,9 @@ from bigbird_ds.errors import EXIT_DONE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder to check")
     parser.add_argument(
-        "--deep", action="store_true", help="also decode every sample and compare it with the index"
+        "--deep",
+        action="store_true",
+        help="also decode every sample (shards), or check that every number is finite (weights)",
     )
 
 
@@ -19,6 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from bigbird_ds.cli.folder_kinds import FolderKind, act_on
     from bigbird_ds.data.verify import is_shards_folder
+    from bigbird_ds.hub import verify as hub_verify
+    from bigbird_ds.hub.checkpoints import is_checkpoint
 
     log.setup()
     kinds = [
@@ -26,6 +30,21 @@ def run(arguments: argparse.Namespace) -> int:
             "a folder of shards",
             is_shards_folder,
             lambda folder: _verify_shards(folder, arguments.deep),
+        ),
+        FolderKind(
+            "a checkpoint",
+            is_checkpoint,
+            lambda folder: hub_verify.verify_one_checkpoint(folder, arguments.deep),
+        ),
+        FolderKind(
+            "a run",
+            hub_verify.is_run,
+            lambda folder: hub_verify.verify_run(folder, arguments.deep),
+        ),
+        FolderKind(
+            "a model in Hub format",
+            hub_verify.is_export,
+            lambda folder: hub_verify.verify_export(folder, arguments.deep),
         ),
     ]
     print(act_on(arguments.folder, kinds))

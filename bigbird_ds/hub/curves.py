@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bigbird_ds.errors import ConfigError, DataError
+from bigbird_ds.errors import DataError
 from bigbird_ds.hub.checkpoints import METRICS_NAME
+from bigbird_ds.plotting import pyplot
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -35,19 +36,8 @@ def draw_curves(runs: list[Path], target: Path) -> None:
         ConfigError: matplotlib is not installed.
         DataError: a run has no metrics.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError(
-            "drawing needs matplotlib",
-            seen="matplotlib is not installed",
-            needed="the plot extra",
-            change="pip install 'bigbird-ds[plot]'",
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (losses, speeds) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    plt = pyplot()
+    figure, (losses, speeds) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for run in runs:
         lines = read_metrics(run)
         train = [line for line in lines if "loss" in line]
@@ -69,4 +59,4 @@ def draw_curves(runs: list[Path], target: Path) -> None:
         axes.legend()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
-    pyplot.close(figure)
+    plt.close(figure)

@@ -107,6 +107,8 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
         return None, None
     import transformers
 
+    transformers.utils.logging.set_verbosity_error()  # what matters is raised below
+    transformers.utils.logging.disable_progress_bar()
     ours = load_pretrained(folder, dtype=torch.float32).eval()
     theirs_class = getattr(transformers, type(ours).__name__)
     theirs, loading = theirs_class.from_pretrained(

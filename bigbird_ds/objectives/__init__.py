@@ -19,8 +19,10 @@ OBJECTIVES: dict[str, type[MaskedLanguageModel]] = {
 class ObjectiveOptions(Protocol):
     """The options under ``objective`` in a run config; see ``MaskedLanguageModel``."""
 
-    mask_fraction: float
-    whole_words: bool
+    @property
+    def mask_fraction(self) -> float: ...
+    @property
+    def whole_words(self) -> bool: ...
 
 
 def build_objective(name: str, vocabulary: Vocabulary, options: ObjectiveOptions) -> Objective:

@@ -19,9 +19,6 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, TrainingState, read_state
 from bigbird_ds.log import logger
 from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-from bigbird_ds.models.pretraining import BigBirdForPreTraining
 from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
@@ -29,6 +26,7 @@ from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, ze
 from bigbird_ds.training.deepspeed_state import forget_empty_step
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import StepLoss
+from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.optimizer import build_adamw
 from bigbird_ds.training.resume import (
     check_same_model,
@@ -38,10 +36,6 @@ from bigbird_ds.training.resume import (
 from bigbird_ds.vocabulary import Vocabulary
 
 Batch = dict[str, Tensor]
-MODEL_CLASSES: dict[str, type[Any]] = {
-    "mlm_nsp": BigBirdForPreTraining,
-    "mlm": BigBirdForMaskedLM,
-}
 
 
 @dataclass
@@ -107,7 +101,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     if ranks.is_first:
         _write_run_folder(output, config)
 
-    model = _build_model(config, model_config, checkpoint).to(ranks.device)
+    model = build_model(config, model_config, checkpoint).to(ranks.device)
     if config.train.activation_checkpointing:
         model.gradient_checkpointing_enable()
     adamw = build_adamw(model, config.optimizer)
@@ -127,50 +121,6 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         state=state,
         bf16=uses_bf16(config),
     )
-
-
-def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> BigBirdConfig:
-    """The model's config: what the run config says, completed and checked by the tokenizer.
-
-    Raises:
-        ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, or a
-            sequence length that does not fit blocks or positions.
-    """
-    from_tokenizer = {
-        "vocab_size": vocabulary.size,
-        "pad_token_id": vocabulary.pad,
-        "bos_token_id": vocabulary.bos,
-        "eos_token_id": vocabulary.eos,
-        "sep_token_id": vocabulary.sep,
-    }
-    # A Hub file carries keys that shape nothing; any other key that no BigBird has is a mistake.
-    settings = {key: value for key, value in config.model.items() if key not in HUB_ONLY_KEYS}
-    settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
-    model_config = BigBirdConfig.from_dict(from_tokenizer | settings)
-    if model_config.vocab_size < vocabulary.size:
-        raise ConfigError(
-            "the model has fewer embeddings than the tokenizer has pieces",
-            seen=f"model.vocab_size={model_config.vocab_size:,}",
-            needed=f"at least {vocabulary.size:,} ({config.data.tokenizer})",
-            change="model.vocab_size (leave it out to take the tokenizer's), or data.tokenizer",
-        )
-    length = config.data.sequence_length
-    if length % model_config.block_size:
-        raise ConfigError(
-            "the block size does not divide the sequence length",
-            seen=f"data.sequence_length={length}, model.block_size={model_config.block_size}",
-            needed=f"a multiple of {model_config.block_size}, for example "
-            f"{max(round(length / model_config.block_size), 1) * model_config.block_size}",
-            change="data.sequence_length or model.block_size",
-        )
-    if length > model_config.max_position_embeddings:
-        raise ConfigError(
-            "the sequences are longer than the model has positions",
-            seen=f"data.sequence_length={length}",
-            needed=f"at most {model_config.max_position_embeddings}",
-            change="data.sequence_length or model.max_position_embeddings",
-        )
-    return model_config
 
 
 def _check_parallel(config: RunConfig, ranks: Ranks) -> None:
@@ -199,20 +149,6 @@ def _open_shards(
             if found is not None:
                 raise found
     return shards
-
-
-def _build_model(config: RunConfig, model_config: BigBirdConfig, checkpoint: Path | None) -> Any:
-    """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
-    model_class = MODEL_CLASSES[config.objective.name]
-    weights = checkpoint or config.initial_weights
-    torch.manual_seed(config.train.seed)
-    if weights is None:
-        model = model_class(model_config)
-    else:
-        model = model_class.from_pretrained(weights, config=model_config, dtype=torch.float32)
-    if config.objective.name == "mlm":
-        model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
-    return model
 
 
 def _initialize(

@@ -1,0 +1,59 @@
+"""A pattern as a picture: which key blocks each query block reads, and how often each counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.plotting import pyplot
+
+MAX_DRAWN_BLOCKS = 1024  # a picture of more blocks shows nothing
+MAX_DRAWN_HEADS = 4
+
+
+def count_matrix(pattern: BlockPattern, head: int) -> np.ndarray:
+    """(n, n) int: how often query block i reads key block j. For pictures and tests alone."""
+    n = pattern.num_blocks
+    counts = np.zeros((n, n), dtype=np.int64)
+    counts[[0, n - 1]] = 1
+    table = head if len(pattern.key_blocks) > 1 else 0
+    rows = np.arange(1, n - 1)[:, None]
+    np.add.at(counts, (rows, pattern.key_blocks[table]), pattern.key_counts[table])
+    return counts
+
+
+def draw_pattern(pattern: BlockPattern, target: Path) -> None:
+    """Write a PNG with one panel a head (the first four; one where all heads agree).
+
+    Raises:
+        ConfigError: too many blocks to see anything, or matplotlib is not installed.
+    """
+    if pattern.num_blocks > MAX_DRAWN_BLOCKS:
+        raise ConfigError(
+            "the pattern has too many blocks to be drawn",
+            seen=f"{pattern.num_blocks:,} blocks",
+            needed=f"at most {MAX_DRAWN_BLOCKS:,}",
+            change="--seq-len or --block-size",
+        )
+    plt = pyplot()
+    heads = min(len(pattern.key_blocks), MAX_DRAWN_HEADS)
+    figure, panels = plt.subplots(
+        1, heads, figsize=(1 + 4 * heads, 4.6), squeeze=False, layout="constrained"
+    )
+    largest = int(pattern.key_counts.max())
+    for head, axes in enumerate(panels[0]):
+        image = axes.imshow(count_matrix(pattern, head), cmap="Blues", vmin=0, vmax=largest)
+        axes.set(xlabel="key block", ylabel="query block")
+        axes.set_title("all heads" if heads == 1 else f"head {head}")
+    figure.colorbar(image, ax=panels, label="times read", ticks=range(largest + 1), shrink=0.8)
+    figure.suptitle(
+        f"{pattern.style}, layer {pattern.layer}: {pattern.seq_len:,} tokens in "
+        f"{pattern.num_blocks} blocks of {pattern.block_size}, "
+        f"{pattern.num_random_blocks} random blocks"
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,39 @@
+"""``bigbird-ds attention``: draw a block-sparse pattern."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seq-len", type=int, required=True, help="tokens")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--heads", type=int, default=12, help="attention heads")
+    parser.add_argument("--block-size", type=int, default=64, help="tokens a block")
+    parser.add_argument("--random-blocks", type=int, default=3, help="random blocks a row")
+    parser.add_argument("--style", default="hf", help="hf, hf_eval, google or uniform")
+    parser.add_argument("--layer", type=int, default=0, help="the layer, which seeds the draw")
+    parser.add_argument(
+        "--eval", action="store_true", help="the pattern of evaluation, where it differs (hf)"
+    )
+    parser.add_argument("--max-positions", type=int, default=4096, help="positions of the model")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bigbird_ds.attention.draw import draw_pattern
+    from bigbird_ds.attention.pattern import BlockPattern
+
+    pattern = BlockPattern.build(
+        arguments.seq_len,
+        num_heads=arguments.heads,
+        block_size=arguments.block_size,
+        num_random_blocks=arguments.random_blocks,
+        style=arguments.style,
+        layer=arguments.layer,
+        training=not arguments.eval,
+        max_positions=arguments.max_positions,
+    )
+    draw_pattern(pattern, arguments.out)
+    print(f"wrote {arguments.out}")
+    return 0

@@ -1,0 +1,35 @@
+"""``bigbird-ds plan``: what a run will take, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the run config")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="values that win over the file's"
+    )
+    parser.add_argument("--ranks", type=int, default=1, help="processes (GPUs) of the run")
+    parser.add_argument(
+        "--tokens-per-s", type=float, default=None, help="measured speed of all ranks together"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bigbird_ds.errors import ConfigError
+    from bigbird_ds.training.config_file import load_run_config
+    from bigbird_ds.training.plan import describe_plan
+
+    for name in ("ranks", "tokens_per_s"):
+        value = getattr(arguments, name)
+        if value is not None and value <= 0:
+            raise ConfigError(
+                "a plan needs a positive number",
+                seen=f"{name}={value}",
+                needed="more than 0",
+                change="--" + name.replace("_", "-"),
+            )
+    config = load_run_config(arguments.config, arguments.overrides)
+    print(describe_plan(config, arguments.ranks, arguments.tokens_per_s))
+    return 0

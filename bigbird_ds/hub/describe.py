@@ -1,0 +1,57 @@
+"""What is in a checkpoint, a run or an export, in a person's words, for ``bigbird-ds inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bigbird_ds.hub.checkpoints import CONFIG_NAME, METRICS_NAME, list_checkpoints, read_state
+
+
+def describe_checkpoint(folder: Path) -> str:
+    """Step, tokens, model and data of a checkpoint, in a person's words."""
+    state = read_state(folder)
+    config = state.run_config
+    return "\n".join(
+        [
+            f"{folder}: checkpoint of step {state.step:,} of {config['train']['steps']:,}",
+            f"  {state.tokens:,} tokens seen; epoch {state.data.get('epoch')}, "
+            f"sample {state.data.get('sample')} is next",
+            f"  objective {config['objective']['name']}, "
+            f"length {config['data']['sequence_length']}, "
+            f"{config['batch']['sequences']} sequences a step, data {config['data']['train']}",
+            "  " + _describe_model(folder),
+        ]
+    )
+
+
+def describe_run(folder: Path) -> str:
+    """The checkpoints of a run and where its last log line stood."""
+    checkpoints = list_checkpoints(folder)
+    lines = [f"{folder}: a run with {len(checkpoints)} checkpoint(s)"]
+    lines += [f"  {checkpoint.name}" for checkpoint in checkpoints]
+    metrics = folder / METRICS_NAME
+    if metrics.is_file():
+        logged = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        train = [line for line in logged if "loss" in line]
+        if train:
+            last = train[-1]
+            lines.append(f"  last logged: step {last['step']:,}, loss {last['loss']:.4f}")
+    if checkpoints:
+        lines += ["", describe_checkpoint(checkpoints[-1])]
+    return "\n".join(lines)
+
+
+def describe_export(folder: Path) -> str:
+    return f"{folder}: a model in Hub format\n  {_describe_model(folder)}"
+
+
+def _describe_model(folder: Path) -> str:
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    name = (config.get("architectures") or [config.get("model_type")])[0]
+    return (
+        f"{name}: {config['num_hidden_layers']} layers, hidden {config['hidden_size']}, "
+        f"{config['num_attention_heads']} heads, vocabulary {config['vocab_size']:,}, "
+        f"{config['max_position_embeddings']:,} positions, block {config.get('block_size')}, "
+        f"style {config.get('random_style', 'hf')}, weights {config.get('dtype')}"
+    )

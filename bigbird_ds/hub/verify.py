@@ -1,0 +1,118 @@
+"""Whether a checkpoint, a run or an export is intact, for ``bigbird-ds verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.hub.auto import load_pretrained
+from bigbird_ds.hub.checkpoints import (
+    CONFIG_NAME,
+    RUN_CONFIG_NAME,
+    list_checkpoints,
+    read_state,
+    verify_checkpoint,
+)
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / RUN_CONFIG_NAME).is_file()
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / CONFIG_NAME).is_file()
+
+
+def verify_one_checkpoint(folder: Path, deep: bool) -> str:
+    """Sizes and sha256 of all files; ``deep``: also that every number is finite.
+
+    Raises:
+        CheckpointError: the first thing that is wrong.
+    """
+    verify_checkpoint(folder)
+    state = read_state(folder)
+    if deep:
+        check_finite(folder)
+    return f"{folder}: intact (checkpoint of step {state.step:,})"
+
+
+def verify_run(folder: Path, deep: bool) -> str:
+    """Every checkpoint of a run.
+
+    Raises:
+        CheckpointError: the first thing that is wrong, or no checkpoint at all.
+    """
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        raise CheckpointError(
+            "the run has no checkpoint to verify",
+            seen=f"nothing in {folder / 'checkpoints'}",
+            needed="a run that has saved",
+            change="DIR, or train.save_every of the run",
+        )
+    return "\n".join(verify_one_checkpoint(checkpoint, deep) for checkpoint in checkpoints)
+
+
+def verify_export(folder: Path, deep: bool) -> str:
+    """Every tensor there with the shape that config.json says; the tokenizer fits the model.
+
+    Raises:
+        CheckpointError, DataError: the first thing that is wrong.
+    """
+    model = load_pretrained(folder)
+    size = model.config.vocab_size
+    words = [f"{sum(p.numel() for p in model.parameters()):,} parameters"]
+    if (folder / TOKENIZER_NAME).is_file():
+        pieces = _tokenizer_size(folder / TOKENIZER_NAME)
+        if pieces > size:
+            raise CheckpointError(
+                "the tokenizer does not fit the model",
+                seen=f"{pieces:,} pieces in {folder / TOKENIZER_NAME}",
+                needed=f"at most vocab_size={size:,}",
+                change="the tokenizer files of the folder",
+            )
+        words.append(f"{pieces:,} pieces")
+        if (folder / SPIECE_NAME).is_file() and Vocabulary.from_folder(folder).size != pieces:
+            raise CheckpointError(
+                "the tokenizer's two files are not of the same tokenizer",
+                seen=f"{pieces:,} pieces in {TOKENIZER_NAME}",
+                needed=f"as many as in {SPIECE_NAME}",
+                change="the tokenizer files of the folder",
+            )
+    if deep:
+        check_finite(folder)
+    return f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
+
+
+def check_finite(folder: Path) -> None:
+    """Raise CheckpointError for a tensor with a number that is not finite."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                if not torch.isfinite(tensors.get_tensor(name)).all():
+                    raise CheckpointError(
+                        "a tensor holds numbers that are not finite",
+                        seen=f"{name} in {path}",
+                        needed="finite numbers",
+                        change="go back to an earlier checkpoint",
+                    )
+
+
+def _tokenizer_size(path: Path) -> int:
+    from tokenizers import Tokenizer
+
+    try:
+        return int(Tokenizer.from_file(str(path)).get_vocab_size())
+    except Exception as cause:  # the library raises bare Exception
+        raise CheckpointError(
+            "tokenizer.json cannot be read",
+            seen=f"{path}: {cause}",
+            needed="a tokenizer as `bigbird-ds tokenizer` writes it",
+            change="copy the file again",
+        ) from cause

@@ -1,0 +1,129 @@
+"""An export is what transformers loads: the same weights, logits, tokenizer, and honest words."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from support.corpus import TINY_MODEL, Corpus
+from support.distributed import run_distributed
+from support.runs import train_one
+
+from bigbird_ds import BigBirdForPreTraining
+from bigbird_ds.cli.main import main
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.export import export
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose checkpoint two ranks wrote together."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    settings = {
+        "model": dict(TINY_MODEL),
+        "data": {
+            "train": str(corpus.shards),
+            "validation": str(corpus.shards),
+            "tokenizer": str(corpus.tokenizer),
+            "sequence_length": 128,
+            "workers": 0,
+        },
+        "batch": {"sequences": 4, "micro": 2},
+        "train": {"steps": 2, "log_every": 1},
+        "output": str(output),
+    }
+    run_distributed(train_one, 2, settings)
+    return output
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    target = trained.parent / "export"
+    export(trained, target)
+    return target
+
+
+@pytest.mark.launch
+def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_logits(
+    exported: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    with caplog.at_level(logging.WARNING):
+        theirs = transformers.AutoModelForPreTraining.from_pretrained(exported)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert type(theirs).__name__ == "BigBirdForPreTraining"
+    ours = BigBirdForPreTraining.from_pretrained(exported)
+    text = "The raise statement re-raises the exception. " * 20
+    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=True)
+    assert inputs["input_ids"].shape[1] > 112  # block-sparse
+    inputs = {name: value[:, :200] for name, value in inputs.items()}
+    with torch.no_grad():
+        expected, found = theirs(**inputs), ours(**inputs)
+    for name in ("prediction_logits", "seq_relationship_logits"):
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.launch
+def test_the_exported_weights_are_the_checkpoints_and_the_config_says_dtype_and_class(
+    trained: Path, exported: Path
+) -> None:
+    checkpoint = trained / "checkpoints" / "step-2"
+    assert len(list(checkpoint.glob("model-*.safetensors"))) == 2
+    before = BigBirdForPreTraining.from_pretrained(checkpoint).state_dict()
+    after = BigBirdForPreTraining.from_pretrained(exported).state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    config = json.loads((exported / "config.json").read_text())
+    assert config["architectures"] == ["BigBirdForPreTraining"]
+    assert config["dtype"] == "float32"
+    assert (config["bos_token_id"], config["eos_token_id"], config["sep_token_id"]) == (2, 1, 66)
+    names = {path.name for path in exported.iterdir()}
+    assert {"README.md", "model.safetensors", "tokenizer.json", "spiece.model"} <= names
+
+
+@pytest.mark.launch
+def test_the_model_card_tells_the_runs_own_numbers(trained: Path, exported: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert f"| loss (step 2) | {lines[1]['loss']:.4f} |" in card
+    assert f"| eval_mlm_accuracy (step 2) | {lines[2]['eval_mlm_accuracy']:.4f} |" in card
+    assert "computed the same logits" in card
+    assert f"| tokens seen | {lines[1]['tokens']:,} |" in card
+
+
+@pytest.mark.launch
+def test_a_bfloat16_export_says_so_and_loads_as_such(trained: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    assert main(["export", str(trained), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
+    model = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "half")
+    assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.launch
+def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_path: Path) -> None:
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="would overwrite"):
+        export(trained, occupied)
+    assert [path.name for path in occupied.iterdir()] == ["mine.txt"]
+
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        export(tmp_path, tmp_path / "none")
+
+    damaged = tmp_path / "damaged"
+    checkpoint = trained / "checkpoints" / "step-2"
+    target = damaged / "checkpoints" / "step-2"
+    target.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    (target / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cut short"):
+        export(damaged, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
