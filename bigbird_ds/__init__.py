@@ -10,23 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bigbird_ds.models.bigbird import BigBirdModel
+    from bigbird_ds.models.causal_lm import BigBirdForCausalLM
     from bigbird_ds.models.configuration import BigBirdConfig
     from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
+    from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
     from bigbird_ds.models.pretraining import BigBirdForPreTraining
+    from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
+    from bigbird_ds.models.sequence_classification import BigBirdForSequenceClassification
+    from bigbird_ds.models.token_classification import BigBirdForTokenClassification
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BigBirdConfig",
+    "BigBirdForCausalLM",
     "BigBirdForMaskedLM",
+    "BigBirdForMultipleChoice",
     "BigBirdForPreTraining",
+    "BigBirdForQuestionAnswering",
+    "BigBirdForSequenceClassification",
+    "BigBirdForTokenClassification",
     "BigBirdModel",
 ]
 
 _HOMES = {
     "BigBirdConfig": "bigbird_ds.models.configuration",
+    "BigBirdForCausalLM": "bigbird_ds.models.causal_lm",
     "BigBirdForMaskedLM": "bigbird_ds.models.masked_lm",
+    "BigBirdForMultipleChoice": "bigbird_ds.models.multiple_choice",
     "BigBirdForPreTraining": "bigbird_ds.models.pretraining",
+    "BigBirdForQuestionAnswering": "bigbird_ds.models.question_answering",
+    "BigBirdForSequenceClassification": "bigbird_ds.models.sequence_classification",
+    "BigBirdForTokenClassification": "bigbird_ds.models.token_classification",
     "BigBirdModel": "bigbird_ds.models.bigbird",
 }
 

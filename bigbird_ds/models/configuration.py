@@ -70,6 +70,12 @@ class BigBirdConfig(HubConfig):
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def head_dropout(self) -> float:
+        """Dropout of the classification heads."""
+        own = self.classifier_dropout
+        return self.hidden_dropout_prob if own is None else own
+
     def _validate(self) -> None:
         for name in (
             "vocab_size",

@@ -1,6 +1,7 @@
-"""The parts of a BigBird encoder, with the module names of ``transformers``.
+"""The parts of a BigBird layer, with the module names of ``transformers``.
 
-Legend: B = batch, S = sequence length, H = heads, D = hidden size.
+Legend: B = batch, S = sequence length, T = length of another sequence that is read, H = heads,
+D = hidden size.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.full import full_attention, full_probabilities
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
+from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
 
 
@@ -30,6 +31,19 @@ class Visibility:
 
     sparse: bool
     mask: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Another sequence that a decoder's cross-attention reads.
+
+    Attributes:
+        states: ``(B, T, D)``.
+        bias: broadcastable to (B, H, queries, T), added to the scores; None: everything seen.
+    """
+
+    states: torch.Tensor
     bias: torch.Tensor | None = None
 
 
@@ -76,12 +90,22 @@ class BigBirdSelfAttention(nn.Module):
         self.layer = layer
 
     def forward(
-        self, hidden: torch.Tensor, sees: Visibility, want_weights: bool = False
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility | Memory,
+        want_weights: bool = False,
+        cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, S, D) to the context (B, S, D) and, if wanted, the weights (B, H, S, S)."""
-        q, k, v = (self._heads(project(hidden)) for project in (self.query, self.key, self.value))
+        """(B, S, D) to the context (B, S, D) and, if wanted, the weights (B, H, S, keys).
+
+        Args:
+            sees: which of its own tokens the sequence sees, or the other sequence that it reads.
+            cache: keys and values of earlier calls, to be read and extended.
+        """
+        q = self._heads(self.query(hidden))
+        k, v = self._keys_and_values(hidden, sees, cache)
         weights = None
-        if sees.sparse:
+        if isinstance(sees, Visibility) and sees.sparse:
             pattern = self._pattern(hidden.shape[1])
             context = block_sparse_attention(q, k, v, pattern, sees.mask)
             if want_weights:
@@ -92,6 +116,19 @@ class BigBirdSelfAttention(nn.Module):
             if want_weights:
                 weights = full_probabilities(q, k, sees.bias)
         return context.transpose(1, 2).flatten(2), weights
+
+    def _keys_and_values(
+        self, hidden: torch.Tensor, sees: Visibility | Memory, cache: KeyValueCache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(sees, Memory):
+            if cache is not None and self.layer in cache.memory:
+                return cache.memory[self.layer]
+            k, v = (self._heads(project(sees.states)) for project in (self.key, self.value))
+            if cache is not None:
+                cache.memory[self.layer] = k, v
+            return k, v
+        k, v = (self._heads(project(hidden)) for project in (self.key, self.value))
+        return (k, v) if cache is None else cache.extend(self.layer, k, v)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """(B, S, D) to (B, H, S, D / H)."""
@@ -132,9 +169,13 @@ class BigBirdAttention(nn.Module):
         self.output = AddAndNorm(config, config.hidden_size)
 
     def forward(
-        self, hidden: torch.Tensor, sees: Visibility, want_weights: bool = False
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility | Memory,
+        want_weights: bool = False,
+        cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        context, weights = self.self(hidden, sees, want_weights)
+        context, weights = self.self(hidden, sees, want_weights, cache)
         return self.output(context, hidden), weights
 
 
@@ -151,51 +192,27 @@ class BigBirdIntermediate(nn.Module):
 
 
 class BigBirdLayer(nn.Module):
-    """One post-norm transformer layer."""
+    """One post-norm transformer layer, with cross-attention where the config adds it."""
 
     def __init__(self, config: BigBirdConfig, layer: int) -> None:
         super().__init__()
         self.attention = BigBirdAttention(config, layer)
+        if config.add_cross_attention:
+            self.crossattention = BigBirdAttention(config, layer)
         self.intermediate = BigBirdIntermediate(config)
         self.output = AddAndNorm(config, config.intermediate_size)
-
-    def forward(
-        self, hidden: torch.Tensor, sees: Visibility, want_weights: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attention(hidden, sees, want_weights)
-        return self.output(self.intermediate(attended), attended), weights
-
-
-class BigBirdEncoder(nn.Module):
-    """The stack of layers."""
-
-    def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(
-            BigBirdLayer(config, index) for index in range(config.num_hidden_layers)
-        )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
         hidden: torch.Tensor,
         sees: Visibility,
-        want_states: bool = False,
         want_weights: bool = False,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None, tuple[torch.Tensor, ...] | None]:
-        """(B, S, D) to the last states, and on request all L + 1 states and the L weights."""
-        states, all_weights = [hidden], []
-        for layer in self.layer:
-            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                hidden, weights = checkpoint(layer, hidden, sees, want_weights, use_reentrant=False)
-            else:
-                hidden, weights = layer(hidden, sees, want_weights)
-            if want_states:
-                states.append(hidden)
-            if want_weights:
-                all_weights.append(weights)
-        return (
-            hidden,
-            tuple(states) if want_states else None,
-            tuple(all_weights) if want_weights else None,
-        )
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(B, S, D) to (B, S, D), and the weights of attention and cross-attention if wanted."""
+        attended, weights = self.attention(hidden, sees, want_weights, cache)
+        memory_weights = None
+        if memory is not None:
+            attended, memory_weights = self.crossattention(attended, memory, want_weights, cache)
+        return self.output(self.intermediate(attended), attended), weights, memory_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -39,16 +39,17 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> MaskedLMOutput | tuple:
-        """Scores for every token, and the mean loss where ``labels`` are given.
+        **options: Any,
+    ) -> Any:
+        """A ``MaskedLMOutput``: scores for every token, and the mean loss.
 
         Args:
-            labels: (B, S) int64, -100 where nothing is predicted.
-            others: as ``BigBirdModel.forward``.
+            labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
+            others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,
@@ -56,9 +57,10 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            output_attentions,
-            output_hidden_states,
+            encoder_hidden_states,
+            encoder_attention_mask,
             return_dict=True,
+            **options,
         )
         logits = self.cls(outputs.last_hidden_state)
         output = MaskedLMOutput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,16 +40,15 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         next_sentence_label: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> BigBirdForPreTrainingOutput | tuple:
-        """Scores for every token and for the pair, and the loss where ``labels`` are given.
+        **options: Any,
+    ) -> Any:
+        """A ``BigBirdForPreTrainingOutput``: scores for every token and for the pair, and the loss.
 
         Args:
-            labels: (B, S) int64, -100 where nothing is predicted.
+            labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
             next_sentence_label: (B,) int64, 0 = continuation, 1 = random; counts with ``labels``.
-            others: as ``BigBirdModel.forward``.
+            others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,
@@ -57,9 +56,8 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            output_attentions,
-            output_hidden_states,
             return_dict=True,
+            **options,
         )
         prediction_logits, pair_logits = self.cls(outputs.last_hidden_state, outputs.pooler_output)
         loss = None

@@ -16,6 +16,7 @@ from support.transformers_twin import (
 
 import bigbird_ds
 from bigbird_ds import BigBirdForMaskedLM, BigBirdForPreTraining, BigBirdModel
+from bigbird_ds.errors import ConfigError
 
 # block size 64 and 3 random blocks, the released setting: full attention up to 704 tokens
 FALLBACK = [64, 300, 704]
@@ -210,3 +211,49 @@ def test_a_fresh_model_starts_like_one_of_transformers() -> None:
         assert abs(parameter.std() - twin.std()) <= 0.1 * twin.std() + 1e-9, name
         assert abs(parameter.mean() - twin.mean()) <= 0.02, name
     assert (ours.bert.embeddings.word_embeddings.weight[0] == 0).all()
+
+
+def test_a_mask_of_truth_values_works_where_transformers_crashes(pretraining_folder: Path) -> None:
+    model = BigBirdModel.from_pretrained(pretraining_folder)
+    for seq_len in (300, 900):
+        batch = random_batch(2, seq_len, padding=40)
+        expected = model(**batch).last_hidden_state
+        batch["attention_mask"] = batch["attention_mask"].bool()
+        assert torch.equal(model(**batch).last_hidden_state, expected)
+
+
+def test_no_random_blocks_work_where_transformers_crashes(tmp_path: Path) -> None:
+    folder = save_twin(tmp_path, "BigBirdModel", block_size=16, num_random_blocks=0)
+    model = BigBirdModel.from_pretrained(folder)
+    batch = random_batch(2, 100, padding=10)  # full attention up to 80 tokens
+    found = model(**batch).last_hidden_state
+    assert torch.isfinite(found).all()
+    assert torch.equal(model.train()(**batch).last_hidden_state, found)
+    # it is not full attention, but what full attention gives where the window sees everything
+    full = BigBirdModel.from_pretrained(folder, attention_type="original_full")
+    assert (full(**batch).last_hidden_state - found).abs().max() > 1e-3
+
+
+def test_blocks_of_256_work_but_where_hf_cannot_draw(tmp_path: Path) -> None:
+    folder = save_twin(tmp_path, "BigBirdModel", block_size=256)
+    batch = random_batch(1, 3072)
+    theirs = load_twin(folder, "BigBirdModel").eval()
+    ours = BigBirdModel.from_pretrained(folder)
+    expected = theirs(**batch).last_hidden_state
+    assert_close(ours(**batch).last_hidden_state, expected)
+    with pytest.raises(ConfigError, match="cannot draw its random blocks"):
+        ours.train()(**batch)
+    for style in ("uniform", "hf_eval"):
+        styled = BigBirdModel.from_pretrained(folder, random_style=style).train()
+        assert torch.isfinite(styled(**batch).last_hidden_state).all()
+
+
+@pytest.mark.parametrize("style", ["hf", "hf_eval", "google", "uniform"])
+def test_the_style_decides_whether_training_and_evaluation_differ(
+    pretraining_folder: Path, style: str
+) -> None:
+    model = BigBirdModel.from_pretrained(pretraining_folder, random_style=style)
+    batch = random_batch(1, 900)
+    evaluated = model(**batch).last_hidden_state
+    trained = model.train()(**batch).last_hidden_state
+    assert torch.equal(evaluated, trained) == (style != "hf")

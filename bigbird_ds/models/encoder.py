@@ -1,0 +1,68 @@
+"""The stack of layers, with activation checkpointing.
+
+Legend: B = batch, S = sequence length, H = heads, D = hidden size, L = number of layers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
+
+
+class EncoderOutput(NamedTuple):
+    """Last states (B, S, D), and on request L + 1 states and L weights of either attention."""
+
+    hidden: torch.Tensor
+    states: tuple[torch.Tensor, ...] | None
+    weights: tuple[torch.Tensor, ...] | None
+    memory_weights: tuple[torch.Tensor, ...] | None
+
+
+class BigBirdEncoder(nn.Module):
+    """The layers one after the other."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            BigBirdLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.gradient_checkpointing = False
+
+    @property
+    def checkpoints_now(self) -> bool:
+        """Whether the next forward pass keeps only the inputs of the layers."""
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility,
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> EncoderOutput:
+        """Run the layers on (B, S, D)."""
+        states, all_weights, all_memory_weights = [hidden], [], []
+        for layer in self.layer:
+            arguments = (hidden, sees, want_weights, memory, cache)
+            if self.checkpoints_now:
+                hidden, weights, memory_weights = checkpoint(layer, *arguments, use_reentrant=False)
+            else:
+                hidden, weights, memory_weights = layer(*arguments)
+            states.append(hidden)
+            all_weights.append(weights)
+            all_memory_weights.append(memory_weights)
+        return EncoderOutput(
+            hidden,
+            tuple(states) if want_states else None,
+            tuple(all_weights) if want_weights else None,
+            tuple(all_memory_weights) if want_weights and memory is not None else None,
+        )

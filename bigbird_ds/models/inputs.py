@@ -1,0 +1,101 @@
+"""The inputs of a model made whole: defaults filled in, padded to a multiple of the block size.
+
+Legend: B = batch, S = sequence length, D = hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from bigbird_ds.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TokenInputs:
+    """One batch of tokens.
+
+    Attributes:
+        input_ids: (B, S) int64, or None where ``inputs_embeds``, (B, S, D), is given.
+        mask: (B, past + S), nonzero for real tokens; None: all real.
+        token_type_ids: (B, S) int64.
+        position_ids: (B or 1, S) int64.
+    """
+
+    input_ids: torch.Tensor | None
+    inputs_embeds: torch.Tensor | None
+    mask: torch.Tensor | None
+    token_type_ids: torch.Tensor
+    position_ids: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, S)."""
+        batch, seq_len = self.token_type_ids.shape
+        return batch, seq_len
+
+    def padded(self, multiple: int, pad_token_id: int) -> TokenInputs:
+        """The same with S rounded up to ``multiple``; the new tokens are padding."""
+        extra = -self.shape[1] % multiple
+        if not extra:
+            return self
+        mask = self.mask
+        if mask is None:
+            mask = torch.ones_like(self.token_type_ids)
+        ids, vectors = self.input_ids, self.inputs_embeds
+        return replace(
+            self,
+            input_ids=None if ids is None else F.pad(ids, (0, extra), value=pad_token_id),
+            inputs_embeds=None if vectors is None else F.pad(vectors, (0, 0, 0, extra)),
+            mask=F.pad(mask, (0, extra)),
+            token_type_ids=F.pad(self.token_type_ids, (0, extra)),
+            position_ids=F.pad(self.position_ids, (0, extra)),
+        )
+
+
+def complete_inputs(
+    input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    past: int,
+) -> TokenInputs:
+    """Fill in token types (0) and positions (``past``, ``past`` + 1, ...).
+
+    Args:
+        past: tokens that were read before these.
+
+    Raises:
+        ConfigError: neither or both of ``input_ids`` and ``inputs_embeds``, or a mask that does
+            not cover all tokens.
+    """
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        raise ConfigError(
+            "a model takes token ids or word vectors",
+            seen="neither" if given is None else "both input_ids and inputs_embeds",
+            needed="one of input_ids, inputs_embeds",
+            change="the arguments of forward",
+        )
+    batch, seq_len = given.shape[:2]
+    if mask is not None and mask.shape != (batch, past + seq_len):
+        raise ConfigError(
+            "the attention mask does not cover the tokens",
+            seen=f"attention_mask {tuple(mask.shape)}",
+            needed=f"{(batch, past + seq_len)} (batch, tokens in the cache + tokens given)",
+            change="attention_mask",
+        )
+    if token_type_ids is None:
+        token_type_ids = torch.zeros(batch, seq_len, dtype=torch.long, device=given.device)
+    if position_ids is None:
+        position_ids = torch.arange(past, past + seq_len, device=given.device)[None]
+    return TokenInputs(
+        input_ids,
+        inputs_embeds,
+        mask,
+        token_type_ids.expand(batch, seq_len),
+        position_ids,
+    )
