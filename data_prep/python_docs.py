@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("out", type=Path, metavar="OUT.jsonl")
     out = parser.parse_args(argv).out
+    out.parent.mkdir(parents=True, exist_ok=True)
     count = num_bytes = 0
     with files.atomic_write(out) as stream:
         for identity, text in documents():
