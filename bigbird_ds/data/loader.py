@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import math
 import signal
+import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,9 +24,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from bigbird_ds.data.sample_order import DataState, Sample, SampleOrder
 from bigbird_ds.data.shards import Shards
-from bigbird_ds.data.windows import Geometry
+from bigbird_ds.data.windows import EpochPlan, Geometry
 from bigbird_ds.errors import UserError
 from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective
 
 MICRO_BATCHES_AHEAD = 4  # per worker
@@ -146,15 +148,19 @@ class TrainingBatches:
         shards.check_tokenizer(objective.vocabulary)
         self._order = SampleOrder(shards, geometry_of(objective, sequence_length), seed)
         self._state = self._order.start() if state is None else self._order.resume(state)
-        self._order.plans.plan(self._state.epoch)  # what is wrong shows here, not at the first step
+        # What is wrong shows here, not at the first step.
+        _warn_of_uneven_pairs(self._order.plans.plan(self._state.epoch), shards.split)
         self._global_batch, self._micro_batch = global_batch, micro_batch
         self._rank, self._world_size = rank, world_size
         # The states of the steps whose samples were handed to the workers already.
         self._states: deque[DataState] = deque()
         dataset = ExampleDataset(shards, objective, seed, sequence_length)
         self._loader = _Loader(dataset, self._micro_batches(), workers)
+        self._has_begun = False
 
     def __iter__(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
+        assert not self._has_begun, "what was read ahead would be lost"
+        self._has_begun = True
         per_step = self._global_batch // (self._micro_batch * self._world_size)
         batches = iter(self._loader)
         while True:
@@ -247,6 +253,18 @@ def geometry_of(objective: Objective, sequence_length: int) -> Geometry:
     )
 
 
+def _warn_of_uneven_pairs(plan: EpochPlan, split: str) -> None:
+    share = plan.random_share
+    if plan.geometry.exchanges_second_part and len(plan) > 9 and not 0.4 < share < 0.6:
+        why = "one document is most of it" if share < 0.5 else "most documents have one sentence"
+        logger.warning(
+            "data: %.0f %% of the %s split's pairs are random, not half: %s",
+            100 * share,
+            split,
+            why,
+        )
+
+
 class _Again:
     """An iterable that begins anew each time it is iterated."""
 
@@ -289,8 +307,13 @@ class _Loader:
             yield batch.unpack()
 
     def close(self) -> None:
-        # The last references: dropping them lets PyTorch tell its workers to end, and wait.
-        self._iterator = self._data_loader = None
+        iterator, self._iterator, self._data_loader = self._iterator, None, None
+        if self._workers and iterator is not None:
+            # Said outright: an exception's traceback may hold the iterator, which would else end
+            # its workers only when it is collected.
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in iterator._workers:  # type: ignore[attr-defined]
+                worker.kill()  # one that hangs, in a read for example
 
     def _build(self) -> DataLoader[PackedBatch | UserError]:
         return DataLoader(
@@ -300,6 +323,8 @@ class _Loader:
             num_workers=self._workers,
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
+            # Forked workers are never without a handler for the signals that they ignore.
+            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
             worker_init_fn=_leave_signals_to_parent,
             prefetch_factor=MICRO_BATCHES_AHEAD if self._workers else None,
             persistent_workers=self._workers > 0,

@@ -137,7 +137,7 @@ class SampleOrder:
         if windows != geometry:
             raise _cannot_resume(
                 "the checkpoint was trained on windows of another length or kind",
-                f"windows {geometry} (parts x tokens of a part)",
+                f"windows {geometry} (version, parts x tokens of a part)",
                 f"windows {windows}",
                 "data.sequence_length and objective.name",
             )

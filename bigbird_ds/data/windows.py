@@ -16,6 +16,10 @@ from bigbird_ds.data.shards import DocumentIndex
 from bigbird_ds.errors import DataError
 from bigbird_ds.keyed_random import keyed_generator
 
+# Part of every run's fingerprint. To be raised with any change that gives another plan for the same
+# input, so that a run in the middle of an epoch is told instead of reading samples twice.
+PLAN_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -33,7 +37,7 @@ class Geometry:
 
     def __str__(self) -> str:
         pairs = "pairs" if self.exchanges_second_part else "plain"
-        return f"{self.parts_per_window}x{self.part_capacity}-{pairs}"
+        return f"v{PLAN_VERSION}-{self.parts_per_window}x{self.part_capacity}-{pairs}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentencepiece import SentencePieceProcessor
+from support.corpus import Corpus
 from support.shards import NUM_SPECIAL, make_vocabulary, random_documents, write_shards
 
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
 from bigbird_ds.objectives import Objective, build_objective
+from bigbird_ds.vocabulary import Vocabulary
 
 Batch = dict[str, torch.Tensor]
 LENGTHS = [5, 300, 1, 40, 77, 900, 13, 8, 9, 200]
@@ -210,6 +213,43 @@ def test_a_broken_shard_is_told_as_a_users_error_from_any_process(
         next(iter(batches))
 
 
+def test_the_text_of_real_shards_is_the_text_of_the_documents(corpus: Corpus) -> None:
+    vocabulary = Vocabulary.from_folder(corpus.tokenizer)
+    options = SimpleNamespace(mask_fraction=0.15, whole_words=True)
+    batches = TrainingBatches(
+        Shards(corpus.shards),
+        build_objective("mlm", vocabulary, options),
+        seed=1,
+        sequence_length=128,
+        global_batch=8,
+        micro_batch=8,
+    )
+    ((micro_batches, _),) = _steps(batches, 1)
+    processor = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
+    lines = corpus.documents.read_text(encoding="utf-8").splitlines()
+    documents = [
+        "".join(processor.decode(processor.encode(_one_line(line))).split()) for line in lines
+    ]
+    for row in _restored(_join(micro_batches)).tolist():
+        pieces = _split([token for token in row[1:] if token != vocabulary.pad], vocabulary.sep)
+        for piece in pieces:
+            text = "".join(processor.decode(piece).split())
+            assert any(text in document for document in documents)
+
+
+def _one_line(line: str) -> str:
+    """A document's text as it is encoded: white space is a single space."""
+    return " ".join(json.loads(line)["text"].split())
+
+
+def test_uneven_pairs_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    documents = random_documents([2000, 20, 20])
+    monologue = write_shards(tmp_path / "shards", documents, VOCABULARY)
+    with caplog.at_level("WARNING", logger="bigbird_ds"):
+        _training(monologue)
+    assert "not half" in caplog.text and "one document is most of it" in caplog.text
+
+
 def test_another_tokenizer_is_refused_before_the_first_batch(folder: Path) -> None:
     options = SimpleNamespace(mask_fraction=0.15, whole_words=True)
     objective = build_objective("mlm", make_vocabulary(999), options)
@@ -244,6 +284,10 @@ for _ in range(50):
 print(*workers, flush=True)
 if sys.argv[3] == "raise":
     raise RuntimeError("the end")
+if sys.argv[3] == "lose":
+    os.kill(workers[0], signal.SIGKILL)
+    while True:
+        next(iterator)
 time.sleep(600)
 """
 
@@ -258,10 +302,13 @@ def _start(folder: Path, then: str) -> subprocess.Popen[str]:
     )
 
 
-def test_workers_survive_signals_and_do_not_hold_up_a_failing_run(folder: Path) -> None:
-    process = _start(folder, "raise")
+@pytest.mark.parametrize(("then", "error"), [("raise", "the end"), ("lose", "Error")])
+def test_workers_survive_signals_and_do_not_hold_up_a_run_that_fails(
+    folder: Path, then: str, error: str
+) -> None:
+    process = _start(folder, then)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 1 and "the end" in err
+    assert process.returncode == 1 and error in err
     _wait_until_gone([int(pid) for pid in out.split()])
 
 

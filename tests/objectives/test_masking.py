@@ -1,7 +1,12 @@
+import shutil
+from itertools import chain, pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 from support.shards import NUM_SPECIAL, make_vocabulary
 
 from bigbird_ds.keyed_random import keyed_generator
@@ -12,6 +17,7 @@ from bigbird_ds.objectives.masking import (
     target_capacity,
     word_starts,
 )
+from bigbird_ds.vocabulary import Vocabulary
 
 VOCABULARY = make_vocabulary(1000)
 WORDS = Masker(VOCABULARY, fraction=0.15, whole_words=True)
@@ -154,3 +160,26 @@ def test_masks_are_a_function_of_the_key() -> None:
     ]
     assert chosen[0] == chosen[1]
     assert all(chosen[0] != other for other in chosen[2:])
+
+
+ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "vocab" / "bigbird.model"
+
+
+@pytest.mark.skipif(not ORIGINAL.is_file(), reason="the original vocabulary is not beside the repo")
+def test_words_of_the_original_vocabulary_are_masked_whole(tmp_path: Path) -> None:
+    shutil.copy(ORIGINAL, tmp_path / "spiece.model")
+    vocabulary = Vocabulary.from_folder(tmp_path)
+    masker = Masker(vocabulary, fraction=0.3, whole_words=True)
+    processor = SentencePieceProcessor(model_file=str(ORIGINAL))
+    words = ["Unquestionably", "the", "antidisestablishmentarian", "hummingbirds", "overwintered"]
+    pieces = [processor.encode(word) for word in words]
+    ids = np.array([vocabulary.cls, *chain.from_iterable(pieces), vocabulary.sep])
+    bounds = np.cumsum([1] + [len(piece) for piece in pieces])
+    assert len(ids) > len(words) + 4  # some words are of several pieces
+    for sample in range(50):
+        masked = ids.copy()
+        chosen = masker.apply(masked, keyed_generator(0, "masks", sample=sample))
+        for begin, end in pairwise(bounds):
+            assert np.isin(np.arange(begin, end), chosen).sum() in (0, end - begin)
+        replaced = masked[chosen][masked[chosen] != vocabulary.mask]
+        assert (replaced > 100).all() and vocabulary.mask == 67
