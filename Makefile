@@ -9,13 +9,14 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check docs format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
 	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
 	@echo "make test     everything that must pass: check, then the test suite"
 	@echo "make check    ruff (format and lint) and mypy"
+	@echo "make docs     write docs/config.md anew"
 	@echo "make format   let ruff rewrite what it can"
 	@echo "make clean    remove the demo, caches and the virtual environment"
 
@@ -38,6 +39,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m bigbird_ds.training.config_reference > docs/config.md
 
 format: $(READY)
 	$(BIN)/ruff format .

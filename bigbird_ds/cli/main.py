@@ -26,6 +26,15 @@ COMMANDS = {
 }
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind each option's help, where there is one to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser, with the options of ``command`` filled in (of the others only the help line)."""
     parser = argparse.ArgumentParser(
@@ -37,7 +46,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
             name,
             help=help_line,
             description=help_line,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         if name == command:
             importlib.import_module(f"bigbird_ds.cli.{name}").add_arguments(subparser)

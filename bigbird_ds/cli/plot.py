@@ -9,7 +9,10 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument(
-        "--out", type=Path, default=None, help="the PNG; None: curves.png in the first run folder"
+        "--out",
+        type=Path,
+        default=None,
+        help="the PNG (default: curves.png in the first run folder)",
     )
 
 
