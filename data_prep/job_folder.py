@@ -153,12 +153,12 @@ class JobFolder:
         """Refuse to mix two jobs; name what differs."""
         there = _flat(there)
         wanted = _flat(wanted.model_dump() if isinstance(wanted, BaseModel) else wanted)
-        for name in sorted(there.keys() | wanted.keys()):
+        for name in [*wanted, *(there.keys() - wanted.keys())]:
             if there.get(name) != wanted.get(name):
-                shown = "modification times of the inputs" if name == "modified" else name
+                differs = f"{name} {there.get(name)} in {self._out}, {wanted.get(name)} now"
                 raise DataError(
                     "the output belongs to a job with other inputs, options or tokenizer",
-                    seen=f"{shown} {there.get(name)} in {self._out}, {wanted.get(name)} now",
+                    seen="an input changed since the job began" if name == "modified" else differs,
                     needed="the same inputs, options and tokenizer, so that nothing is mixed",
                     change="the options, or --out for a new job",
                 )

@@ -92,13 +92,17 @@ class SentencePieceModel:
     @classmethod
     def _parse(cls, data: bytes) -> SentencePieceModel:
         model = cls()
+        has_trainer_spec = False
         for number, value, _ in _fields(data):
             if number == 1:
                 model.pieces.append(_parse_piece(_message(value)))
             elif number == 2:
+                has_trainer_spec = True
                 model._parse_trainer(_message(value))
             elif number == 3:
                 model._parse_normalizer(_message(value))
+        if not has_trainer_spec:  # it follows the pieces in every file
+            raise ValueError("the file ends after some of the pieces")
         return model
 
     def _parse_trainer(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import string
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _USER_DEFINED = [
     *(f"<unused_{i}>" for i in range(68, _UNKNOWN_ID)),
 ]
 NUM_SPECIAL_PIECES = _UNKNOWN_ID + 1
+# A "?" may be rare enough in a corpus to fall out; nobody wants it unknown.
+_ALWAYS_COVERED = string.ascii_letters + string.digits + string.punctuation
 
 _DRAWS_AT_ONCE = 1 << 12
 
@@ -152,6 +155,7 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
             model_type="unigram",
             vocab_size=options.vocab_size,
             character_coverage=options.character_coverage,
+            required_chars=_ALWAYS_COVERED,
             normalization_rule_name="identity",
             pad_id=0,
             eos_id=1,

@@ -1,16 +1,17 @@
 """Worker processes for units: bounded queue, shared counters, a clean stop.
 
-Workers ignore SIGINT: the parent hears it, asks them to stop and waits until they have removed what
-was half written. They end by themselves when the parent is gone.
+Workers do not hear SIGINT: the parent does, asks them to stop and waits until they have removed
+what was half written. They end by themselves when the parent is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
         try:
             while True:
                 while len(running) < 2 * workers and (unit := next(waiting, None)) is not None:
-                    running.add(pool.submit(_run_unit, unit))
+                    with _sigint_held_back():  # submitting may start a process
+                        running.add(pool.submit(_run_unit, unit))
                 if not running:
                     break
                 done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -81,22 +83,31 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
     return progress.summary(num_bytes, documents=documents, tokens=tokens)
 
 
+@contextlib.contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Block SIGINT; a process started meanwhile keeps it blocked from its first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # ---- in the worker process ----
 
 _job: UnitJob | None = None
 _records: JobFolder | None = None
-_terminated = False
+_is_busy = _terminated = False
 
 
 def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
     global _job, _records
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log.setup()
 
     def report(*done: int) -> None:
-        if stop.is_set():
+        if stop.is_set() or _terminated:
             raise _Stopped
         with counters.get_lock():
             for index, count in enumerate(done):
@@ -107,7 +118,9 @@ def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
 
 
 def _run_unit(unit: Unit) -> None:
+    global _is_busy
     assert _job is not None and _records is not None
+    _is_busy = True
     try:
         record = _records.finished(unit.number)
         if record is None:
@@ -115,15 +128,17 @@ def _run_unit(unit: Unit) -> None:
     except _Stopped:
         pass  # nobody waits for the result
     finally:
+        _is_busy = False
         if _terminated:
             os._exit(1)
 
 
 def _terminate(*_: object) -> None:
-    """On SIGTERM: unwind, so that temporary files go, and end."""
+    """On SIGTERM: end, in a unit at its next report, so that temporary files are removed first."""
     global _terminated
     _terminated = True
-    raise SystemExit(1)
+    if not _is_busy:
+        os._exit(1)
 
 
 def _end_with_parent() -> None:

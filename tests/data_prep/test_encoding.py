@@ -1,0 +1,101 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from sentencepiece import SentencePieceProcessor
+from support.corpus import Corpus
+
+from data_prep.encoding import DocumentEncoder, normalize_white_space, sentences_of
+
+TEXT = (
+    "A first sentence, with\n\ta line break.  Then another one! Is [MASK] a piece? No.\n\n"
+    "A heading\n\nThe last sentence ends here"
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(corpus: Corpus) -> DocumentEncoder:
+    return DocumentEncoder(corpus.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def processor(corpus: Corpus) -> SentencePieceProcessor:
+    return SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
+
+
+def test_sentence_starts_cut_the_ids_into_the_sentences(
+    encoder: DocumentEncoder, processor: SentencePieceProcessor
+) -> None:
+    encoded = encoder.encode(TEXT)
+    parts = np.split(encoded.ids, encoded.sentence_starts[1:])
+    assert encoded.sentence_starts[0] == 0
+    assert [processor.Decode(part.tolist()) for part in parts] == [
+        "A first sentence, with a line break.",
+        "Then another one!",
+        "Is [ MASK] a piece?",
+        "No.",
+        "A heading",
+        "The last sentence ends here",
+    ]
+
+
+def test_ids_are_those_of_the_whole_text_with_white_space_normalised(
+    encoder: DocumentEncoder, processor: SentencePieceProcessor
+) -> None:
+    text = TEXT.replace("[MASK]", "it")
+    whole = processor.EncodeAsIds(normalize_white_space(text))
+    assert encoder.encode(text).ids.tolist() == whole
+
+
+@pytest.mark.parametrize(
+    "name", ["[CLS]", "[SEP]", "[MASK]", "<s>", "</s>", "<sep_3>", "<unused_99>"]
+)
+def test_special_pieces_written_in_a_text_never_become_special_ids(
+    encoder: DocumentEncoder, name: str
+) -> None:
+    encoded = encoder.encode(f"Before {name}{name} after. {name}")
+    special = encoder.vocabulary.is_special.copy()
+    special[encoder.vocabulary.unk] = False
+    assert len(encoded.ids) > 5
+    assert not special[encoded.ids].any()
+
+
+def test_unknown_tokens_are_counted(encoder: DocumentEncoder) -> None:
+    encoded = encoder.encode("One \N{SNOWMAN} and another \N{SNOWMAN}.")
+    assert encoded.num_unknown == 2
+    assert np.count_nonzero(encoded.ids == encoder.vocabulary.unk) == 2
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "\n\n\n"])
+def test_a_text_of_white_space_has_no_tokens(encoder: DocumentEncoder, text: str) -> None:
+    encoded = encoder.encode(text)
+    assert len(encoded.ids) == len(encoded.sentence_starts) == 0
+
+
+def test_ids_are_uint16_for_small_vocabularies(encoder: DocumentEncoder) -> None:
+    assert encoder.encode(TEXT).ids.dtype == np.uint16
+    assert encoder.encode(TEXT).sentence_starts.dtype == np.uint32
+
+
+def test_a_long_document_is_encoded_once_in_batches_of_bounded_size(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = DocumentEncoder(corpus.tokenizer)
+    batches: list[int] = []
+    real = encoder._processor.Encode
+
+    def counting(sentences: list[str], **options: Any) -> Any:
+        batches.append(sum(map(len, sentences)))
+        return real(sentences, **options)
+
+    monkeypatch.setattr(encoder._processor, "Encode", counting)
+    text = "A sentence of some words, nothing more. " * 50_000  # 2 MB
+    reported: list[int] = []
+    encoded = encoder.encode(text, reported.append)
+    assert sum(batches) <= len(text)  # every character once
+    assert max(batches) < 300_000  # and few at a time
+    assert sum(reported) == len(encoded.ids)
+
+
+def test_empty_sentences_are_left_out() -> None:
+    assert list(sentences_of("\n\nOne.\n\n \n\nTwo.\n\n")) == ["One.", "Two."]

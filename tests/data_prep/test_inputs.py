@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from bigbird_ds.errors import DataError
+from data_prep.inputs import Kind, find_inputs
+
+
+def write(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_folder_gives_its_known_files_by_name_at_any_depth(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.jsonl", "deep/er/c.parquet", "z.txt.gz", "y.jsonl.zst", "x.jsonl.xz"):
+        write(tmp_path / name)
+    for name in ("notes.md", ".hidden.txt", ".cache/d.txt", "e.parquet.gz", "gz"):
+        write(tmp_path / name)
+    names = [file.name for file in find_inputs([str(tmp_path)])]
+    assert names == [
+        "a.jsonl",
+        "b.txt",
+        "deep/er/c.parquet",
+        "x.jsonl.xz",
+        "y.jsonl.zst",
+        "z.txt.gz",
+    ]
+
+
+def test_kind_and_compression_come_from_the_name(tmp_path: Path) -> None:
+    files = find_inputs([str(write(tmp_path / "a.b.jsonl.zst")), str(write(tmp_path / "c.txt"))])
+    assert [(file.kind, file.compression) for file in files] == [
+        (Kind.JSON_LINES, ".zst"),
+        (Kind.TEXT, ""),
+    ]
+
+
+def test_names_do_not_depend_on_where_the_input_lies(tmp_path: Path) -> None:
+    for place in ("here", "there/far"):
+        write(tmp_path / place / "in" / "a.txt")
+    names = [
+        [file.name for file in find_inputs([str(tmp_path / place)])]
+        for place in ("here", "there/far")
+    ]
+    assert names[0] == names[1] == ["in/a.txt"]
+
+
+def test_a_glob_is_expanded_in_order_also_through_folders(tmp_path: Path) -> None:
+    for name in ("2/b.txt", "1/c.txt", "1/a.txt"):
+        write(tmp_path / name)
+    assert [f.path.name for f in find_inputs([f"{tmp_path}/*/*.txt"])] == [
+        "a.txt",
+        "c.txt",
+        "b.txt",
+    ]
+    assert [f.path.name for f in find_inputs([f"{tmp_path}/**/c.txt"])] == ["c.txt"]
+    assert [f.path.name for f in find_inputs([f"{tmp_path}/[12]"])] == ["a.txt", "c.txt", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem"),
+    [
+        ("missing.txt", "does not exist"),
+        ("*.nothing", "does not exist"),
+        ("empty_folder", "holds no documents"),
+        ("empty.txt", "is empty"),
+        ("notes.md", "no known kind"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(
+    argument: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty_folder").mkdir()
+    write(tmp_path / "empty.txt", "")
+    write(tmp_path / "notes.md")
+    with pytest.raises(DataError, match=problem) as error:
+        find_inputs([str(tmp_path / argument)])
+    assert argument in str(error.value.seen)
+
+
+def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="named twice"):
+        find_inputs([str(path), str(tmp_path)])
+
+
+def test_a_saved_dataset_with_several_splits_names_one_to_take(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": ["a"]})
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="several splits") as error:
+        find_inputs([str(tmp_path)])
+    assert str(tmp_path / "saved" / "train") in error.value.change
+    assert find_inputs([str(tmp_path / "saved" / "train")])[0].kind is Kind.SAVED_DATASET

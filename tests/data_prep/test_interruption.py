@@ -1,0 +1,84 @@
+"""A shard job that is killed or stopped for real: nothing half-written, nothing done twice."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.commands import command_line, contents
+from support.corpus import Corpus
+
+from bigbird_ds.cli.main import main
+
+MANY_SECONDS = 60.0
+
+
+@pytest.fixture
+def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
+    """A job of about a hundred units."""
+    (tmp_path / "many.jsonl").write_bytes(corpus.documents.read_bytes() * 8)
+    options = ["--tokenizer", corpus.tokenizer, "--unit-size", "16K", "--workers", 2]
+    return ["shard", tmp_path / "many.jsonl", *options]
+
+
+def start(words: list[Any], out: Path) -> subprocess.Popen[bytes]:
+    """Start the job in a process group of its own and wait until it has finished some units."""
+    job = subprocess.Popen(
+        command_line([*words, "--out", out]), stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + MANY_SECONDS
+    while len(finished(out)) < 3:
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    return job
+
+
+def finished(out: Path) -> list[Path]:
+    return list((out / ".units").glob("[0-9]*.json"))
+
+
+def tars(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+
+
+def expect_that_resuming_completes(words: list[Any], out: Path, tmp_path: Path) -> None:
+    """Finished units are kept as they are, and the whole is that of an undisturbed job."""
+    assert not (out / "manifest.json").exists()
+    kept = {f"train-{path.stem}.tar" for path in finished(out)}
+    times = {name: at for name, at in tars(out).items() if name in kept}
+    assert len(times) >= 3
+    assert main([str(word) for word in [*words, "--out", out, "--resume"]]) == 0
+    assert {name: at for name, at in tars(out).items() if name in kept} == times
+    assert main([str(word) for word in [*words, "--out", tmp_path / "clean"]]) == 0
+    assert contents(out) == contents(tmp_path / "clean")
+
+
+def test_a_killed_job_is_resumed(words: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = start(words, out)
+    family = psutil.Process(job.pid).children(recursive=True)
+    assert len(family) >= 2
+    job.kill()
+    job.wait()
+    _, alive = psutil.wait_procs(family, timeout=MANY_SECONDS)
+    assert not alive, "workers outlive their parent"
+    expect_that_resuming_completes(words, out, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_job_leaves_nothing_half_written_and_is_resumed(
+    number: signal.Signals, words: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    job = start(words, out)
+    os.killpg(job.pid, number)  # as a terminal and SLURM do: to all processes
+    _, message = job.communicate(timeout=MANY_SECONDS)
+    assert job.returncode == 75, message.decode()
+    assert b"--resume to go on" in message
+    assert b"Traceback" not in message
+    assert not list(out.rglob(".*.tmp"))
+    expect_that_resuming_completes(words, out, tmp_path)

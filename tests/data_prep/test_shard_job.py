@@ -1,0 +1,218 @@
+"""The shard job: the same bytes however it is done, the right counts, nothing mixed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentencepiece import SentencePieceProcessor
+from support.commands import contents, run_command
+from support.corpus import Corpus
+
+from bigbird_ds.cli.main import main
+from bigbird_ds.data.format import Manifest
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.verify import verify_shards
+from bigbird_ds.vocabulary import Vocabulary
+from data_prep.unit_job import content_id, split_of
+
+
+@pytest.fixture
+def inputs(corpus: Corpus, tmp_path: Path) -> Path:
+    """A folder with the corpus as JSON lines, cut into several units, and some small texts."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(corpus.documents.read_bytes())
+    for index in range(5):
+        (folder / f"{index}.txt").write_text(f"The text of file {index}. " * (index + 1))
+    return folder
+
+
+def shard(corpus: Corpus, *words: Any, out: Path, unit_size: str = "40K") -> int:
+    fixed = ["--tokenizer", corpus.tokenizer, "--out", out, "--unit-size", unit_size]
+    return main([str(word) for word in ["shard", *words, *fixed]])
+
+
+def test_bytes_do_not_depend_on_workers_or_parts(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    options = ["--validation-fraction", "0.2"]
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        assert shard(corpus, inputs, *options, "--workers", workers, out=out) == 0
+    expected = contents(tmp_path / "1")
+    assert len([name for name in expected if name.endswith(".tar")]) > 6
+    assert contents(tmp_path / "2") == contents(tmp_path / "3") == expected
+
+    parts = tmp_path / "parts"
+    for part in ("3/3", "1/3"):
+        assert shard(corpus, inputs, *options, "--part", part, out=parts) == 0
+        assert not (parts / "manifest.json").exists()
+    assert shard(corpus, inputs, *options, "--part", "2/3", out=parts) == 0
+    assert contents(parts) == expected
+
+
+def test_names_do_not_depend_on_where_the_input_lies(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    moved = inputs.rename(tmp_path / "elsewhere")
+    assert shard(corpus, moved, out=tmp_path / "one") == 0
+    assert shard(corpus, moved.rename(inputs), out=tmp_path / "two") == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_every_document_is_there_once_with_its_text(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    assert shard(corpus, inputs / "a.jsonl", out=tmp_path / "out") == 0
+    shards = Shards(tmp_path / "out")
+    texts = [json.loads(line)["text"] for line in corpus.documents.read_text().splitlines()]
+    assert shards.num_documents == len(texts)
+    processor = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
+    index = shards.document_index()
+    for number, text in enumerate(texts):
+        ids = shards.read(number, 0, int(index.num_tokens[number]))
+        if "[" not in text and "<" not in text:  # reserved names are spelled out
+            assert ids.tolist() == processor.EncodeAsIds(" ".join(text.split()))
+    assert verify_shards(tmp_path / "out", deep=True)
+
+
+def test_the_validation_split_follows_the_id_alone(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    options = ["--validation-fraction", "0.3", "--id-field", "id"]
+    assert shard(corpus, inputs / "a.jsonl", *options, out=tmp_path / "out") == 0
+    manifest = Manifest.read(tmp_path / "out")
+    names = [json.loads(line)["id"] for line in corpus.documents.read_text().splitlines()]
+    expected = sum(split_of(name, 0.3) == "validation" for name in names)
+    assert manifest.total("validation", "num_documents") == expected > 3
+    assert manifest.total("train", "num_documents") == len(names) - expected
+
+
+def test_a_larger_validation_fraction_keeps_what_was_in_the_smaller() -> None:
+    names = [f"document {i}" for i in range(4000)]
+    small = {name for name in names if split_of(name, 0.1) == "validation"}
+    large = {name for name in names if split_of(name, 0.2) == "validation"}
+    assert small < large
+    assert abs(len(small) - 400) < 5 * 19  # binomial, standard deviation 19
+    assert split_of("any", 0.0) == "train"
+
+
+def test_equal_texts_share_an_id_and_so_a_split() -> None:
+    assert content_id("text") == content_id("text") != content_id("texts")
+
+
+def test_bad_records_are_skipped_and_counted_on_request(
+    corpus: Corpus, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = corpus.documents.read_bytes()
+    (tmp_path / "a.jsonl").write_bytes(b'no json\n{"txt": 1}\n' + good + b'{"text": " "}\nbad\n')
+    assert shard(corpus, tmp_path / "a.jsonl", "--on-error", "skip", out=tmp_path / "out") == 0
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest.dropped == {"no JSON": 2, "no field 'text'": 1, "no text": 1}
+    assert manifest.total("train", "num_documents") == good.count(b"\n")
+    assert f"skipped {tmp_path / 'a.jsonl'}, line 1: no JSON" in capfd.readouterr().err
+
+
+def test_short_documents_are_dropped_and_counted(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    assert shard(corpus, inputs, "--min-tokens", "100", out=tmp_path / "out") == 0
+    manifest = Manifest.read(tmp_path / "out")
+    dropped = manifest.dropped["fewer than 100 tokens"]
+    assert dropped >= 5
+    assert manifest.total("train", "num_documents") == 45 - dropped
+    assert Shards(tmp_path / "out").document_index().num_tokens.min() >= 100
+
+
+def test_unknown_tokens_are_counted_and_warned_of(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Привет мир. " * 20 + "Some English too. " * 5)
+    options = ["--tokenizer", corpus.tokenizer, "--out", tmp_path / "out"]
+    result = run_command("shard", tmp_path / "a.txt", *options)
+    assert result.returncode == 0
+    assert b"unknown pieces: this tokenizer does not suit" in result.stderr
+    manifest = Manifest.read(tmp_path / "out")
+    shards = Shards(tmp_path / "out")
+    ids = shards.read(0, 0, shards.num_tokens)
+    assert manifest.num_unknown_tokens == np.count_nonzero(ids == 100) > 20
+
+
+def test_resuming_a_complete_folder_changes_nothing(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, "--resume", out=out) == 0
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert shard(corpus, inputs, "--resume", out=out) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
+
+
+def test_after_a_failure_the_finished_units_are_kept_and_skipped_records_finish_the_job(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    good = corpus.documents.read_bytes()
+    (tmp_path / "a.jsonl").write_bytes(good + b"bad\n")
+    out = tmp_path / "out"
+    assert shard(corpus, tmp_path / "a.jsonl", out=out) == 2
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert len(kept) > 2
+    assert shard(corpus, tmp_path / "a.jsonl", "--resume", "--on-error", "skip", out=out) == 0
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert shard(corpus, tmp_path / "a.jsonl", "--on-error", "skip", out=tmp_path / "new") == 0
+    assert contents(out) == contents(tmp_path / "new")
+
+
+def test_a_finished_unit_that_was_damaged_is_written_again(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    with (inputs / "a.jsonl").open("ab") as stream:
+        stream.write(b"bad\n")
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, out=out) == 2
+    tar = sorted(out.glob("*.tar"))[0]
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(data)
+    assert shard(corpus, inputs, "--resume", "--on-error", "skip", out=out) == 0
+    assert verify_shards(out, deep=True)
+
+
+def test_a_job_that_finished_nothing_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"bad\n")
+    assert shard(corpus, tmp_path / "a.jsonl", out=tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["option", "input", "touched", "tokenizer"])
+def test_resuming_another_job_is_refused_and_nothing_is_mixed(
+    change: str, corpus: Corpus, inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "b.jsonl").write_bytes(b"bad\n" * 9000)
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, out=out) == 2
+    before = contents(out)
+    capfd.readouterr()
+    options = ["--resume", "--on-error", "skip"]
+    tokenizer = corpus.tokenizer
+    if change == "option":
+        options += ["--min-tokens", "2"]
+    elif change == "input":
+        (inputs / "new.txt").write_text("One more.")
+    elif change == "touched":
+        (inputs / "0.txt").touch()
+    else:
+        tokenizer = tmp_path / "tokenizer"
+        words = ["tokenizer", inputs / "a.jsonl", "--out", tokenizer, "--vocab-size", "600"]
+        assert main([str(word) for word in words]) == 0
+    changed = Corpus(corpus.documents, tokenizer, corpus.shards)
+    assert shard(changed, inputs, *options, out=out) == 2
+    message = capfd.readouterr().err
+    named = {
+        "option": f"options.min_tokens 1 in {out}, 2 now",
+        "input": f"options.inputs.files 7 in {out}, 8 now",
+        "touched": "an input changed since the job began",
+        "tokenizer": f"tokenizer {Vocabulary.from_folder(corpus.tokenizer).sha256}",
+    }
+    assert f"seen:   {named[change]}" in message
+    assert contents(out) == before
