@@ -34,8 +34,11 @@ def unigram_entropy(shards: Shards) -> float:
 
 
 def print_predictions(export: Path) -> None:
+    import transformers
     from transformers import pipeline
 
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     fill_mask = pipeline("fill-mask", model=str(export), tokenizer=str(export), device="cpu")
     print("\nfill-mask with transformers:")
     for sentence in SENTENCES:
@@ -53,7 +56,7 @@ def print_losses(folder: Path) -> None:
     evaluation = [line for line in lines if "eval_loss" in line][-1]
     entropy = unigram_entropy(Shards(folder / "shards", TRAIN))
     print("\nmasked-word loss, nats per token:")
-    print(f"  first logged step ({train[0]['step']}): {train[0]['mlm_loss']:.3f}")
+    print(f"  first step: {train[0]['mlm_loss']:.3f}")
     print(f"  last step ({train[-1]['step']}): {train[-1]['mlm_loss']:.3f}")
     print(f"  held-out documents: {evaluation['eval_mlm_loss']:.3f}")
     print(f"  unigram entropy of the corpus: {entropy:.3f} ({entropy / math.log(2):.2f} bits)")

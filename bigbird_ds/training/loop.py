@@ -44,7 +44,7 @@ def train(run: Run, request: StopRequest) -> int:
     writer = MetricsWriter(run.output, ranks, run.state.step)
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
     gradient_norm = math.nan
-    saved_step = run.state.step
+    first, saved_step = run.state.step + 1, run.state.step
     batches = iter(run.batches)
 
     while run.state.step < config.train.steps:
@@ -67,12 +67,13 @@ def train(run: Run, request: StopRequest) -> int:
 
         # Once in a while: a log line, an evaluation, a checkpoint.
         last = step == config.train.steps
-        if last or _due(step, config.train.log_every) or _due(step, config.train.save_every):
+        save = last or _due(step, config.train.save_every)
+        if save or step == first or _due(step, config.train.log_every):
             _log(run, meter, gradient_norm, speed, writer)
         if run.evaluation is not None and (last or _due(step, config.train.eval_every)):
             evaluate(run, writer)
             speed.start(step)
-        if last or _due(step, config.train.save_every):
+        if save:
             _save(run)
             saved_step = step
             speed.start(step)
