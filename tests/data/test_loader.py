@@ -155,6 +155,15 @@ def test_a_resumed_run_goes_on_where_it_was(folder: Path, done: int) -> None:
         _assert_equal(_join(step), _join(expected))
 
 
+def test_the_same_text_is_masked_otherwise_in_every_sample_and_epoch(tmp_path: Path) -> None:
+    twins = random_documents([55]) * 2
+    folder = write_shards(tmp_path / "twins", twins, VOCABULARY)
+    batches = _training(folder, "mlm", global_batch=2, micro_batch=2)
+    rows = _join([_join(step) for step, _ in _steps(batches, 3)])  # 3 epochs of 2 windows
+    assert len({tuple(row) for row in _restored(rows).tolist()}) == 1
+    assert len({tuple(row) for row in rows["target_positions"].tolist()}) == 6
+
+
 def test_no_global_random_generator_is_touched(folder: Path) -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     _steps(_training(folder), 2)
