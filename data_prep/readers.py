@@ -133,13 +133,16 @@ def _read_json_lines(piece: Piece, fields: Fields) -> Iterator[Document | BadRec
             num_bytes, consumed = here - consumed, here
             if not line.strip():
                 continue
+            record: Document | BadRecord
             try:
-                yield Document(*_fields_of(_parsed(line), fields), num_bytes)
+                record = Document(*_fields_of(_parsed(line), fields), num_bytes)
             except _NoDocument as cause:
                 if first_number is None:
                     first_number = 1 + _count_lines(file, begin)
                 where = f"{_shown(file)}, line {first_number + index - 1}"
-                yield cause.at(where, num_bytes)
+                record = cause.at(where, num_bytes)
+            line = b""  # a document may be a whole book: hold it once
+            yield record
 
 
 def _first_line_start(stream: Any, piece: Piece) -> int:

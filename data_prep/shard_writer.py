@@ -83,26 +83,33 @@ class _ShardWriter:
         self._totals = dict.fromkeys(("num_tokens", "num_sentences", "num_chars"), 0)
 
     def write(self, key: str, document: EncodedDocument, meta: dict[str, Any]) -> None:
-        payload_offset = self._add(f"{key}.{shard_format.IDS_NAME}", _npy(document.ids))
-        ids_offset = payload_offset - document.ids.nbytes
-        self._add(f"{key}.{shard_format.SENTENCES_NAME}", _npy(document.sentence_starts))
+        ids_offset = self._add_array(f"{key}.{shard_format.IDS_NAME}", document.ids)
+        self._add_array(f"{key}.{shard_format.SENTENCES_NAME}", document.sentence_starts)
         text = json.dumps(meta, ensure_ascii=False, sort_keys=True)
-        self._add(f"{key}.{shard_format.META_NAME}", text.encode())
+        self._add(f"{key}.{shard_format.META_NAME}", text.encode(), b"")
         counts = len(document.ids), len(document.sentence_starts), int(meta["num_chars"])
         self._rows.extend((ids_offset, *counts))
         self._sentence_starts.frombytes(document.sentence_starts.astype("=u4").tobytes())
         for name, count in zip(self._totals, counts, strict=True):
             self._totals[name] += count
 
-    def _add(self, name: str, data: bytes) -> int:
-        """Append a member. Returns the offset in the tar just behind its data."""
+    def _add_array(self, name: str, values: np.ndarray) -> int:
+        """Append a .npy member. Returns the offset in the tar of the first value."""
+        header = io.BytesIO()
+        description = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(header, description)
+        return self._add(name, header.getvalue(), values.data)  # no copy: it may be a whole book
+
+    def _add(self, name: str, head: bytes, body: bytes | memoryview) -> int:
+        """Append a member of ``head`` and ``body``. Returns the offset in the tar of ``body``."""
         member = tarfile.TarInfo(name)  # owner, group and time are 0
-        member.size = len(data)
+        member.size = len(head) + memoryview(body).nbytes
         self._tar.write(member.tobuf(tarfile.GNU_FORMAT))
-        self._tar.write(data)
-        end = self._tar.tell()
-        self._tar.write(b"\0" * (-len(data) % _BLOCK))
-        return end
+        self._tar.write(head)
+        offset = self._tar.tell()
+        self._tar.write(body)
+        self._tar.write(b"\0" * (-member.size % _BLOCK))
+        return offset
 
     def finish(self) -> None:
         """Write the end of the tar and the index files."""
@@ -126,10 +133,3 @@ class _ShardWriter:
             num_documents=len(self._rows) // _NUM_COLUMNS,
             **self._totals,
         )
-
-
-def _npy(values: np.ndarray) -> bytes:
-    """``values`` as the bytes of a .npy file; its data ends where the bytes end."""
-    stream = io.BytesIO()
-    np.save(stream, values, allow_pickle=False)
-    return stream.getvalue()

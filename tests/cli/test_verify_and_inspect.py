@@ -1,0 +1,59 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from support.commands import run_command, user_error
+from support.corpus import Corpus
+
+
+@pytest.fixture
+def folder(corpus: Corpus, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(corpus.shards, tmp_path / "shards"))
+
+
+@pytest.mark.parametrize("words", [[], ["--deep"]])
+def test_an_intact_folder_passes(words: list[str], folder: Path) -> None:
+    result = run_command("verify", folder, *words)
+    assert result.returncode == 0, result.stderr.decode()
+    assert f"{folder} is intact: 2 shards, 40 documents" in result.stdout.decode()
+
+
+def test_every_damaged_file_is_named_in_one_message(folder: Path) -> None:
+    tar = folder / "train-00000.tar"
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 4
+    tar.write_bytes(data)
+    (folder / "validation-00000.tar").write_bytes(b"cut short")
+    (folder / "train-00000.sentences.npy").unlink()
+    (folder / "train-00007.tar").touch()
+    message = user_error("verify", folder)
+    for line in (
+        "train-00000.tar: the file is damaged",
+        "validation-00000.tar: the file is cut short",
+        "train-00000.sentences.npy: the file is missing",
+        "train-00007.tar: not in the manifest",
+    ):
+        assert line in message
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    assert "of no kind that this program knows" in user_error("verify", tmp_path)
+    assert "of no kind that this program knows" in user_error("inspect", tmp_path)
+    assert "this is no folder" in user_error("verify", tmp_path / "missing")
+
+
+def test_a_folder_in_work_says_how_to_go_on(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / ".units").mkdir()
+    message = user_error("verify", folder)
+    assert message.startswith("error: the shards are not finished\n")
+    assert "--resume" in message
+
+
+def test_inspect_describes_the_shards(folder: Path) -> None:
+    result = run_command("inspect", folder)
+    assert result.returncode == 0, result.stderr.decode()
+    text = result.stdout.decode()
+    for part in ("train: ", "validation: ", "characters a token", "tokenizer: 500 pieces"):
+        assert part in text
+    assert 'The "assert" statement' in text  # a document's beginning, decoded

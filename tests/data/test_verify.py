@@ -1,0 +1,161 @@
+"""Every kind of damage to a shards folder is found and named."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.shards import make_vocabulary, random_documents, write_shards
+
+from bigbird_ds import files
+from bigbird_ds.data.format import MANIFEST_NAME, FileRecord
+from bigbird_ds.data.verify import is_shards_folder, verify_shards
+from bigbird_ds.errors import DataError
+
+LENGTHS = [5, 300, 1, 40, 77, 900, 13]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three shards with a tokenizer file whose sha256 the manifest has."""
+    folder = write_shards(tmp_path / "shards", random_documents(LENGTHS), make_vocabulary())
+    (folder / "spiece.model").write_bytes(b"stands for a model: only its sha256 matters here")
+    manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
+    manifest["tokenizer"]["sha256"] = files.sha256_of(folder / "spiece.model")
+    files.write_json(folder / MANIFEST_NAME, manifest)
+    return folder
+
+
+def problems(folder: Path, *, deep: bool = False) -> str:
+    with pytest.raises(DataError, match="is damaged") as error:
+        verify_shards(folder, deep=deep)
+    return str(error.value.seen)
+
+
+def record_again(folder: Path, name: str) -> None:
+    """Put the file's new size and sha256 into the manifest, as another program's writer would."""
+    manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
+    for shard in manifest["splits"]["train"]:
+        for key in ("tar", "documents", "sentences"):
+            if shard[key]["name"] == name:
+                shard[key] = FileRecord.of(folder / name).model_dump()
+    files.write_json(folder / MANIFEST_NAME, manifest)
+
+
+def test_an_intact_folder_passes_and_its_bytes_are_counted(folder: Path) -> None:
+    read: list[int] = []
+    assert "3 shards, 7 documents" in verify_shards(folder, deep=True, on_bytes=read.append)
+    assert sum(read) == sum(path.stat().st_size for path in folder.glob("train-*"))
+
+
+@pytest.mark.parametrize("suffix", ["tar", "documents.npy", "sentences.npy"])
+@pytest.mark.parametrize("keep", [0, 0.5, 0.99])
+def test_a_file_cut_short_is_named(suffix: str, keep: float, folder: Path) -> None:
+    path = folder / f"train-00001.{suffix}"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    assert f"train-00001.{suffix}: the file is cut short" in problems(folder)
+
+
+def test_any_flipped_bit_of_a_shard_is_found(folder: Path) -> None:
+    path = folder / "train-00002.tar"
+    data = path.read_bytes()
+    for place in np.linspace(0, len(data) - 1, 40).astype(int):
+        flipped = bytearray(data)
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        assert problems(folder).startswith("train-00002.tar: the file is damaged")
+    path.write_bytes(data)
+    assert verify_shards(folder)
+
+
+def test_missing_and_extra_files_are_named_and_others_are_nobodys_business(folder: Path) -> None:
+    (folder / "notes.txt").write_text("a person's")
+    assert verify_shards(folder)
+    (folder / "train-00000.documents.npy").rename(folder / "train-00009.documents.npy")
+    seen = problems(folder)
+    assert "train-00000.documents.npy: the file is missing" in seen
+    assert "train-00009.documents.npy: not in the manifest" in seen
+    assert "notes.txt" not in seen
+
+
+def test_another_tokenizer_or_none_is_named(folder: Path) -> None:
+    (folder / "spiece.model").write_bytes(b"another")
+    assert "spiece.model: not the tokenizer that made the shards" in problems(folder)
+    (folder / "spiece.model").unlink()
+    assert "spiece.model: the file is missing" in problems(folder)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
+
+
+def rewrite(tar_path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
+    """Write a tar again with its members changed, plainly as any program would."""
+    with tarfile.open(tar_path) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    with tarfile.open(tar_path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in change(members).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def _replace(suffix: str, make: Callable[[Any], bytes]) -> Callable[[dict[str, bytes]], Any]:
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        name = next(name for name in members if name.endswith(suffix))
+        return members | {name: make(members[name])}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_replace("ids.npy", lambda _: _npy(np.full(5, 1000, np.uint16))), "id 1000 is no piece"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros(4, np.uint16))), "number of tokens"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros(5, np.int64))), "ids of type int64"),
+        (
+            _replace("sent.npy", lambda _: _npy(np.array([0, 9], np.uint32))),
+            "differ from the index",
+        ),
+        (_replace("meta.json", lambda _: b'{"num_chars": 3}'), "number of characters"),
+        (_replace("meta.json", lambda _: b"no json"), "Expecting value"),
+        (lambda members: dict(list(members.items())[3:]), "number of tokens"),
+        (lambda members: dict(list(members.items())[:-3]), "another length"),
+        (lambda members: dict(list(members.items())[:-1]), "not a whole sample"),
+        (lambda members: dict(sorted(members.items(), reverse=True)), "not a whole sample"),
+    ],
+)
+def test_deep_finds_samples_that_are_not_what_the_index_says(
+    change: Callable[[dict[str, bytes]], dict[str, bytes]], problem: str, folder: Path
+) -> None:
+    rewrite(folder / "train-00000.tar", change)
+    record_again(folder, "train-00000.tar")
+    assert verify_shards(folder)  # sizes and sha256 are as recorded
+    seen = problems(folder, deep=True)
+    assert seen.startswith("train-00000.tar: ")
+    assert problem in seen
+
+
+def test_deep_finds_sentences_that_do_not_rise(folder: Path) -> None:
+    name = "train-00000.sentences.npy"
+    starts = np.load(folder / name)
+    starts[1:3] = starts[2:0:-1]
+    np.save(folder / name, starts)
+    record_again(folder, name)
+    assert "sentence starts" in problems(folder, deep=True)
+
+
+def test_what_is_a_shards_folder(folder: Path, tmp_path: Path) -> None:
+    assert is_shards_folder(folder)
+    assert not is_shards_folder(tmp_path)
+    (folder / MANIFEST_NAME).write_text("no json")
+    assert is_shards_folder(folder)  # a damaged one
+    (folder / MANIFEST_NAME).write_text('{"format": "something else"}')
+    assert not is_shards_folder(folder)

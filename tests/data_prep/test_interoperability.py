@@ -1,0 +1,46 @@
+"""Shards are plain WebDataset tars: the field's two readers read them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.corpus import Corpus
+
+from bigbird_ds.data.shards import Shards
+
+
+@pytest.fixture(scope="module")
+def tars(corpus: Corpus) -> list[str]:
+    return sorted(map(str, corpus.shards.glob("train-*.tar")))
+
+
+def expect_the_samples(samples: list[dict[str, Any]], corpus: Corpus) -> None:
+    shards = Shards(corpus.shards)
+    index = shards.document_index()
+    assert len(samples) == shards.num_documents > 10
+    for number, sample in enumerate(samples):
+        expected = shards.read(number, 0, int(index.num_tokens[number]))
+        np.testing.assert_array_equal(sample["ids.npy"], expected)
+        first, stop = index.first_sentence[number : number + 2]
+        np.testing.assert_array_equal(sample["sent.npy"], index.sentence_starts[first:stop])
+        assert set(sample["meta.json"]) == {"id", "num_chars", "source"}
+
+
+def test_webdataset_reads_and_decodes_the_shards(tars: list[str], corpus: Corpus) -> None:
+    import webdataset
+
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+    assert samples[0]["ids.npy"].dtype == np.uint16
+    expect_the_samples(samples, corpus)
+
+
+def test_datasets_reads_and_decodes_the_shards(
+    tars: list[str], corpus: Corpus, tmp_path: Path
+) -> None:
+    import datasets
+
+    dataset = datasets.load_dataset(
+        "webdataset", data_files=tars, split="train", cache_dir=str(tmp_path)
+    )
+    expect_the_samples(list(dataset), corpus)
