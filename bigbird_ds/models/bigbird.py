@@ -55,9 +55,6 @@ class BigBirdModel(BigBirdPreTrainedModel):
         )
         self.finish_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embeddings.word_embeddings
-
     def forward(
         self,
         input_ids: torch.Tensor | None = None,

@@ -99,7 +99,8 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             ``mlm_correct``, and with labels ``nsp_loss``, ``nsp_samples``, ``nsp_correct``.
         """
         # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
-        hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
+        hidden, pooled = outputs[:2]
         targets = select_positions(hidden, target_positions)
         loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
         sums = {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}

@@ -151,6 +151,17 @@ def test_strided_views_give_the_same_as_their_copies(backend: str) -> None:
     torch.testing.assert_close(views, copies, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_a_pattern_first_used_in_inference_mode_serves_training_too(backend: str) -> None:
+    qkv = random_qkv(1, 2, 96, 4)
+    with torch.inference_mode():
+        # a layer of its own, so that no other test has put this pattern on the device
+        pattern = BlockPattern.build(96, 2, 8, 1, layer=77 + len(backend))
+        block_sparse_attention(*qkv, pattern, None, backend)
+    for gradient in with_gradients(qkv, pattern, None, backend)[1:]:
+        assert (gradient != 0).any()
+
+
 def test_autocast_does_not_change_the_precision_of_what_is_given() -> None:
     pattern = BlockPattern.build(96, 2, 8, 1)
     qkv = random_qkv(1, 2, 96, 4, torch.float32)

@@ -98,6 +98,19 @@ def test_masked_lm_gives_the_same_sums_without_pairs() -> None:
         model.loss_sums(*loss_inputs(batch), positions, target_ids, torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("model_class", [BigBirdForPreTraining, BigBirdForMaskedLM])
+def test_what_else_the_config_asks_to_be_returned_does_not_matter(model_class: type) -> None:
+    batch = random_batch(2, 100)
+    positions, target_ids = torch.tensor([[3], [9]]), torch.tensor([[5], [6]])
+    options = [{}, {"output_hidden_states": True, "output_attentions": True, "return_dict": False}]
+    losses = []
+    for option in options:
+        torch.manual_seed(0)
+        model = model_class(BigBirdConfig(**TINY, **option)).eval()
+        losses.append(model.loss_sums(*loss_inputs(batch), positions, target_ids)["mlm_loss"])
+    assert torch.equal(*losses)
+
+
 def test_the_vocabulary_projection_runs_on_the_targets_alone() -> None:
     model = BigBirdForPreTraining(BigBirdConfig(**TINY)).train()
     batch = random_batch(2, 800)

@@ -34,13 +34,14 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("padding", [0, 37])
 @pytest.mark.parametrize("seq_len", FALLBACK + SPECIAL + OTHERS)
 def test_pretraining_equals_transformers(
-    pretraining_folder: Path, seq_len: int, training: bool
+    pretraining_folder: Path, seq_len: int, padding: int, training: bool
 ) -> None:
     theirs = load_twin(pretraining_folder, "BigBirdForPreTraining").train(training)
     ours = BigBirdForPreTraining.from_pretrained(pretraining_folder).train(training)
-    batch = random_batch(2 if seq_len < 4096 else 1, seq_len, padding=37, seed=seq_len)
+    batch = random_batch(2 if seq_len < 4096 else 1, seq_len, padding, seed=seq_len)
     ids = batch["input_ids"]
     batch["labels"] = torch.where(torch.rand(ids.shape) < 0.15, ids, -100)
     batch["next_sentence_label"] = torch.arange(len(ids)) % 2
@@ -132,6 +133,18 @@ def test_attention_dropout_acts_in_full_attention_alone(tmp_path: Path) -> None:
         batch = random_batch(1, seq_len)
         first, second = (model(**batch).last_hidden_state for _ in range(2))
         assert torch.equal(first, second) == repeats
+
+
+def test_dropout_comes_before_the_norm_of_the_embeddings(pretraining_folder: Path) -> None:
+    model = BigBirdModel.from_pretrained(pretraining_folder, hidden_dropout_prob=0.5).train()
+    theirs = load_twin(pretraining_folder, "BigBirdModel", hidden_dropout_prob=0.5).train()
+    batch = random_batch(1, 40)
+    batch.pop("attention_mask")
+    positions = torch.arange(40)[None]
+    torch.manual_seed(1)
+    expected = theirs.embeddings(**batch, position_ids=positions)
+    torch.manual_seed(1)
+    assert_close(model.embeddings(**batch, position_ids=positions), expected)
 
 
 def test_half_precision_is_as_near_to_single_as_transformers_is(pretraining_folder: Path) -> None:
