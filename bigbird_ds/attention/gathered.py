@@ -1,18 +1,19 @@
 """The backend for any device: gather each row's key blocks, then plain batched matrix products.
 
-Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks,
-s = block size, W = key blocks a row, R = B * H * (n - 2) = middle rows of the batch.
+Legend: B = batch, H = heads, S = sequence length, D = head dimension, s = block size, R = query
+blocks (rows) a head, M = key blocks a head, W = key blocks that a row reads, T = tables: H, or 1
+where all heads read the same.
 
-The middle rows are worked through in chunks that fit a cache, forward and backward, and the weights
-are computed again in the backward: what lives from one to the other is q, k and v alone, and
-memory grows with S. The two global rows are one fused call. Within a chunk, everything is one
-gather and a few batched products; the number of chunks is no number of blocks.
+The rows are worked through in chunks that fit a cache, forward and backward, and the weights are
+computed again in the backward: what lives from one to the other is q, k and v alone, and memory
+grows with S. The two global rows are one fused call. Within a chunk, everything is one gather and a
+few batched products; the number of chunks is no number of blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,17 @@ from bigbird_ds.attention.pattern import BlockPattern
 # on an accelerator a chunk must be large enough to fill it.
 _CHUNK_SCORES_CPU = 1 << 19
 _CHUNK_SCORES_ACCELERATOR = 1 << 26
+
+
+class RowTables(NamedTuple):
+    """What each row reads: ``key_blocks`` (T, R, W) int64, ``key_counts`` (T, R, W) int32.
+
+    A count of 0 marks an unused slot.
+    """
+
+    key_blocks: torch.Tensor
+    key_counts: torch.Tensor
+    block_size: int
 
 
 def gathered_attention(
@@ -38,58 +50,78 @@ def gathered_attention(
     The caller clears the rows of padding.
     """
     size = pattern.block_size
-    key_bias = None if mask is None else padding_bias(mask, q.dtype)
-    middle = _MiddleRows.apply(q, k, v, pattern, key_bias)
+    key_bias = None if mask is None else padding_bias(mask, q.dtype)[:, None]
+    first, middle, last = q.split([size, q.shape[2] - 2 * size, size], dim=2)
+    tables = RowTables(*pattern.on_device(q.device), size)
+    middle = attend_rows(middle, k, v, tables, key_bias)
 
-    global_queries = torch.cat([q[:, :, :size], q[:, :, -size:]], dim=2)
-    global_bias = None if key_bias is None else key_bias[:, None, None, :]
-    ends = F.scaled_dot_product_attention(global_queries, k, v, attn_mask=global_bias)
+    global_bias = None if key_bias is None else key_bias[:, :, None, :]
+    ends = F.scaled_dot_product_attention(torch.cat([first, last], 2), k, v, attn_mask=global_bias)
     return torch.cat([ends[:, :, :size], middle, ends[:, :, size:]], dim=2)
 
 
+def attend_rows(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: RowTables,
+    key_bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of query blocks that read some of the key blocks each; differentiable.
+
+    Args:
+        q: ``(B, H, R * s, D)``.
+        k, v: ``(B, H, M * s, D)``; the key blocks need not be those of the queries.
+        tables: which key blocks, 0 .. M - 1, each query block reads.
+        key_bias: ``(B, H or 1, M * s)``, added to the scores of a key; None: nothing to add.
+
+    Returns:
+        ``(B, H, R * s, D)``.
+    """
+    return _Rows.apply(q, k, v, tables, key_bias)
+
+
 class _Gather:
-    """The chunks of the middle rows of one batch: which blocks each row reads, with which bias."""
+    """The chunks of all rows of a batch: which blocks each row reads, with which bias."""
 
     def __init__(
-        self, q: torch.Tensor, pattern: BlockPattern, key_bias: torch.Tensor | None
+        self, q: torch.Tensor, k: torch.Tensor, tables: RowTables, key_bias: torch.Tensor | None
     ) -> None:
         batch, heads, _, _ = q.shape
-        key_blocks, key_counts = pattern.on_device(q.device)
-        self.num_blocks, self.size = pattern.num_blocks, pattern.block_size
-        self.rows_per_head, self.width = key_blocks.shape[1:]
+        self.size, self.heads = tables.block_size, heads
+        self.num_key_blocks = k.shape[2] // self.size
+        self.num_tables, self.rows_per_head, self.width = tables.key_blocks.shape
         self.num_rows = batch * heads * self.rows_per_head
-        self.heads = heads
-        self.shared = key_blocks.shape[0] == 1
-        self.key_blocks = key_blocks.reshape(-1, self.width)
-        self.count_bias = count_bias(key_counts.reshape(-1, self.width), q.dtype)
+        self.key_blocks = tables.key_blocks.reshape(-1, self.width)
+        self.count_bias = count_bias(tables.key_counts.reshape(-1, self.width), q.dtype)
+        self.bias_per_head = key_bias is not None and key_bias.shape[1] > 1
         self.key_bias = None if key_bias is None else key_bias.reshape(-1, self.size)
         scores = _CHUNK_SCORES_CPU if q.device.type == "cpu" else _CHUNK_SCORES_ACCELERATOR
         self.chunk = max(1, scores // (self.size * self.size * self.width))
 
-    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """For each chunk of c rows: query blocks (c,), key blocks (c * W,), bias (c, 1, W * s).
+    def chunks(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """For each chunk of c rows: the rows, key blocks (c * W,), bias (c, 1, W * s).
 
-        The blocks are indices into ``(B * H * n, s, D)``.
+        Rows are indices into ``(B * H * R, s, D)``, key blocks into ``(B * H * M, s, D)``.
         """
         device = self.key_blocks.device
         for start in range(0, self.num_rows, self.chunk):
-            row = torch.arange(start, min(start + self.chunk, self.num_rows), device=device)
+            stop = min(start + self.chunk, self.num_rows)
+            row = torch.arange(start, stop, device=device)
             head_of_batch = row // self.rows_per_head
-            block = row % self.rows_per_head
-            table = block if self.shared else row % (self.heads * self.rows_per_head)
-            keys = self.key_blocks[table]
-            bias = self.count_bias[table][..., None]
+            keys = self.key_blocks[row % (self.num_tables * self.rows_per_head)]
+            bias = self.count_bias[row % (self.num_tables * self.rows_per_head)][..., None]
             if self.key_bias is not None:
-                sample = head_of_batch // self.heads
-                bias = bias + self.key_bias[sample[:, None] * self.num_blocks + keys]
+                sample = head_of_batch if self.bias_per_head else head_of_batch // self.heads
+                bias = bias + self.key_bias[sample[:, None] * self.num_key_blocks + keys]
             else:
                 bias = bias.expand(-1, -1, self.size)
-            offset = head_of_batch * self.num_blocks
-            yield offset + block + 1, (offset[:, None] + keys).reshape(-1), bias.flatten(1)[:, None]
+            keys = head_of_batch[:, None] * self.num_key_blocks + keys
+            yield slice(start, stop), keys.reshape(-1), bias.flatten(1)[:, None]
 
 
-class _MiddleRows(torch.autograd.Function):
-    """Query blocks 1 .. n - 2: (B, H, S, D) three times -> (B, H, S - 2s, D)."""
+class _Rows(torch.autograd.Function):
+    """``attend_rows``, with the weights computed again in the backward."""
 
     @staticmethod
     def forward(
@@ -97,62 +129,56 @@ class _MiddleRows(torch.autograd.Function):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        pattern: BlockPattern,
+        tables: RowTables,
         key_bias: torch.Tensor | None,
     ) -> torch.Tensor:
-        ctx.pattern = pattern
+        ctx.tables = tables
         ctx.save_for_backward(q, k, v, key_bias)
-        gather = _Gather(q, pattern, key_bias)
+        gather = _Gather(q, k, tables, key_bias)
         q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
-        out = q_blocks.new_empty(gather.num_rows, gather.size, q.shape[-1])
-        start = 0
-        for queries, keys, bias in gather.chunks():
-            stop = start + len(queries)
-            weights = _weights(q_blocks[queries], _take(k_blocks, keys, gather), bias)
-            torch.bmm(weights, _take(v_blocks, keys, gather), out=out[start:stop])
-            start = stop
-        return out.view(q.shape[0], q.shape[1], -1, q.shape[-1])
+        out = torch.empty_like(q_blocks)
+        for rows, keys, bias in gather.chunks():
+            weights = _weights(q_blocks[rows], _take(k_blocks, keys, gather), bias)
+            torch.bmm(weights, _take(v_blocks, keys, gather), out=out[rows])
+        return out.view(q.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, key_bias = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):  # as in the forward
-            return (*_middle_gradients(q, k, v, key_bias, ctx.pattern, grad), None, None)
+            return (*_gradients(q, k, v, key_bias, ctx.tables, grad), None, None)
 
 
-def _middle_gradients(
+def _gradients(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     key_bias: torch.Tensor | None,
-    pattern: BlockPattern,
+    tables: RowTables,
     grad: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v from that of the middle rows, (B, H, S - 2s, D)."""
-    gather = _Gather(q, pattern, key_bias)
+    """Gradients of q, k and v from that of the result, which has the shape of q."""
+    gather = _Gather(q, k, tables, key_bias)
     scale = q.shape[-1] ** -0.5
     q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
     grad_rows = grad.reshape(gather.num_rows, gather.size, -1)
     # key blocks are summed over many rows: in fp32 at least
     wide = torch.promote_types(q.dtype, torch.float32)
-    grad_q = torch.zeros_like(q_blocks)
+    grad_q = torch.empty_like(q_blocks)
     grad_k = torch.zeros_like(k_blocks, dtype=wide)
     grad_v = torch.zeros_like(v_blocks, dtype=wide)
-    start = 0
-    for queries, keys, bias in gather.chunks():
-        stop = start + len(queries)
-        query, out_grad = q_blocks[queries], grad_rows[start:stop]
+    for rows, keys, bias in gather.chunks():
+        query, out_grad = q_blocks[rows], grad_rows[rows]
         key, value = _take(k_blocks, keys, gather), _take(v_blocks, keys, gather)
         weights = _weights(query, key, bias)
         _add(grad_v, keys, torch.bmm(weights.transpose(1, 2), out_grad))
         weights_grad = torch.bmm(out_grad, value.transpose(1, 2))
         scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
         scores_grad.mul_(scale)
-        grad_q.index_copy_(0, queries, torch.bmm(scores_grad, key))
+        torch.bmm(scores_grad, key, out=grad_q[rows])
         _add(grad_k, keys, torch.bmm(scores_grad.transpose(1, 2), query))
-        start = stop
-    return grad_q.view_as(q), grad_k.to(k.dtype).view_as(k), grad_v.to(v.dtype).view_as(v)
+    return grad_q.view(q.shape), grad_k.to(k.dtype).view(k.shape), grad_v.to(v.dtype).view(v.shape)
 
 
 def _as_blocks(x: torch.Tensor, size: int) -> torch.Tensor:
