@@ -176,7 +176,7 @@ class TrainingBatches:
         state = self._state
         share = self._global_batch // self._world_size
         while True:
-            self._order.plans.prepare(state.epoch + 1)
+            self._order.plans.go_on_to(state.epoch)
             samples, state = self._order.take(state, self._global_batch)
             self._states.append(state)
             own = samples[self._rank * share : (self._rank + 1) * share]

@@ -77,22 +77,23 @@ class EpochPlans:
         self._thread: threading.Thread | None = None
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch; those of earlier epochs are forgotten."""
+        """The plan of an epoch, made now unless it was made before."""
+        if epoch not in self._plans and self._thread is not None:
+            self._thread.join()
         if epoch not in self._plans:
-            if self._thread is not None:
-                self._thread.join()
-            if epoch not in self._plans:
-                self._make(epoch)
-            self._plans = {known: plan for known, plan in self._plans.items() if known >= epoch}
+            self._make(epoch)
         return self._plans[epoch]
 
-    def prepare(self, epoch: int) -> None:
-        """Make the plan of an epoch in the background, unless it is there or one is being made."""
-        if epoch in self._plans or (self._thread is not None and self._thread.is_alive()):
-            return
-        # A daemon, so that a run that is asked to stop does not wait for a plan it will not need.
-        self._thread = threading.Thread(target=self._make, args=(epoch,), daemon=True)
-        self._thread.start()
+    def go_on_to(self, epoch: int) -> None:
+        """Forget the plans before ``epoch`` and make the one behind it in the background."""
+        for known in list(self._plans):
+            if known < epoch:
+                del self._plans[known]
+        is_busy = self._thread is not None and self._thread.is_alive()
+        if epoch + 1 not in self._plans and not is_busy:
+            # A daemon: a run that is asked to stop does not wait for a plan it will not need.
+            self._thread = threading.Thread(target=self._make, args=(epoch + 1,), daemon=True)
+            self._thread.start()
 
     def _make(self, epoch: int) -> None:
         index = self._shards.document_index()
@@ -168,7 +169,7 @@ class SampleOrder:
         return taken, DataState(state.fingerprint, state.seed, epoch, number, seen)
 
     def resolve(self, epoch: int, number: int) -> Sample:
-        """A sample of the current epoch with the spans of its window."""
+        """A sample with the spans of its window."""
         return Sample(epoch, number, self.plans.plan(epoch).window(number))
 
 

@@ -1,4 +1,5 @@
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from support.shards import make_vocabulary, random_documents, write_shards
 
 from bigbird_ds.data.sample_order import SampleOrder
-from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.shards import DocumentIndex, Shards
 from bigbird_ds.data.windows import Geometry
 from bigbird_ds.errors import CheckpointError
 
@@ -45,13 +46,38 @@ def test_a_batch_may_be_larger_than_an_epoch(shards: Shards) -> None:
 def test_an_epoch_planned_ahead_is_the_one_planned_on_demand(shards: Shards) -> None:
     ahead, on_demand = (SampleOrder(shards, PAIRS, seed=1).plans for _ in range(2))
     ahead.plan(0)
-    ahead.prepare(1)
+    ahead.go_on_to(0)
     one, other = ahead.plan(1), on_demand.plan(1)
     assert len(one) == len(other)
     for n in range(len(one)):
         assert one.window(n).label == other.window(n).label
         for part, same in zip(one.window(n).parts, other.window(n).parts, strict=True):
             assert part.tolist() == same.tolist()
+
+
+class CountingShards(Shards):
+    """Counts how often the index was read, which is once for every plan."""
+
+    num_plans = 0
+
+    def document_index(self) -> DocumentIndex:
+        self.num_plans += 1
+        return super().document_index()
+
+
+def test_every_plan_is_made_once_and_forgotten_when_its_epoch_is_over(shards: Shards) -> None:
+    counting = CountingShards(shards.folder)
+    order = SampleOrder(counting, PAIRS, seed=1)
+    state = order.start()
+    while state.epoch < 4:
+        order.plans.go_on_to(state.epoch)
+        samples, state = order.take(state, 7)
+        for epoch, number in samples:  # of two epochs where one ends within the batch
+            order.resolve(epoch, number)
+    last = weakref.ref(order.plans.plan(5))  # waits for what is being made
+    assert counting.num_plans <= 6
+    order.plans.go_on_to(6)
+    assert last() is None
 
 
 def test_a_state_survives_json_and_is_taken_by_the_same_run(shards: Shards) -> None:
