@@ -6,17 +6,16 @@ lines that begin in it), a range of Parquet row groups or of rows, or a whole fi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from bigbird_ds.errors import DataError
 from data_prep.inputs import STDIN, InputFile, Kind
+from data_prep.records import BadRecord, Document, Fields, NoDocument, decoded, fields_of, parsed
 from data_prep.streams import DAMAGED, open_bytes
 
 _ROWS_AT_ONCE = 16  # rows may be whole books
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -32,60 +31,6 @@ class Piece:
     num_bytes: int
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Where a record holds its text and, if not None, its id: names joined by dots."""
-
-    text: str
-    id: str | None = None
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text, its id if the input gives one, and the bytes of input that it took."""
-
-    text: str
-    id: str | None
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that is no document.
-
-    Attributes:
-        reason: of a few kinds, to count by.
-        where: file and line, row or nothing more.
-        seen, needed: for the message.
-        num_bytes: of input that it took.
-    """
-
-    reason: str
-    where: str
-    seen: str
-    needed: str
-    num_bytes: int
-
-    def error(self) -> DataError:
-        return DataError(
-            f"{self.where}: {self.reason}",
-            seen=self.seen,
-            needed=self.needed,
-            change="mend or remove the record, or leave such records out with --on-error skip",
-        )
-
-
-class _NoDocument(Exception):
-    """Why a record is none."""
-
-    def __init__(self, reason: str, seen: str, needed: str) -> None:
-        super().__init__(reason)
-        self.reason, self.seen, self.needed = reason, seen, needed
-
-    def at(self, where: str, num_bytes: int) -> BadRecord:
-        return BadRecord(self.reason, where, self.seen, self.needed, num_bytes)
-
-
 def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
     """The documents and bad records of a piece, in order, lazily."""
     read = {
@@ -99,13 +44,13 @@ def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
 
 def _read_text(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
     file = piece.file
-    stream, _ = open_bytes(file.path, file.compression)
-    with stream:
+    stream, raw = open_bytes(file.path, file.compression)
+    with raw, stream:
         try:
-            text = _decoded(stream.read())
+            text = decoded(stream.read())
         except DAMAGED as cause:
             yield _damaged(file, cause, file.num_bytes)
-        except _NoDocument as cause:
+        except NoDocument as cause:
             yield cause.at(_shown(file), file.num_bytes)
         else:
             yield Document(text, file.name if fields.id else None, file.num_bytes)
@@ -115,7 +60,7 @@ def _read_json_lines(piece: Piece, fields: Fields) -> Iterator[Document | BadRec
     file = piece.file
     stream, raw = open_bytes(file.path, file.compression)
     first_number: int | None = None  # line number of the piece's first line, once it is needed
-    with stream:
+    with raw, stream:
         position = begin = _first_line_start(stream, piece) if piece.start else 0
         consumed = piece.start
         index = 0
@@ -135,8 +80,8 @@ def _read_json_lines(piece: Piece, fields: Fields) -> Iterator[Document | BadRec
                 continue
             record: Document | BadRecord
             try:
-                record = Document(*_fields_of(_parsed(line), fields), num_bytes)
-            except _NoDocument as cause:
+                record = Document(*fields_of(parsed(line), fields), num_bytes)
+            except NoDocument as cause:
                 if first_number is None:
                     first_number = 1 + _count_lines(file, begin)
                 where = f"{_shown(file)}, line {first_number + index - 1}"
@@ -165,45 +110,6 @@ def _count_lines(file: InputFile, stop: int) -> int:
             count += chunk.count(b"\n")
             stop -= len(chunk)
     return count
-
-
-def _parsed(line: bytes) -> Any:
-    text = _decoded(line)
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as cause:
-        raise _NoDocument(
-            "no JSON", f"{_excerpt(text)} ({cause})", "one JSON object a line"
-        ) from None
-
-
-def _fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
-    """(text, id) of a parsed record."""
-    text = _look_up(record, fields.text)
-    if not isinstance(text, str):
-        raise _NoDocument(
-            f"field {fields.text!r} is no text", _excerpt(repr(text)), "a string (--text-field)"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as cause:
-        raise _NoDocument("half a surrogate pair in the text", str(cause), "Unicode text") from None
-    identity = None if fields.id is None else _look_up(record, fields.id)
-    if fields.id is not None and not isinstance(identity, str | int):
-        raise _NoDocument(
-            f"field {fields.id!r} is no id", _excerpt(repr(identity)), "a string or a whole number"
-        )
-    return text, None if identity is None else str(identity)
-
-
-def _look_up(record: Any, path: str) -> Any:
-    value = record
-    for name in path.split("."):
-        if not isinstance(value, dict) or name not in value:
-            seen = f"keys {', '.join(map(repr, value))}" if isinstance(value, dict) else repr(value)
-            raise _NoDocument(f"no field {path!r}", _excerpt(seen), f"a JSON object with {path!r}")
-        value = value[name]
-    return value
 
 
 def _read_parquet(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
@@ -266,19 +172,10 @@ def _rows(
         upto = piece.num_bytes * index // count
         num_bytes, done = upto - done, upto
         try:
-            yield Document(*_fields_of(row, fields), num_bytes)
-        except _NoDocument as cause:
+            yield Document(*fields_of(row, fields), num_bytes)
+        except NoDocument as cause:
             where = f"{_shown(piece.file)}, row {first + index}"
             yield cause.at(where, num_bytes)
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.removeprefix(_BYTE_ORDER_MARK).decode()
-    except UnicodeDecodeError as cause:
-        raise _NoDocument(
-            "not UTF-8", f"byte 0x{data[cause.start]:02x} at offset {cause.start}", "UTF-8 text"
-        ) from None
 
 
 def _damaged(file: InputFile, cause: BaseException, num_bytes: int) -> BadRecord:
@@ -287,8 +184,3 @@ def _damaged(file: InputFile, cause: BaseException, num_bytes: int) -> BadRecord
 
 def _shown(file: InputFile) -> str:
     return "standard input" if file.name == STDIN else str(file.path)
-
-
-def _excerpt(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= 120 else text[:117] + "..."

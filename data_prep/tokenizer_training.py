@@ -16,7 +16,8 @@ from bigbird_ds.log import logger
 from data_prep.encoding import sentences_of
 from data_prep.inputs import STDIN, InputFile, Kind, find_inputs
 from data_prep.progress import Progress
-from data_prep.readers import BadRecord, Fields, Piece, read_piece
+from data_prep.readers import Piece, read_piece
+from data_prep.records import BadRecord, Fields
 from data_prep.sentencepiece_model import round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
 from data_prep.units import plan_units

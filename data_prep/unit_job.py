@@ -15,7 +15,8 @@ from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
 from data_prep.encoding import DocumentEncoder
 from data_prep.inputs import InputFile
-from data_prep.readers import BadRecord, Document, Fields, read_piece
+from data_prep.readers import read_piece
+from data_prep.records import BadRecord, Document, Fields
 from data_prep.shard_writer import UnitWriter
 from data_prep.units import Unit
 

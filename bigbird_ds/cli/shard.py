@@ -68,7 +68,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
-    from data_prep.readers import Fields
+    from data_prep.records import Fields
     from data_prep.shard_job import ShardOptions, write_shards
     from data_prep.unit_job import DocumentOptions
     from data_prep.worker_pool import WorkerDied

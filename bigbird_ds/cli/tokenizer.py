@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> bytes:
-    from data_prep.readers import Fields
+    from data_prep.records import Fields
     from data_prep.tokenizer_training import NUM_SPECIAL_PIECES, TrainingOptions, train_tokenizer
 
     require_inputs(arguments.inputs)

@@ -8,7 +8,8 @@ import zstandard
 
 from bigbird_ds.errors import DataError
 from data_prep.inputs import find_inputs
-from data_prep.readers import BadRecord, Document, Fields, read_piece
+from data_prep.readers import read_piece
+from data_prep.records import BadRecord, Document, Fields
 from data_prep.units import plan_units
 
 LINES = b"".join(
@@ -120,6 +121,14 @@ def test_line_numbers_are_right_when_units_begin_in_the_middle(
     path = write(tmp_path / "a.jsonl", b"\n".join(lines))
     where = [r.where for r in read(path, unit_bytes=unit_bytes) if isinstance(r, BadRecord)]
     assert where == [f"{path}, line {number}" for number in (1, 17, 18, 40)]
+
+
+def test_an_id_that_is_none_is_a_bad_record(tmp_path: Path) -> None:
+    lines = b'{"text": "a", "id": null}\n{"text": "b", "id": "\\ud800"}\n{"text": "c", "id": 5}\n'
+    records = read(write(tmp_path / "a.jsonl", lines), Fields("text", "id"))
+    reasons = [record.reason for record in records if isinstance(record, BadRecord)]
+    assert reasons == ["field 'id' is no id", "half a surrogate pair in the text"]
+    assert texts(records) == ["c"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.inputs import find_inputs
-from data_prep.readers import BadRecord, Document, Fields, read_piece
+from data_prep.readers import read_piece
+from data_prep.records import BadRecord, Document, Fields
 from data_prep.units import Unit, plan_units
 
 
