@@ -162,7 +162,7 @@ def _gradients(
     gather = _Gather(q, k, tables, key_bias)
     scale = q.shape[-1] ** -0.5
     q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
-    grad_rows = grad.reshape(gather.num_rows, gather.size, -1)
+    grad_rows = _as_blocks(grad, gather.size)
     # key blocks are summed over many rows: in fp32 at least
     wide = torch.promote_types(q.dtype, torch.float32)
     grad_q = torch.empty_like(q_blocks)
@@ -183,7 +183,8 @@ def _gradients(
 
 def _as_blocks(x: torch.Tensor, size: int) -> torch.Tensor:
     """(B, H, S, D) -> contiguous (B * H * n, s, D)."""
-    return x.reshape(-1, size, x.shape[-1]).contiguous()
+    batch, heads, length, width = x.shape
+    return x.reshape(batch * heads * (length // size), size, width).contiguous()
 
 
 def _take(blocks: torch.Tensor, keys: torch.Tensor, gather: _Gather) -> torch.Tensor:

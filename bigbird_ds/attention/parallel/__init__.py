@@ -1,0 +1,6 @@
+"""Exact block-sparse attention over a sequence cut into contiguous parts, one a rank."""
+
+from bigbird_ds.attention.parallel.attention import sequence_parallel_attention
+from bigbird_ds.attention.parallel.group import SequenceParallel, Traffic, local_slice
+
+__all__ = ["SequenceParallel", "Traffic", "local_slice", "sequence_parallel_attention"]

@@ -1,0 +1,109 @@
+"""Sequence-parallel block-sparse attention: exact, with traffic that does not grow with the length.
+
+Legend: B = batch, H = heads, N = sequence length, P = ranks, S = N / P, D = head dimension,
+s = block size.
+
+The exchange of keys and values starts first; while it is on its way, this rank attends from the two
+global rows to its own keys; then its middle rows read what they need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigbird_ds.attention.bias import hidden_score, padding_bias
+from bigbird_ds.attention.gathered import attend_rows
+from bigbird_ds.attention.parallel.exchange import finish_exchange, start_exchange
+from bigbird_ds.attention.parallel.global_rows import global_rows
+from bigbird_ds.attention.parallel.group import SequenceParallel, local_slice
+from bigbird_ds.attention.parallel.plan import ExchangePlan, exchange_plan
+from bigbird_ds.attention.pattern import BlockPattern
+
+
+def sequence_parallel_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: BlockPattern,
+    mask: Tensor | None,
+    parallel: SequenceParallel,
+) -> Tensor:
+    """Block-sparse attention of this rank's part of the sequence; collective.
+
+    Args:
+        q, k, v: ``(B, H, S, D)``, this rank's part, the parts in rank order.
+        pattern: of the whole sequence, N tokens.
+        mask: ``(B, N)`` of the whole sequence, nonzero for real tokens; None: all real. (Every
+            rank has read the same samples, so it costs no traffic.)
+        parallel: the ranks that share the sequence.
+
+    Returns:
+        ``(B, H, S, D)``, equal to that part of ``block_sparse_attention`` on one rank.
+
+    Raises:
+        ConfigError: the ranks do not divide the blocks.
+    """
+    plan = exchange_plan(pattern, parallel.size, parallel.rank, q.device)
+    size = pattern.block_size
+    assert q.shape[2] * parallel.size == pattern.seq_len and q.shape == k.shape == v.shape
+    with torch.autocast(q.device.type, enabled=False):
+        k, v = k.to(q.dtype), v.to(q.dtype)
+        pending = start_exchange(k, v, plan, parallel)
+        own_bias = held_bias = None
+        if mask is not None:
+            own_bias = padding_bias(local_slice(mask, parallel, 1), q.dtype)[:, None]
+            held_bias = _held_bias(mask, plan, size, q.dtype)
+        ends = global_rows(q, k, v, own_bias, size, parallel)
+        held_k, held_v = finish_exchange(k, v, pending, plan, parallel)
+        start, stop = plan.rows
+        middle = attend_rows(
+            q[:, :, start * size : stop * size], held_k, held_v, plan.tables, held_bias
+        )
+        context: Tensor = _Place.apply(middle, ends, size, parallel)
+        if mask is not None:
+            own = local_slice(mask, parallel, 1)
+            context = context.masked_fill((own == 0)[:, None, :, None], 0.0)
+    return context
+
+
+def _held_bias(mask: Tensor, plan: ExchangePlan, size: int, dtype: torch.dtype) -> Tensor:
+    """(B, T, M * s): the bias of padding for the key blocks that this rank holds."""
+    bias = padding_bias(mask, dtype).unflatten(1, (-1, size))
+    unused = torch.full_like(bias[:, :1], hidden_score(dtype))
+    return torch.cat([bias, unused], 1)[:, plan.held_blocks].flatten(2)
+
+
+class _Place(torch.autograd.Function):
+    """Put the global rows where they belong: before the first rank's rows, behind the last's.
+
+    A function of its own so that every rank gives the global rows a gradient, if only zeros: their
+    backward is collective.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, middle: Tensor, ends: Tensor, size: int, parallel: SequenceParallel
+    ) -> Tensor:
+        ctx.size, ctx.parallel = size, parallel
+        parts = [middle]
+        if parallel.is_first:
+            parts.insert(0, ends[:, :, :size])
+        if parallel.is_last:
+            parts.append(ends[:, :, size:])
+        return torch.cat(parts, dim=2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        size, parallel = ctx.size, ctx.parallel
+        start = size if parallel.is_first else 0
+        stop = grad.shape[2] - (size if parallel.is_last else 0)
+        ends = grad.new_zeros(*grad.shape[:2], 2 * size, grad.shape[3])
+        if parallel.is_first:
+            ends[:, :, :size] = grad[:, :, :size]
+        if parallel.is_last:
+            ends[:, :, size:] = grad[:, :, -size:]
+        return grad[:, :, start:stop], ends, None, None

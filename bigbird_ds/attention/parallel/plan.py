@@ -1,0 +1,188 @@
+"""Who sends which key block to whom, read off a pattern once and kept.
+
+Legend: P = ranks, n = blocks of the sequence, H = heads, T = tables of the pattern (H, or 1 where
+all heads agree), R = middle rows of this rank, W = key blocks a row, M = key blocks that this rank
+holds after the exchange.
+
+A rank holds n / P blocks in a row. Of the blocks of others that its rows read, those that half of
+all (rank, head) pairs need as well are *shared*: each goes from its owner to everyone, in a
+collective whose cost a rank does not grow with P (the first and last block, and the prefix that the
+random blocks of ``hf`` and ``google`` lie in). The others travel from rank to rank, for exactly the
+heads that read them, in one all-to-all with known splits (the neighbours' blocks; all random blocks
+of ``uniform``).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bigbird_ds.attention.gathered import RowTables
+from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.errors import ConfigError
+
+_SHARED_BY = 0.5  # of the (other rank, head) pairs
+_CACHED_PLANS = 128
+
+
+@dataclass(frozen=True, eq=False)
+class ExchangePlan:
+    """What one rank does for one pattern.
+
+    Attributes:
+        num_local, num_key_blocks: n / P, and M = own + shared + most received by a head.
+        rows: query blocks (local numbers) of the middle rows, as (start, stop).
+        shared: for each owner, its shared blocks by their local numbers, (owner, (k,) int64).
+        send_pairs: (sent,) int64, ``head * num_local + local block``, by receiver.
+        send_counts, receive_counts: pairs to and from each rank.
+        receive_places: (received,) int64, ``head * M + place`` of each received pair.
+        held_blocks: (T, M) int64, the block of the sequence at each place; -1 where unused.
+        key_blocks, key_counts: (T, R, W), the rows' tables in places instead of blocks.
+    """
+
+    num_local: int
+    num_key_blocks: int
+    rows: tuple[int, int]
+    shared: tuple[tuple[int, torch.Tensor], ...]
+    send_pairs: torch.Tensor
+    send_counts: list[int]
+    receive_counts: list[int]
+    receive_places: torch.Tensor
+    held_blocks: torch.Tensor
+    tables: RowTables
+
+
+@functools.lru_cache(maxsize=_CACHED_PLANS)
+def exchange_plan(
+    pattern: BlockPattern, size: int, rank: int, device: torch.device
+) -> ExchangePlan:
+    """The plan of ``rank`` among ``size`` ranks, its tensors on ``device``.
+
+    Raises:
+        ConfigError: the ranks do not divide the blocks.
+    """
+    n, heads = pattern.num_blocks, pattern.num_heads
+    check_divides(n, pattern.block_size, size)
+    num_local = n // size
+    need = _needed(pattern, size)
+    shared = _shared_blocks(need, num_local)
+    need[:, :, shared] = False
+    tables = need.shape[1]
+
+    owners = shared // num_local
+    own_start = rank * num_local
+    # Places: own blocks, then all shared ones, then the received pairs of each head.
+    place = np.full((tables, n), -1, dtype=np.int64)
+    place[:, shared] = num_local + np.arange(len(shared))
+    place[:, own_start : own_start + num_local] = np.arange(num_local)
+    first_received = num_local + len(shared)
+    slots = np.cumsum(need[rank], axis=-1) - 1
+    place = np.where(need[rank], first_received + slots, place)
+    num_key_blocks = first_received + int(need[rank].sum(axis=-1).max(initial=0))
+
+    held = np.full((tables, num_key_blocks), -1, dtype=np.int64)
+    held[:, :num_local] = own_start + np.arange(num_local)
+    held[:, num_local:first_received] = shared
+    table, block = np.nonzero(need[rank])
+    held[table, place[table, block]] = block
+
+    start, stop = max(1, own_start), min(n - 1, own_start + num_local)
+    counts = pattern.key_counts[:, start - 1 : max(stop, start) - 1]
+    blocks = pattern.key_blocks[:, start - 1 : max(stop, start) - 1]
+    places = np.take_along_axis(
+        place, blocks.reshape(tables, -1).astype(np.int64), axis=-1
+    ).reshape(blocks.shape)
+    assert (places[counts > 0] >= 0).all(), "a row reads a block that this rank does not hold"
+
+    by_head = (
+        np.broadcast_to(need, (size, tables, n))
+        if tables == heads
+        else np.repeat(need, heads, axis=1)
+    )
+    send_pairs, send_counts = _sent(by_head, rank, num_local)
+    receive_places, receive_counts = _received(
+        by_head[rank], np.broadcast_to(place, (heads, n)), num_local, num_key_blocks, size
+    )
+    to_device = functools.partial(_tensor, device=device)
+    return ExchangePlan(
+        num_local=num_local,
+        num_key_blocks=num_key_blocks,
+        rows=(start - own_start, max(stop, start) - own_start),
+        shared=tuple(
+            (int(owner), to_device(shared[owners == owner] - owner * num_local))
+            for owner in np.unique(owners)
+        ),
+        send_pairs=to_device(send_pairs),
+        send_counts=send_counts,
+        receive_counts=receive_counts,
+        receive_places=to_device(receive_places),
+        held_blocks=to_device(held),
+        tables=RowTables(
+            to_device(np.where(counts > 0, places, 0)),
+            to_device(counts.astype(np.int32)),
+            pattern.block_size,
+        ),
+    )
+
+
+def check_divides(num_blocks: int, block_size: int, size: int) -> None:
+    """Raise ConfigError unless ``size`` ranks can hold the same number of whole blocks."""
+    if num_blocks % size:
+        raise ConfigError(
+            "the ranks that share a sequence do not divide its blocks",
+            seen=f"parallel.sequence={size}, {num_blocks} blocks of {block_size} tokens",
+            needed=f"a divisor of {num_blocks}",
+            change="parallel.sequence or data.sequence_length",
+        )
+
+
+def _needed(pattern: BlockPattern, size: int) -> np.ndarray:
+    """(P, T, n) bool: which blocks of other ranks the rows of each rank read, by table."""
+    n = pattern.num_blocks
+    num_local = n // size
+    tables, rows, _ = pattern.key_blocks.shape
+    need = np.zeros((size, tables, n), dtype=bool)
+    owner = (np.arange(rows) + 1) // num_local
+    used = pattern.key_counts > 0
+    table, row, slot = np.nonzero(used)
+    need[owner[row], table, pattern.key_blocks[table, row, slot]] = True
+    for rank in range(size):
+        need[rank, :, rank * num_local : (rank + 1) * num_local] = False
+    return need
+
+
+def _shared_blocks(need: np.ndarray, num_local: int) -> np.ndarray:
+    """(k,) int64, ascending: the blocks that go to everyone."""
+    size, tables, _ = need.shape
+    if size == 2:
+        return np.zeros(0, dtype=np.int64)  # from rank to rank is the same and waits for less
+    wanted = need.sum(axis=(0, 1))
+    return np.flatnonzero(wanted >= _SHARED_BY * tables * (size - 1))
+
+
+def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, list[int]]:
+    """Pairs ``head * num_local + local block`` that ``rank`` sends, by receiver; and how many."""
+    own = need[:, :, rank * num_local : (rank + 1) * num_local]
+    pairs, counts = [], []
+    for receiver in own:
+        # Block by block, heads within: the order in which the receiver looks for them.
+        block, head = np.nonzero(receiver.T)
+        pairs.append(head * num_local + block)
+        counts.append(len(block))
+    return np.concatenate(pairs), counts
+
+
+def _received(
+    need: np.ndarray, place: np.ndarray, num_local: int, num_key_blocks: int, size: int
+) -> tuple[np.ndarray, list[int]]:
+    """``head * M + place`` of each pair in the order in which they come, and how many by sender."""
+    block, head = np.nonzero(need.T)
+    counts = np.bincount(block // num_local, minlength=size)
+    return head * num_key_blocks + place[head, block], counts.tolist()
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

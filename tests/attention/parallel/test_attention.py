@@ -1,0 +1,52 @@
+"""Attention over a sequence cut into parts equals attention on one rank, with flat traffic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.distributed import run_distributed
+from support.parallel_cases import AttentionCase, attention_errors, traffic_of
+
+CASES = [
+    AttentionCase(24, style="hf", training=True),
+    AttentionCase(24, style="hf", training=True, padded=True),
+    AttentionCase(24, style="hf", training=False, padded=True),
+    AttentionCase(24, style="google", num_heads=3),
+    AttentionCase(24, style="hf_eval"),
+    AttentionCase(24, style="uniform", num_heads=3, padded=True),
+    AttentionCase(12, style="hf", padded=True),  # parts smaller than the prefix
+    AttentionCase(12, num_random_blocks=0, style="uniform"),
+    AttentionCase(256, style="hf"),  # 1,024 tokens: the prefix of the special lengths
+    AttentionCase(24, style="hf", dtype=torch.float32, padded=True),
+]
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_result_and_gradients_equal_those_of_one_rank(ranks: int) -> None:
+    cases = [case for case in CASES if case.num_blocks % ranks == 0]
+    assert len(cases) >= 9
+    for found in run_distributed(attention_errors, ranks, cases):
+        for case, errors in zip(cases, found, strict=True):
+            allowed = 1e-12 if case.dtype == torch.float64 else 1e-5
+            assert max(errors.values()) < allowed, (case, errors)
+
+
+@pytest.mark.launch
+def test_a_rank_with_a_single_block_takes_part() -> None:
+    cases = [
+        AttentionCase(6, style="hf_eval", num_random_blocks=1, padded=True),
+        AttentionCase(6, style="uniform", num_random_blocks=1),
+    ]
+    for found in run_distributed(attention_errors, 6, cases):
+        assert max(max(errors.values()) for errors in found) < 1e-12
+
+
+@pytest.mark.launch
+def test_traffic_does_not_grow_with_the_length() -> None:
+    lengths = [64, 128, 512]
+    for rank, counts in enumerate(run_distributed(traffic_of, 4, lengths)):
+        for direction in ("forward", "backward"):
+            sent = [count[direction] for count in counts]
+            assert sent[0] > 0
+            assert max(sent) <= min(sent), (rank, direction, sent)
