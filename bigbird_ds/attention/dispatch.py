@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from bigbird_ds.attention.choice import choose_backend, triton_attention
 from bigbird_ds.attention.gathered import gathered_attention
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.attention.reference import reference_attention
@@ -14,7 +15,10 @@ from bigbird_ds.errors import ConfigError, nearest
 Backend = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, BlockPattern, torch.Tensor | None], torch.Tensor
 ]
+# The backends of any device.
 BACKENDS: dict[str, Backend] = {"reference": reference_attention, "gathered": gathered_attention}
+# Those of a GPU; they clear the rows of padding themselves.
+GPU_BACKENDS: dict[str, Backend] = {"triton": triton_attention}
 
 
 def block_sparse_attention(
@@ -34,28 +38,29 @@ def block_sparse_attention(
         q, k, v: ``(batch, heads, seq_len, head_dim)``, one floating dtype.
         pattern: for the same ``seq_len`` and number of heads.
         mask: ``(batch, seq_len)``, bool, integer or float, nonzero for real tokens; None: all real.
-        backend: ``reference`` (dense, quadratic), ``gathered`` (any device, linear memory), or
-            ``auto``, the fastest one that serves.
+        backend: ``reference`` (dense, quadratic), ``gathered`` (any device, linear memory),
+            ``triton`` (NVIDIA GPUs), or ``auto``, the fastest one that serves.
 
     Returns:
         ``(batch, heads, seq_len, head_dim)``, zeros in the rows of padding, differentiable.
 
     Raises:
-        ConfigError: shapes that do not fit together, or an unknown backend.
+        ConfigError: shapes that do not fit together, an unknown backend, or one that cannot serve.
     """
     _check(q, k, v, pattern, mask)
-    name = "gathered" if backend == "auto" else backend
-    if name not in BACKENDS:
-        guess = nearest(str(backend), [*BACKENDS, "auto"])
+    name = choose_backend(q, pattern) if backend == "auto" else backend
+    known = BACKENDS | GPU_BACKENDS
+    if name not in known:
+        guess = nearest(str(backend), [*known, "auto"])
         raise ConfigError(
             "no such attention backend",
             seen=repr(backend) + (f" (did you mean {guess!r}?)" if guess else ""),
-            needed="auto, " + ", ".join(BACKENDS),
+            needed="auto, " + ", ".join(known),
             change="backend",
         )
     with torch.autocast(q.device.type, enabled=False):
-        context = BACKENDS[name](q, k.to(q.dtype), v.to(q.dtype), pattern, mask)
-        if mask is not None:
+        context = known[name](q, k.to(q.dtype), v.to(q.dtype), pattern, mask)
+        if mask is not None and name in BACKENDS:
             context = context.masked_fill((mask == 0)[:, None, :, None], 0.0)
     return context
 
