@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from bigbird_ds.attention.checkpointing import checkpoint_contexts
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
@@ -54,7 +55,9 @@ class BigBirdEncoder(nn.Module):
         for layer in self.layer:
             arguments = (hidden, sees, want_weights, memory, cache)
             if self.checkpoints_now:
-                hidden, weights, memory_weights = checkpoint(layer, *arguments, use_reentrant=False)
+                hidden, weights, memory_weights = checkpoint(
+                    layer, *arguments, use_reentrant=False, context_fn=checkpoint_contexts(hidden)
+                )
             else:
                 hidden, weights, memory_weights = layer(*arguments)
             states.append(hidden)
