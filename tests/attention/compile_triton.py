@@ -1,0 +1,95 @@
+"""Compile the kernels for an NVIDIA card that need not be there: compile_triton.py CAPABILITY
+
+Prints a line a kernel and ends with an error where one does not compile or needs more shared memory
+than the card has.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bigbird_ds.attention import triton_backward, triton_forward, triton_launch, triton_merge
+
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
+MAIN = {
+    "forward": triton_forward._forward_kernel,
+    "query_gradients": triton_backward._query_kernel,
+    "key_gradients": triton_backward._key_kernel,
+}
+SMALL = {
+    "delta": triton_backward._delta_kernel,
+    "merge": triton_merge._merge_kernel,
+    "sum": triton_merge._sum_kernel,
+}
+TABLES = ("items_ptr", "entries_ptr", "merges_ptr", "real_keys_ptr")
+FP32 = ("part", "lse", "grad_lse", "base", "delta")
+
+
+def argument_types(names: list[str], constants: dict[str, Any]) -> dict[str, str]:
+    """Triton's type of each argument, from the names that the kernels use."""
+    types = {}
+    for name in names:
+        if name in constants:
+            types[name] = "constexpr"
+        elif not name.endswith("_ptr"):
+            types[name] = "fp32" if name.endswith(("scale", "log2_e")) else "i32"
+        elif name in TABLES:
+            types[name] = "*i32"
+        elif "mask" in name:
+            types[name] = "*u8"
+        else:
+            types[name] = "*fp32" if name.startswith(FP32) else "*bf16"
+    return types
+
+
+def compile_kernel(name: str, capability: int, masked: bool) -> Any:
+    """With a mask and one table for all heads of one, or without and with a table a head."""
+    kernel = (MAIN | SMALL)[name]
+    names = list(kernel.arg_names)
+    constants: dict[str, Any] = {"BLOCK": 64, "WIDTH": 64, "ROWS": 16, "PRECISION": "ieee"}
+    constants |= {"MASK_KEYS": masked, "MASK_QUERIES": masked, "HAS_GRAD_LSE": masked}
+    if masked:
+        constants |= {"tables": 1, "heads": 1}  # as Triton treats an argument that is 1
+    else:
+        constants |= dict.fromkeys(
+            ("query_mask_ptr", "key_mask_ptr", "real_keys_ptr", "grad_lse_ptr")
+        )
+    constants = {name: value for name, value in constants.items() if name in names}
+    types = argument_types(names, constants)
+    aligned = [
+        index
+        for index, (argument, kind) in enumerate(types.items())
+        if kind.startswith("*") or argument.endswith(("_batch", "_head", "_row"))
+    ]
+    source = ASTSource(
+        kernel,
+        types,
+        {(names.index(constant),): value for constant, value in constants.items()},
+        {(index,): [["tt.divisibility", 16]] for index in aligned},
+    )
+    options = {}
+    if name in MAIN:
+        options = triton_launch.launch_options(name, 64, 64, torch.bfloat16, torch.device("cpu"))
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def main() -> None:
+    capability = int(sys.argv[1])
+    triton_launch._shared_memory = lambda device: SHARED_MEMORY[capability]
+    for name in MAIN | SMALL:
+        for masked in (False, True):
+            compiled = compile_kernel(name, capability, masked)
+            assert "cubin" in compiled.asm
+            shared = compiled.metadata.shared
+            assert shared <= SHARED_MEMORY[capability]
+            print(f"compiled {name}, masked={masked}: {shared:,} bytes of shared memory")
+
+
+if __name__ == "__main__":
+    main()
