@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from bigbird_ds.attention.full import full_bias
+from bigbird_ds.attention.parallel import SequenceParallel
+from bigbird_ds.attention.parallel.plan import check_divides
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
@@ -48,12 +50,26 @@ class BigBirdModel(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        self.parallel: SequenceParallel | None = None
         self.embeddings = BigBirdEmbeddings(config)
         self.encoder = BigBirdEncoder(config)
         self.pooler = (
             nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
         )
         self.finish_init()
+
+    def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
+        """Share every sequence with other ranks from now on.
+
+        Each rank is given the whole batch, embeds and computes its own part, and returns the states
+        of that part: rank r of P those of tokens r * S / P on. The pooled state is that of the
+        part's first token, so it is the sequence's on the first rank alone.
+
+        Raises:
+            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
+                ranks do not divide.
+        """
+        self.parallel = parallel
 
     def forward(
         self,
@@ -104,11 +120,14 @@ class BigBirdModel(BigBirdPreTrainedModel):
         if sparse:
             inputs = inputs.padded(config.block_size, config.pad_token_id or 0)
         self._check_positions(past + inputs.shape[1])
+        if self.parallel is not None:
+            self._check_parallel(sparse, inputs.shape[1])
+            inputs = inputs.part(self.parallel)
         hidden = self.embeddings(
             inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
         )
         if sparse:
-            sees = Visibility(sparse=True, mask=inputs.mask)
+            sees = Visibility(sparse=True, mask=inputs.mask, parallel=self.parallel)
         else:
             bias = full_bias(inputs.mask, config.is_decoder, seq_len, past + seq_len, hidden)
             sees = Visibility(sparse=False, bias=bias)
@@ -171,6 +190,17 @@ class BigBirdModel(BigBirdPreTrainedModel):
             return given
         wanted = _chosen(use_cache, self.config.use_cache) and not self.encoder.checkpoints_now
         return KeyValueCache() if wanted else None
+
+    def _check_parallel(self, sparse: bool, seq_len: int) -> None:
+        assert self.parallel is not None
+        if not sparse:
+            raise ConfigError(
+                "only block-sparse attention can share a sequence between ranks",
+                seen=f"{seq_len} tokens, attention_type {self.config.attention_type}",
+                needed=f"more than {self.config.max_full_attention_tokens} tokens, block_sparse",
+                change="data.sequence_length, or parallel.sequence=1",
+            )
+        check_divides(seq_len // self.config.block_size, self.config.block_size, self.parallel.size)
 
     def _check_positions(self, needed: int) -> None:
         if needed > self.config.max_position_embeddings:

@@ -87,14 +87,14 @@ class BigBirdConfig(HubConfig):
             "type_vocab_size",
             "block_size",
         ):
-            _check_range(name, getattr(self, name), 1, None)
-        _check_range("num_random_blocks", self.num_random_blocks, 0, None)
+            check_range(name, getattr(self, name), 1, None)
+        check_range("num_random_blocks", self.num_random_blocks, 0, None)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if getattr(self, name) is not None:
-                _check_range(name, getattr(self, name), 0, 1)
-        _check_choice("hidden_act", self.hidden_act, ACTIVATIONS)
-        _check_choice("attention_type", self.attention_type, ATTENTION_TYPES)
-        _check_choice("random_style", self.random_style, STYLES)
+                check_range(name, getattr(self, name), 0, 1)
+        check_choice("hidden_act", self.hidden_act, ACTIVATIONS)
+        check_choice("attention_type", self.attention_type, ATTENTION_TYPES)
+        check_choice("random_style", self.random_style, STYLES)
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 "the number of heads does not divide the hidden size",
@@ -118,7 +118,8 @@ class BigBirdConfig(HubConfig):
             )
 
 
-def _check_range(name: str, value: float, least: float, most: float | None) -> None:
+def check_range(name: str, value: float, least: float, most: float | None) -> None:
+    """Raise ConfigError unless ``least <= value <= most`` (None: no upper bound)."""
     if value < least or (most is not None and value > most):
         raise ConfigError(
             f"{name} is out of range",
@@ -128,7 +129,8 @@ def _check_range(name: str, value: float, least: float, most: float | None) -> N
         )
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError, with the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
         guess = nearest(value, choices)
         raise ConfigError(

@@ -26,14 +26,11 @@ class EncoderOutput(NamedTuple):
     memory_weights: tuple[torch.Tensor, ...] | None
 
 
-class BigBirdEncoder(nn.Module):
-    """The layers one after the other."""
+class LayerStack(nn.Module):
+    """Base of everything that is layers one after the other."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(
-            BigBirdLayer(config, index) for index in range(config.num_hidden_layers)
-        )
         self.gradient_checkpointing = False
 
     @property
@@ -41,8 +38,9 @@ class BigBirdEncoder(nn.Module):
         """Whether the next forward pass keeps only the inputs of the layers."""
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
-    def forward(
+    def run_layers(
         self,
+        layers: nn.ModuleList,
         hidden: torch.Tensor,
         sees: Visibility,
         memory: Memory | None = None,
@@ -50,9 +48,9 @@ class BigBirdEncoder(nn.Module):
         want_states: bool = False,
         want_weights: bool = False,
     ) -> EncoderOutput:
-        """Run the layers on (B, S, D)."""
+        """Run ``layers``, called as ``BigBirdLayer`` is, on (B, S, D)."""
         states, all_weights, all_memory_weights = [hidden], [], []
-        for layer in self.layer:
+        for layer in layers:
             arguments = (hidden, sees, want_weights, memory, cache)
             if self.checkpoints_now:
                 hidden, weights, memory_weights = checkpoint(
@@ -69,3 +67,25 @@ class BigBirdEncoder(nn.Module):
             tuple(all_weights) if want_weights else None,
             tuple(all_memory_weights) if want_weights and memory is not None else None,
         )
+
+
+class BigBirdEncoder(LayerStack):
+    """The layers of a BigBird, encoder or decoder."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            BigBirdLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility,
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> EncoderOutput:
+        """Run the layers on (B, S, D)."""
+        return self.run_layers(self.layer, hidden, sees, memory, cache, want_states, want_weights)

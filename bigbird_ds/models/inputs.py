@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.errors import ConfigError
 
 
@@ -52,6 +53,17 @@ class TokenInputs:
             mask=F.pad(mask, (0, extra)),
             token_type_ids=F.pad(self.token_type_ids, (0, extra)),
             position_ids=F.pad(self.position_ids, (0, extra)),
+        )
+
+    def part(self, parallel: SequenceParallel) -> TokenInputs:
+        """The tokens of this rank; the mask stays that of the whole sequence."""
+        ids, vectors = self.input_ids, self.inputs_embeds
+        return replace(
+            self,
+            input_ids=None if ids is None else local_slice(ids, parallel, 1),
+            inputs_embeds=None if vectors is None else local_slice(vectors, parallel, 1),
+            token_type_ids=local_slice(self.token_type_ids, parallel, 1),
+            position_ids=local_slice(self.position_ids, parallel, 1),
         )
 
 

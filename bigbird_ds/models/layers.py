@@ -13,6 +13,7 @@ from torch import nn
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.full import full_attention, full_probabilities
+from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.cache import KeyValueCache
@@ -27,11 +28,14 @@ class Visibility:
         sparse: block-sparse attention with ``mask``, or full attention with ``bias``.
         mask: ``(B, S)``, nonzero for real tokens; None: all real.
         bias: broadcastable to (B, H, queries, keys), added to the scores; None: everything seen.
+        parallel: the ranks that share the sequence, of which S is this one's part and ``mask`` the
+            whole; None: the sequence is here.
     """
 
     sparse: bool
     mask: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    parallel: SequenceParallel | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,12 @@ class BigBirdSelfAttention(nn.Module):
         k, v = self._keys_and_values(hidden, sees, cache)
         weights = None
         if isinstance(sees, Visibility) and sees.sparse:
-            pattern = self._pattern(hidden.shape[1])
-            context = block_sparse_attention(q, k, v, pattern, sees.mask)
+            if sees.parallel is not None:
+                pattern = self._pattern(hidden.shape[1] * sees.parallel.size)
+                context = sequence_parallel_attention(q, k, v, pattern, sees.mask, sees.parallel)
+            else:
+                pattern = self._pattern(hidden.shape[1])
+                context = block_sparse_attention(q, k, v, pattern, sees.mask)
             if want_weights:
                 weights = attention_probabilities(q, k, pattern, sees.mask)
         else:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.configuration import BigBirdConfig
 
@@ -81,6 +82,41 @@ def select_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Ten
     start = torch.arange(batch, device=positions.device)[:, None] * seq_len
     flat = hidden.reshape(batch * seq_len, width)
     return flat.index_select(0, (start + positions).flatten()).view(*positions.shape, width)
+
+
+def target_sums(
+    predictions: nn.Module,
+    hidden: torch.Tensor,
+    positions: torch.Tensor,
+    ids: torch.Tensor,
+    parallel: SequenceParallel | None,
+) -> dict[str, torch.Tensor]:
+    """``mlm_loss``, ``mlm_targets`` and ``mlm_correct``: the head on the masked positions alone.
+
+    Args:
+        predictions: the prediction head, (..., D) to (..., V).
+        hidden: (B, S, D), this rank's part where ranks share the sequence.
+        positions, ids: (B, M) int64 in the whole sequence; ids are -100 in unused slots.
+        parallel: the ranks that share the sequence; each counts the targets of its part.
+    """
+    positions, ids = own_targets(positions, ids, hidden.shape[1], parallel)
+    targets = select_positions(hidden, positions)
+    loss, number, correct = summed_loss(predictions(targets), ids)
+    return {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+
+
+def own_targets(
+    positions: torch.Tensor, ids: torch.Tensor, seq_len: int, parallel: SequenceParallel | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of targets anywhere in the sequence, those in this rank's part, in places of that part.
+
+    The shapes stay (B, M); the others' slots are unused: position 0, id -100.
+    """
+    if parallel is None:
+        return positions, ids
+    positions = positions - parallel.rank * seq_len
+    outside = (positions < 0) | (positions >= seq_len)
+    return positions.masked_fill(outside, 0), ids.masked_fill(outside, IGNORED)
 
 
 def summed_loss(

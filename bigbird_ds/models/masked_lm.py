@@ -11,8 +11,7 @@ from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.lm_heads import (
     BigBirdOnlyMLMHead,
-    select_positions,
-    summed_loss,
+    target_sums,
     token_loss,
 )
 from bigbird_ds.models.outputs import MaskedLMOutput
@@ -94,6 +93,6 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
             )
         # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
         hidden, *_ = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
-        targets = select_positions(hidden, target_positions)
-        loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
-        return {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+        return target_sums(
+            self.cls.predictions, hidden, target_positions, target_ids, self.bert.parallel
+        )

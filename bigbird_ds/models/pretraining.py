@@ -9,9 +9,10 @@ import torch
 from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.lm_heads import (
+    IGNORED,
     BigBirdPreTrainingHeads,
-    select_positions,
     summed_loss,
+    target_sums,
     token_loss,
 )
 from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
@@ -94,6 +95,8 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             target_ids: (B, M) int64, what stood there; -100 in unused slots.
             next_sentence_label: (B,) int64, -100 for a sample that does not count; None: no pairs.
 
+        Where ranks share a sequence, each is given all of it and counts what is in its part.
+
         Returns:
             0-dim fp32 tensors: ``mlm_loss`` (sum of cross entropies), ``mlm_targets``,
             ``mlm_correct``, and with labels ``nsp_loss``, ``nsp_samples``, ``nsp_correct``.
@@ -101,10 +104,12 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
         # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
         outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
         hidden, pooled = outputs[:2]
-        targets = select_positions(hidden, target_positions)
-        loss, number, correct = summed_loss(self.cls.predictions(targets), target_ids)
-        sums = {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+        parallel = self.bert.parallel
+        sums = target_sums(self.cls.predictions, hidden, target_positions, target_ids, parallel)
         if next_sentence_label is not None:
+            # Every rank calls the same modules; the first token is on the first rank.
+            if parallel is not None and not parallel.is_first:
+                next_sentence_label = torch.full_like(next_sentence_label, IGNORED)
             pair_logits = self.cls.seq_relationship(pooled)
             loss, number, correct = summed_loss(pair_logits, next_sentence_label)
             sums |= {"nsp_loss": loss, "nsp_samples": number, "nsp_correct": correct}

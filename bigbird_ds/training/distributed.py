@@ -10,13 +10,14 @@ import re
 import socket
 import subprocess
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from bigbird_ds import log
+from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 
 _FIRST_PORT = 20000
@@ -31,6 +32,41 @@ class Ranks:
     local_rank: int
     device: torch.device
     control_group: dist.ProcessGroup
+    parallel: SequenceParallel | None = None  # the ranks that share this rank's sequences
+
+    @property
+    def data_world_size(self) -> int:
+        """Number of groups of ranks that share sequences: each reads samples of its own."""
+        return self.world_size // (self.parallel.size if self.parallel else 1)
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this rank's group among them; its ranks are consecutive."""
+        return self.rank // (self.parallel.size if self.parallel else 1)
+
+    def sharing_sequences(self, size: int) -> Ranks:
+        """The same ranks, each ``size`` consecutive ones sharing their sequences; collective.
+
+        Raises:
+            ConfigError: ``size`` does not divide the number of ranks.
+        """
+        if size == 1:
+            return self
+        if self.world_size % size:
+            raise ConfigError(
+                "the ranks do not divide into groups that share a sequence",
+                seen=f"{self.world_size} rank(s), parallel.sequence={size}",
+                needed=f"a number of ranks that is a multiple of {size}",
+                change="parallel.sequence, or the number of processes",
+            )
+        # Every rank makes every group, in the same order, and keeps its own.
+        groups = [
+            dist.new_group(list(range(start, start + size)))
+            for start in range(0, self.world_size, size)
+        ]
+        group = groups[self.rank // size]
+        assert group is not None
+        return replace(self, parallel=SequenceParallel.of(group))
 
     @property
     def is_first(self) -> bool:

@@ -96,7 +96,9 @@ def _due(step: int, every: int) -> bool:
 
 def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> StepCounts:
     own = [count_batch(batch) for batch in micro_batches]
-    totals = [sum(column) for column in zip(*own, strict=True)]
+    # Ranks that share a sequence have counted the same.
+    sharing = run.config.parallel.sequence
+    totals = [sum(column) / sharing for column in zip(*own, strict=True)]
     return StepCounts(*run.ranks.sum([*totals, float(bool(request))]))
 
 

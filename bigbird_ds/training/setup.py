@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_ds import files
+from bigbird_ds.attention.parallel.plan import check_divides
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -60,10 +62,12 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     Raises:
         ConfigError, DataError, CheckpointError: see the parts; all ranks raise alike.
     """
+    _check_same_config(config, ranks)
+    ranks = ranks.sharing_sequences(config.parallel.sequence)
     engine_config = deepspeed_config(config, ranks.world_size)
-    _check_parallel(config, ranks)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
+    _check_sharing(config, model_config)
     objective = build_objective(config.objective.name, vocabulary, config.objective)
     shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
 
@@ -81,8 +85,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         sequence_length=config.data.sequence_length,
         global_batch=config.batch.sequences,
         micro_batch=config.batch.micro,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
+        rank=ranks.data_rank,
+        world_size=ranks.data_world_size,
         workers=config.data.workers,
         state=state.data or None,
     )
@@ -94,14 +98,16 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
             seed=config.train.seed,
             sequence_length=config.data.sequence_length,
             micro_batch=config.batch.micro,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
+            rank=ranks.data_rank,
+            world_size=ranks.data_world_size,
             workers=config.data.workers,
         )
     if ranks.is_first:
         _write_run_folder(output, config)
 
     model = build_model(config, model_config, checkpoint).to(ranks.device)
+    if ranks.parallel is not None:
+        model.bert.set_sequence_parallel(ranks.parallel)
     if config.train.activation_checkpointing:
         model.gradient_checkpointing_enable()
     adamw = build_adamw(model, config.optimizer)
@@ -123,13 +129,34 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     )
 
 
-def _check_parallel(config: RunConfig, ranks: Ranks) -> None:
-    if config.parallel.sequence != 1:
+def _check_sharing(config: RunConfig, model_config: BigBirdConfig) -> None:
+    """Refuse sequences that the ranks cannot share; the model would, at the first step."""
+    size, length = config.parallel.sequence, config.data.sequence_length
+    if size == 1:
+        return
+    sparse = model_config.attention_type == "block_sparse"
+    if not sparse or length <= model_config.max_full_attention_tokens:
         raise ConfigError(
-            "sequence parallelism is not available in this version",
-            seen=f"parallel.sequence={config.parallel.sequence}",
-            needed="1",
-            change="parallel.sequence",
+            "only block-sparse attention can share a sequence between ranks",
+            seen=f"data.sequence_length={length}, model.attention_type="
+            f"{model_config.attention_type}",
+            needed=f"block_sparse and more than {model_config.max_full_attention_tokens} tokens",
+            change="data.sequence_length, or parallel.sequence=1",
+        )
+    check_divides(length // model_config.block_size, model_config.block_size, size)
+
+
+def _check_same_config(config: RunConfig, ranks: Ranks) -> None:
+    """Ranks that run different configs would wait for each other in different places."""
+    own = hashlib.sha256(dump_run_config(config).encode()).hexdigest()
+    hashes = ranks.gather(own)
+    differing = [rank for rank, other in enumerate(hashes) if other != hashes[0]]
+    if differing:
+        raise ConfigError(
+            "the ranks were started with different run configs",
+            seen=f"rank(s) {', '.join(map(str, differing))} differ from rank 0",
+            needed="the same file and the same overrides on every rank",
+            change="the command that starts the ranks, or the copies of the config file",
         )
 
 
@@ -204,9 +231,11 @@ def _report_start(
         config.data.sequence_length,
     )
     logger.info(
-        "step: %d sequences = %d rank(s) x %d micro x %d accumulated; ZeRO-%d, %s, on %s",
+        "step: %d sequences = %d group(s) of %d rank(s) x %d micro x %d accumulated; ZeRO-%d, %s, "
+        "on %s",
         config.batch.sequences,
-        ranks.world_size,
+        ranks.data_world_size,
+        config.parallel.sequence,
         config.batch.micro,
         accumulation,
         zero_stage(config),

@@ -62,3 +62,8 @@ def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
         else:
             found.append(None)
     return found
+
+
+def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
+    """What the set-up says where every rank was started with another seed."""
+    return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
