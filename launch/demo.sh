@@ -18,7 +18,7 @@ step "2/6 tokenizer: a sentencepiece unigram model with BigBird's special pieces
 step "3/6 shards: WebDataset tars, 5 % of the documents held out"
 [ -s demo/shards/manifest.json ] ||
     run bigbird-ds shard demo/documents.jsonl --tokenizer demo/tokenizer --out demo/shards \
-        --validation-fraction 0.05 --workers 2
+        --validation-fraction 0.05 --workers 2 --resume
 
 step "4/6 pretraining: 2 CPU processes under the deepspeed launcher, ZeRO-1, masked words + next sentence"
 # One thread a process: two processes share two cores.

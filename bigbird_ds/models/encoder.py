@@ -58,7 +58,8 @@ class LayerStack(nn.Module):
                 )
             else:
                 hidden, weights, memory_weights = layer(*arguments)
-            states.append(hidden)
+            if want_states:
+                states.append(hidden)
             all_weights.append(weights)
             all_memory_weights.append(memory_weights)
         return EncoderOutput(
