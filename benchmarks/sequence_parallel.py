@@ -1,0 +1,213 @@
+"""What ranks that share a sequence send each other, and what they hold: counted, not computed.
+
+    python benchmarks/sequence_parallel.py                       # traffic, ours beside Ulysses
+    python benchmarks/sequence_parallel.py --memory              # peak memory of a rank
+    python benchmarks/sequence_parallel.py --json results.json
+
+Traffic: bytes that a rank sends per layer, the largest of all ranks, counted where they are sent.
+Ulysses is DeepSpeed's `DistributedAttention` around our own attention, run on the same tensors; its
+all-to-alls are counted in the same way. Both are real processes on gloo. Bytes are proportional to
+heads x head dimension, so a narrow layer stands for a wide one: the last column scales to
+BigBird-base (768 wide) in bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.distributed import run_distributed
+
+from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention.parallel import (
+    SequenceParallel,
+    sequence_parallel_attention,
+)
+from bigbird_ds.training.distributed import Ranks
+
+BLOCK, RANDOM_BLOCKS = 64, 3
+HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses can go to 8 ranks
+BASE_WIDTH, BF16_BYTES, FP32_BYTES = 768, 2, 4
+MIB = 1 << 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536, 1048576])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--style", default="hf")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of traffic")
+    parser.add_argument("--memory-length", type=int, default=65536)
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    rows = memory_rows(arguments) if arguments.memory else traffic_rows(arguments)
+    if arguments.json is not None:
+        record = {"torch": torch.__version__, "style": arguments.style, "rows": rows}
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def traffic_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    print(
+        f"{'N':>9} {'P':>2} | bytes a rank sends per layer, MiB: "
+        "ours fwd   bwd | Ulysses fwd   bwd | formula | Ulysses / ours | base bf16: ours fwd+bwd"
+    )
+    rows = []
+    for size in arguments.ranks:
+        for length in arguments.lengths:
+            found = run_distributed(count_traffic, size, length, arguments.style)
+            row: dict[str, Any] = {"length": length, "ranks": size}
+            for name in found[0]:
+                row[name] = max(counts[name] for counts in found)
+            ours = row["ours_forward"] + row["ours_backward"]
+            ulysses = row["ulysses_forward"] + row["ulysses_backward"]
+            width = HEADS * HEAD_DIM
+            row["ulysses_formula"] = 4 * length * width / size * (size - 1) / size * FP32_BYTES
+            row["ratio"] = ulysses / ours
+            row["base_bf16"] = ours * BASE_WIDTH / width * BF16_BYTES / FP32_BYTES
+            rows.append(row)
+            print(
+                f"{length:>9,} {size:>2} | {'':38}"
+                f"{row['ours_forward'] / MIB:8.3f} {row['ours_backward'] / MIB:5.3f} | "
+                f"{row['ulysses_forward'] / MIB:11.3f} {row['ulysses_backward'] / MIB:6.3f} | "
+                f"{row['ulysses_formula'] / MIB:7.3f} | {row['ratio']:13.1f}x | "
+                f"{row['base_bf16'] / MIB:.2f} MiB",
+                flush=True,
+            )
+    return rows
+
+
+def count_traffic(ranks: Ranks, length: int, style: str) -> dict[str, int]:
+    """Bytes this rank sends in one layer, ours and Ulysses, forward and backward."""
+    group = dist.group.WORLD
+    assert group is not None
+    parallel = SequenceParallel.of(group)
+    pattern = BlockPattern.build(
+        length,
+        num_heads=HEADS,
+        block_size=BLOCK,
+        num_random_blocks=RANDOM_BLOCKS,
+        style=style,
+        max_positions=length,
+    )
+    shape = (1, HEADS, length // ranks.world_size, HEAD_DIM)
+    generator = torch.Generator().manual_seed(ranks.rank)
+    q, k, v = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(3))
+    context = sequence_parallel_attention(q, k, v, pattern, None, parallel)
+    context.backward(torch.ones_like(context))
+    counts = {f"ours_{d}": parallel.traffic.total(d) for d in ("forward", "backward")}
+    ulysses = ulysses_traffic(q, k, v, pattern, group)
+    # The same numbers come out of both: what is compared is the way there.
+    torch.testing.assert_close(ulysses.pop("context"), context.detach(), rtol=1e-4, atol=1e-5)
+    return counts | ulysses
+
+
+def ulysses_traffic(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: BlockPattern,
+    group: dist.ProcessGroup,
+) -> dict[str, Any]:
+    """DeepSpeed's own layer around our attention for this rank's heads, its bytes counted."""
+    import deepspeed.comm
+    from deepspeed.sequence.layer import DistributedAttention
+
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    sent = {"forward": 0, "backward": 0}
+    direction = "forward"
+    original = deepspeed.comm.all_to_all_single
+
+    def counting(output: torch.Tensor, tensor: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        sent[direction] += tensor.nbytes * (size - 1) // size
+        return original(output, tensor, *rest, **options)
+
+    own_heads = range(rank * HEADS // size, (rank + 1) * HEADS // size)
+    part = pattern_of_heads(pattern, own_heads)
+
+    def attention(q_SBHD: Any, k_SBHD: Any, v_SBHD: Any) -> torch.Tensor:
+        heads_first = [x.permute(1, 2, 0, 3) for x in (q_SBHD, k_SBHD, v_SBHD)]
+        return block_sparse_attention(*heads_first, part).permute(2, 0, 1, 3)
+
+    deepspeed.comm.all_to_all_single = counting
+    try:
+        layer = DistributedAttention(attention, group, scatter_idx=2, gather_idx=0)
+        inputs = [x.detach().permute(2, 0, 1, 3).requires_grad_() for x in (q, k, v)]
+        context = layer(*inputs, 1)
+        direction = "backward"
+        context.backward(torch.ones_like(context))
+    finally:
+        deepspeed.comm.all_to_all_single = original
+    return {
+        "ulysses_forward": sent["forward"],
+        "ulysses_backward": sent["backward"],
+        "context": context.detach().permute(1, 2, 0, 3),
+    }
+
+
+def pattern_of_heads(pattern: BlockPattern, heads: range) -> BlockPattern:
+    """The pattern of some of the heads."""
+    return dataclasses.replace(
+        pattern,
+        num_heads=len(heads),
+        key_blocks=pattern.key_blocks[heads.start : heads.stop],
+        key_counts=pattern.key_counts[heads.start : heads.stop],
+    )
+
+
+def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    length = arguments.memory_length
+    print(f"peak memory of a rank above that at its start, two layers, N = {length:,}")
+    rows = []
+    for size in [1, *arguments.ranks]:
+        peaks = run_distributed(peak_memory, size, length)
+        row = {"length": length, "ranks": size, "peak_mib": max(peaks) / MIB}
+        row["times_less"] = rows[0]["peak_mib"] / row["peak_mib"] if rows else 1.0
+        rows.append(row)
+        print(
+            f"  P = {size}: {row['peak_mib']:8.0f} MiB, {row['times_less']:.2f} x less", flush=True
+        )
+    return rows
+
+
+def peak_memory(ranks: Ranks, length: int, hidden_size: int = 128) -> int:
+    """Bytes by which a forward and backward pass raises this process's peak memory."""
+    config = BigBirdConfig(
+        vocab_size=1000,
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=length,
+        hidden_dropout_prob=0.0,
+    )
+    model = BigBirdForMaskedLM(config).train()
+    sharing = ranks.sharing_sequences(ranks.world_size)
+    if sharing.parallel is not None:
+        model.bert.set_sequence_parallel(sharing.parallel)
+    ids = torch.randint(5, 1000, (1, length), generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(0, length, 8)[None]
+    ranks.barrier()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sums = model.loss_sums(
+        ids, torch.ones_like(ids), torch.zeros_like(ids), targets, ids.gather(1, targets)
+    )
+    sums["mlm_loss"].backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
