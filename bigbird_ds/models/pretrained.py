@@ -27,12 +27,14 @@ class PretrainedModel(nn.Module):
         tied_names: parameter -> the one that it is tied to, where ``tie_word_embeddings`` is set.
         part_names: prefixes of the parts that a checkpoint may lack as a whole (heads, pooler);
             such a part starts fresh. Every other tensor must be there.
+        saves_tied_copies: whether :meth:`save_pretrained` writes a tied tensor under all its names.
     """
 
     config_class: ClassVar[type[HubConfig]]
     base_prefix: ClassVar[str]
     tied_names: ClassVar[dict[str, str]] = {}
     part_names: ClassVar[tuple[str, ...]] = ()
+    saves_tied_copies: ClassVar[bool] = False
 
     config: Any
 
@@ -103,14 +105,26 @@ class PretrainedModel(nn.Module):
             config = cls.config_class.from_pretrained(folder, **overrides)
         elif overrides:
             config = config.replace(**overrides)
-        tensors = weights.read_tensors(folder)
-        wanted_dtype = _floating_dtype(dtype or config.dtype) or weights.common_dtype(tensors)
+        return cls.from_tensors(weights.read_tensors(folder), config, dtype, str(folder))
 
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: weights.Tensors,
+        config: HubConfig,
+        dtype: torch.dtype | str | None = None,
+        origin: str = "the tensors",
+    ) -> Self:
+        """A model with the values of ``tensors``, which errors call ``origin``.
+
+        Args, Returns, Raises: as :meth:`from_pretrained`.
+        """
+        wanted_dtype = _floating_dtype(dtype or config.dtype) or weights.common_dtype(tensors)
         with torch.device("meta"):
             model = cls(config).to(wanted_dtype)
         model = model.to_empty(device="cpu")
         model.tie_weights()
-        model._load(tensors, folder)
+        model._load(tensors, origin)
         return model.eval()
 
     def save_pretrained(
@@ -135,6 +149,8 @@ class PretrainedModel(nn.Module):
             for name, tensor in self.state_dict().items()
             if name not in ties
         }
+        if self.saves_tied_copies:  # one file holds no two names of one memory
+            tensors |= {name: tensors[source].clone() for name, source in ties.items()}
         weights.write_tensors(folder, tensors, max_shard_size)
         values = self.config.to_dict()
         values["architectures"] = [type(self).__name__]
@@ -168,7 +184,7 @@ class PretrainedModel(nn.Module):
                 nn.init.zeros_(bias)
 
     @torch.no_grad()
-    def _load(self, tensors: weights.LazyTensors, folder: Path) -> None:
+    def _load(self, tensors: weights.Tensors, origin: str) -> None:
         ties = self._ties()
         own = {name: value for name, value in self.state_dict().items() if name not in ties}
         sources = self._match_names(list(tensors.names), own, ties)
@@ -178,7 +194,7 @@ class PretrainedModel(nn.Module):
         if absent:
             raise CheckpointError(
                 f"tensors are missing for {type(self).__name__}",
-                seen=f"{folder} lacks {_shorten(absent, own)}",
+                seen=f"{origin} lacks {_shorten(absent, own)}",
                 needed="every tensor of the model",
                 change="the folder, or the class it is loaded into",
             )
@@ -192,7 +208,7 @@ class PretrainedModel(nn.Module):
                 change="config.json, the overrides, or the folder",
             )
         for part in fresh:  # first, because a part may hold a tied tensor that is on file
-            logger.warning("%s: not in %s, starts fresh: %s", type(self).__name__, folder, part)
+            logger.warning("%s: not in %s, starts fresh: %s", type(self).__name__, origin, part)
             self._start_part(part)
         for name, source in sources.items():
             own[name].copy_(tensors.read(source))
@@ -204,9 +220,9 @@ class PretrainedModel(nn.Module):
         prefix = self.base_prefix + "."
         by_tail = {name.removeprefix(prefix): name for name in found}
         sources = {}
-        twins = {source: name for name, source in ties.items()}
         for name in own:
-            for candidate in (name, twins.get(name, name)):
+            twins = [twin for twin, source in ties.items() if source == name]
+            for candidate in (name, *twins):
                 if (tail := candidate.removeprefix(prefix)) in by_tail and name not in sources:
                     sources[name] = by_tail[tail]
         used = set(sources.values())
@@ -221,7 +237,7 @@ class PretrainedModel(nn.Module):
 
     def _part_of(self, name: str) -> str | None:
         tail = name.removeprefix(self.base_prefix + ".")
-        return next((part for part in self.part_names if tail.startswith(part + ".")), None)
+        return next((part for part in self.part_names if (tail + ".").startswith(part + ".")), None)
 
     def _is_fresh(self, name: str, fresh: list[str], sources: dict[str, str]) -> bool:
         """Whether ``name`` belongs to a part that is missing as a whole."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,17 @@ INDEX_NAME = "model.safetensors.index.json"
 _OLD_BUFFERS = (".position_ids", ".token_type_ids")
 # How checkpoints converted from TensorFlow long ago call the parameters of a layer norm.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+class Tensors(Protocol):
+    """Named tensors, wherever they are: what a model is loaded from."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def read(self, name: str) -> torch.Tensor: ...
 
 
 class LazyTensors:
@@ -54,8 +65,8 @@ class LazyTensors:
                 change="the folder",
             )
         for name in found if only is None else only:
-            if not name.endswith(_OLD_BUFFERS):
-                self._stored[_modern(name)] = (stream, name)
+            if modern := modern_name(name):
+                self._stored[modern] = (stream, name)
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +81,10 @@ class LazyTensors:
         return stream.get_tensor(stored)
 
 
-def _modern(name: str) -> str:
+def modern_name(name: str) -> str | None:
+    """Today's name of a tensor in an old file; None for a buffer that is no longer kept."""
+    if name.endswith(_OLD_BUFFERS):
+        return None
     for old, new in _OLD_NAMES.items():
         name = name.replace(old, new)
     return name
@@ -110,7 +124,7 @@ def read_tensors(folder: Path) -> LazyTensors:
     return tensors
 
 
-def common_dtype(tensors: LazyTensors) -> torch.dtype:
+def common_dtype(tensors: Tensors) -> torch.dtype:
     """The dtype of the first floating tensor on file."""
     for name in tensors.names:
         if (dtype := tensors.read(name).dtype).is_floating_point:
