@@ -83,6 +83,48 @@ def test_a_signal_to_one_rank_stops_all_saved_and_the_same_command_goes_on(
     assert [line["step"] for line in metrics(run_settings)] == list(range(1, stopped + 3))
 
 
+def test_a_killed_run_goes_on_from_its_last_checkpoint_as_if_nothing_had_happened(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run_settings["train"].update(steps=60, log_every=1, save_every=5)
+    config = tmp_path / "killed.yaml"
+    config.write_text(json.dumps(run_settings))
+    whole = run(sys.executable, PRETRAIN, config, f"output={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+
+    log = tmp_path / "killed.log"
+    process = start(log, sys.executable, PRETRAIN, config)
+    wait_for(log, "step 12/", process)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+    again = run(sys.executable, PRETRAIN, config)
+    assert again.returncode == 0, again.stderr
+    assert "resume: from" in again.stderr
+    lines, expected = metrics(run_settings), metrics({"output": tmp_path / "whole"})
+    assert [line["step"] for line in lines] == [line["step"] for line in expected]
+    assert losses(lines) == pytest.approx(losses(expected), rel=1e-6)
+
+
+def test_a_rank_that_dies_ends_the_others_with_an_error(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run_settings["train"].update(steps=1000, log_every=1)
+    run_settings["parallel"] = {"sequence": 2}
+    config = tmp_path / "dies.yaml"
+    config.write_text(json.dumps(run_settings))
+    port = free_port(22000, 29999)
+    logs = [tmp_path / f"{rank}.log" for rank in (0, 1)]
+    tasks = [
+        start(logs[rank], sys.executable, PRETRAIN, config, **slurm_rank(rank, 2, port))
+        for rank in (0, 1)
+    ]
+    wait_for(logs[0], "step 3/", *tasks)
+    tasks[1].kill()
+    assert tasks[0].wait(timeout=120) == 1
+    assert "onnection" in logs[0].read_text()  # gloo says that it was closed or reset
+
+
 def test_a_mistake_is_told_once_in_four_parts_with_exit_code_2(
     run_config_file: Path, tmp_path: Path
 ) -> None:
