@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from bigbird_ds.models.configuration import BigBirdConfig
     from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
     from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
+    from bigbird_ds.models.pegasus import BigBirdPegasusModel
+    from bigbird_ds.models.pegasus_causal_lm import BigBirdPegasusForCausalLM
+    from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+    from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
+    from bigbird_ds.models.pegasus_question_answering import BigBirdPegasusForQuestionAnswering
+    from bigbird_ds.models.pegasus_sequence_classification import (
+        BigBirdPegasusForSequenceClassification,
+    )
     from bigbird_ds.models.pretraining import BigBirdForPreTraining
     from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
     from bigbird_ds.models.sequence_classification import BigBirdForSequenceClassification
@@ -31,6 +39,12 @@ __all__ = [
     "BigBirdForSequenceClassification",
     "BigBirdForTokenClassification",
     "BigBirdModel",
+    "BigBirdPegasusConfig",
+    "BigBirdPegasusForCausalLM",
+    "BigBirdPegasusForConditionalGeneration",
+    "BigBirdPegasusForQuestionAnswering",
+    "BigBirdPegasusForSequenceClassification",
+    "BigBirdPegasusModel",
 ]
 
 _HOMES = {
@@ -43,6 +57,12 @@ _HOMES = {
     "BigBirdForSequenceClassification": "bigbird_ds.models.sequence_classification",
     "BigBirdForTokenClassification": "bigbird_ds.models.token_classification",
     "BigBirdModel": "bigbird_ds.models.bigbird",
+    "BigBirdPegasusConfig": "bigbird_ds.models.pegasus_configuration",
+    "BigBirdPegasusForCausalLM": "bigbird_ds.models.pegasus_causal_lm",
+    "BigBirdPegasusForConditionalGeneration": "bigbird_ds.models.pegasus_generation",
+    "BigBirdPegasusForQuestionAnswering": "bigbird_ds.models.pegasus_question_answering",
+    "BigBirdPegasusForSequenceClassification": "bigbird_ds.models.pegasus_sequence_classification",
+    "BigBirdPegasusModel": "bigbird_ds.models.pegasus",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -31,3 +33,32 @@ class KeyValueCache:
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
         self._own[layer] = k, v
         return k, v
+
+
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+
+
+def cached_keys_and_values(
+    cache: KeyValueCache | None,
+    layer: int,
+    project: Callable[[torch.Tensor], KeysAndValues],
+    hidden: torch.Tensor,
+    memory: torch.Tensor | None,
+) -> KeysAndValues:
+    """The keys and values (B, H, keys, D) that a layer's queries read.
+
+    Args:
+        cache: of earlier calls, read and extended; None: nothing is kept.
+        layer: whose they are.
+        project: states (B, S, width) to their keys and values (B, H, S, D).
+        hidden: the states of the sequence itself.
+        memory: those of the sequence that cross-attention reads instead; projected once.
+    """
+    if memory is None:
+        k, v = project(hidden)
+        return (k, v) if cache is None else cache.extend(layer, k, v)
+    if cache is None:
+        return project(memory)
+    if layer not in cache.memory:
+        cache.memory[layer] = project(memory)
+    return cache.memory[layer]

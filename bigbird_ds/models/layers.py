@@ -16,8 +16,9 @@ from bigbird_ds.attention.full import full_attention, full_probabilities
 from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
-from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
 from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class BigBirdEmbeddings(nn.Module):
 class BigBirdSelfAttention(nn.Module):
     """Projections and attention proper, block-sparse or full as the input asks."""
 
-    def __init__(self, config: BigBirdConfig, layer: int) -> None:
+    def __init__(self, config: BigBirdConfig | BigBirdPegasusConfig, layer: int) -> None:
         super().__init__()
         width = config.hidden_size
         self.query = nn.Linear(width, width, bias=config.use_bias)
@@ -107,7 +108,8 @@ class BigBirdSelfAttention(nn.Module):
             cache: keys and values of earlier calls, to be read and extended.
         """
         q = self._heads(self.query(hidden))
-        k, v = self._keys_and_values(hidden, sees, cache)
+        memory = sees.states if isinstance(sees, Memory) else None
+        k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         weights = None
         if isinstance(sees, Visibility) and sees.sparse:
             if sees.parallel is not None:
@@ -125,18 +127,8 @@ class BigBirdSelfAttention(nn.Module):
                 weights = full_probabilities(q, k, sees.bias)
         return context.transpose(1, 2).flatten(2), weights
 
-    def _keys_and_values(
-        self, hidden: torch.Tensor, sees: Visibility | Memory, cache: KeyValueCache | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if isinstance(sees, Memory):
-            if cache is not None and self.layer in cache.memory:
-                return cache.memory[self.layer]
-            k, v = (self._heads(project(sees.states)) for project in (self.key, self.value))
-            if cache is not None:
-                cache.memory[self.layer] = k, v
-            return k, v
-        k, v = (self._heads(project(hidden)) for project in (self.key, self.value))
-        return (k, v) if cache is None else cache.extend(self.layer, k, v)
+    def _keys_and_values(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._heads(self.key(states)), self._heads(self.value(states))
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         """(B, S, D) to (B, H, S, D / H)."""

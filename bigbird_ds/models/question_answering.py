@@ -103,7 +103,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             logits = logits - barred[..., None].to(logits.dtype) * QUESTION_PENALTY
         start_logits, end_logits = logits.unbind(-1)
         output = BigBirdForQuestionAnsweringModelOutput(
-            loss=_span_loss(start_logits, end_logits, start_positions, end_positions),
+            loss=span_loss(start_logits, end_logits, start_positions, end_positions),
             start_logits=start_logits.contiguous(),
             end_logits=end_logits.contiguous(),
             pooler_output=outputs.pooler_output,
@@ -113,7 +113,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         return self.packed(output, return_dict)
 
 
-def _span_loss(
+def span_loss(
     start_logits: torch.Tensor,
     end_logits: torch.Tensor,
     start_positions: torch.Tensor | None,

@@ -12,6 +12,7 @@ from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.hub_config import HubConfig
 from bigbird_ds.models.outputs import SequenceClassifierOutput
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -72,32 +73,40 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
         )
         logits = self.classifier(outputs.last_hidden_state)
         output = SequenceClassifierOutput(
-            loss=None if labels is None else self._loss(logits, labels),
+            loss=None if labels is None else classification_loss(self.config, logits, labels),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
         return self.packed(output, return_dict)
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        problem = self.config.problem_type
-        if problem is None:
-            if self.config.num_labels == 1:
-                problem = "regression"
-            elif labels.is_floating_point():
-                problem = "multi_label_classification"
-            else:
-                problem = "single_label_classification"
-        if problem == "regression":
-            return F.mse_loss(logits.squeeze(), labels.squeeze())
-        if problem == "single_label_classification":
-            return F.cross_entropy(logits, labels.view(-1))
-        if problem == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, labels)
-        guess = nearest(problem, PROBLEM_TYPES)
-        raise ConfigError(
-            "unknown problem_type",
-            seen=repr(problem) + (f" (did you mean {guess!r}?)" if guess else ""),
-            needed="one of " + ", ".join(PROBLEM_TYPES),
-            change="problem_type of the model's config",
-        )
+
+def classification_loss(
+    config: HubConfig, logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """The mean loss of (B, labels) scores, of the kind that ``config.problem_type`` or labels say.
+
+    Raises:
+        ConfigError: an unknown ``problem_type``.
+    """
+    problem = config.problem_type
+    if problem is None:
+        if config.num_labels == 1:
+            problem = "regression"
+        elif labels.is_floating_point():
+            problem = "multi_label_classification"
+        else:
+            problem = "single_label_classification"
+    if problem == "regression":
+        return F.mse_loss(logits.squeeze(), labels.squeeze())
+    if problem == "single_label_classification":
+        return F.cross_entropy(logits, labels.view(-1))
+    if problem == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    guess = nearest(problem, PROBLEM_TYPES)
+    raise ConfigError(
+        "unknown problem_type",
+        seen=repr(problem) + (f" (did you mean {guess!r}?)" if guess else ""),
+        needed="one of " + ", ".join(PROBLEM_TYPES),
+        change="problem_type of the model's config",
+    )
