@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import signal
 import sys
+from typing import Any
 
 from bigbird_ds.errors import EXIT_USER_ERROR, UserError
 
-# name -> one line of help; the module is bigbird_ds.cli.<name> with
-# add_arguments(parser) and run(arguments) -> exit code
+# name -> one line of help; its module has add_arguments(parser) and run(arguments) -> exit code
 COMMANDS = {
     "tokenizer": "train a tokenizer on documents, or take an existing spiece.model",
     "shard": "turn documents into WebDataset shards",
@@ -22,6 +23,7 @@ COMMANDS = {
     "inspect": "say what is in a folder of shards, a run, a checkpoint or an export",
     "plan": "memory, steps, tokens and time of a run, before anything runs",
     "export": "bring a run or checkpoint to Hub format",
+    "import": "take a checkpoint of the Hub (BigBird, BERT, RoBERTa) as the start of a run",
     "plot": "draw loss and throughput curves of runs as PNG",
     "attention": "draw a block-sparse attention pattern as PNG",
 }
@@ -50,7 +52,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
             formatter_class=HelpFormatter,
         )
         if name == command:
-            importlib.import_module(f"bigbird_ds.cli.{name}").add_arguments(subparser)
+            _module(name).add_arguments(subparser)
     return parser
 
 
@@ -59,9 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     command = next((word for word in argv if word in COMMANDS), None)
     arguments = build_parser(command).parse_args(argv)
-    module = importlib.import_module(f"bigbird_ds.cli.{arguments.command}")
     try:
-        exit_code: int = module.run(arguments)
+        exit_code: int = _module(arguments.command).run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -71,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return exit_code
+
+
+def _module(command: str) -> Any:
+    """``bigbird_ds.cli.<command>``; where that is a word of Python, with an underscore behind."""
+    suffix = "_" if keyword.iskeyword(command) else ""
+    return importlib.import_module(f"bigbird_ds.cli.{command}{suffix}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,62 @@ import torch
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
+from bigbird_ds.models.bigbird import BigBirdModel
+from bigbird_ds.models.causal_lm import BigBirdForCausalLM
 from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.pretraining import BigBirdForPreTraining
+from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
+from bigbird_ds.models.sequence_classification import BigBirdForSequenceClassification
+from bigbird_ds.models.token_classification import BigBirdForTokenClassification
 
 MODEL_CLASSES: dict[str, type[PretrainedModel]] = {
-    model_class.__name__: model_class for model_class in (BigBirdForPreTraining, BigBirdForMaskedLM)
+    model_class.__name__: model_class
+    for model_class in (
+        BigBirdModel,
+        BigBirdForPreTraining,
+        BigBirdForMaskedLM,
+        BigBirdForCausalLM,
+        BigBirdForSequenceClassification,
+        BigBirdForMultipleChoice,
+        BigBirdForTokenClassification,
+        BigBirdForQuestionAnswering,
+    )
 }
+
+# For a folder that names no class: beginning of a tensor's name -> the class that has it. The
+# first that fits; the heads that cannot be told apart by their names are not here.
+_CLASS_BY_TENSOR: dict[str, dict[str, str]] = {
+    "big_bird": {
+        "cls.seq_relationship.": "BigBirdForPreTraining",
+        "cls.predictions.": "BigBirdForMaskedLM",
+        "qa_classifier.": "BigBirdForQuestionAnswering",
+        "": "BigBirdModel",
+    },
+}
+
+
+def model_class(config: dict[str, Any], tensor_names: Iterable[str], origin: str) -> Any:
+    """Our class for a folder with this ``config.json`` and these tensors.
+
+    Raises:
+        CheckpointError: a class or family that is not ours.
+    """
+    names = config.get("architectures") or []
+    if not names and config.get("model_type") in _CLASS_BY_TENSOR:
+        found = list(tensor_names)
+        for beginning, name in _CLASS_BY_TENSOR[config["model_type"]].items():
+            if any(tensor.startswith(beginning) for tensor in found):
+                return MODEL_CLASSES[name]
+    if not names or names[0] not in MODEL_CLASSES:
+        raise CheckpointError(
+            "the folder holds a model of another architecture",
+            seen=f"architectures={config.get('architectures')} in {origin}",
+            needed="one of " + ", ".join(MODEL_CLASSES),
+            change="the folder",
+        )
+    return MODEL_CLASSES[names[0]]
 
 
 def load_pretrained(folder: Path, dtype: torch.dtype | None = None) -> Any:
@@ -27,12 +77,4 @@ def load_pretrained(folder: Path, dtype: torch.dtype | None = None) -> Any:
             ``from_pretrained`` raises.
     """
     config = files.read_json(folder / CONFIG_NAME, CheckpointError, "the model config")
-    names = config.get("architectures") or [None]
-    if names[0] not in MODEL_CLASSES:
-        raise CheckpointError(
-            "the folder holds a model of another architecture",
-            seen=f"architectures={config.get('architectures')} in {folder / CONFIG_NAME}",
-            needed="one of " + ", ".join(MODEL_CLASSES),
-            change="the folder",
-        )
-    return MODEL_CLASSES[names[0]].from_pretrained(folder, dtype=dtype)
+    return model_class(config, (), str(folder / CONFIG_NAME)).from_pretrained(folder, dtype=dtype)

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.auto import load_pretrained
 from bigbird_ds.hub.checkpoints import (
     METRICS_NAME,
@@ -24,7 +23,9 @@ from bigbird_ds.hub.checkpoints import (
     read_state,
 )
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
+from bigbird_ds.hub.new_folder import new_folder, require_free
 from bigbird_ds.log import logger
+from bigbird_ds.models.pretrained import DEFAULT_SHARD_BYTES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,45 +44,39 @@ class ExportReport:
     transformers_version: str | None
 
 
-def export(source: Path, target: Path, dtype: str = "float32") -> ExportReport:
+def export(
+    source: Path,
+    target: Path,
+    dtype: str = "float32",
+    max_shard_size: int = DEFAULT_SHARD_BYTES,
+) -> ExportReport:
     """Export a run's newest intact checkpoint, or the checkpoint ``source`` itself.
 
     Args:
         source: a run folder, or a folder ``checkpoints/step-N``.
         target: the folder to make; it must not exist, or be empty.
         dtype: a name in ``DTYPES``; written to config.json, which transformers 5 loads by default.
+        max_shard_size: bytes; larger weights are split over files, with an index.
 
     Raises:
         CheckpointError: no intact checkpoint, no tokenizer beside it, or transformers reads the
             result with other numbers than ours. Nothing is left at ``target`` then.
         ConfigError: ``target`` holds something.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(
-            "the export would overwrite something",
-            seen=f"{target} exists and is not empty",
-            needed="a folder that does not exist yet",
-            change="OUT",
-        )
+    require_free(target)
     checkpoint = find_checkpoint(source)
     run_folder = checkpoint.parent.parent
     tokenizer = _tokenizer_of(run_folder)
     model = load_pretrained(checkpoint)
     state = read_state(checkpoint)
 
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        model.save_pretrained(temporary, dtype=DTYPES[dtype])
+    with new_folder(target) as folder:
+        model.save_pretrained(folder, DTYPES[dtype], max_shard_size)
         for path in sorted(tokenizer.iterdir()):
-            shutil.copyfile(path, temporary / path.name)
+            shutil.copyfile(path, folder / path.name)
         records = RunRecords.read(state, run_folder / METRICS_NAME)
-        difference, version = _compare(temporary)
-        write_model_card(temporary / "README.md", model, records, dtype, version)
-        files.replace_folder(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        difference, version = _compare(folder)
+        write_model_card(folder / "README.md", model, records, dtype, version)
     return ExportReport(checkpoint, target, state.step, difference, version)
 
 

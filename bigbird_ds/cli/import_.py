@@ -1,0 +1,38 @@
+"""``bigbird-ds import``: a checkpoint of the Hub becomes the start of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bigbird_ds.errors import EXIT_DONE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="HUB_FOLDER",
+        help="a local folder in Hub format: BigBird; or BERT or RoBERTa, for a warm start",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument(
+        "--extend-positions",
+        type=int,
+        metavar="N",
+        help="have N positions, by repeating those of the checkpoint",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bigbird_ds import log
+    from bigbird_ds.hub.importing import import_model
+    from data_prep.tokenizer_folder import write_tokenizer_folder
+
+    log.setup()
+    report = import_model(
+        arguments.source, arguments.out, write_tokenizer_folder, arguments.extend_positions
+    )
+    print(report.text())
+    print(f"wrote {arguments.out}; train on from it with `model: {arguments.out}`")
+    return EXIT_DONE

@@ -1,0 +1,231 @@
+"""A checkpoint of the Hub as a model folder of ours: BigBird as it is, BERT and RoBERTa mapped.
+
+What is written is a Hub-format folder again (config.json, model.safetensors, the tokenizer's files)
+with ``import_report.json``. It loads in ``transformers``, and starts a run as `model: FOLDER`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
+from bigbird_ds.hub.checkpoints import CONFIG_NAME
+from bigbird_ds.hub.new_folder import new_folder
+from bigbird_ds.hub.source_tensors import (
+    EditedTensors,
+    open_tensors,
+    read_table,
+    widest_dtype,
+)
+from bigbird_ds.hub.warm_start import WARM_STARTS, Converted, convert
+from bigbird_ds.models.pretrained import PretrainedModel
+from bigbird_ds.models.weights import Tensors
+from bigbird_ds.vocabulary import SPIECE_NAME
+
+REPORT_NAME = "import_report.json"
+TOKENIZER_FILES = (
+    SPIECE_NAME,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
+_FRESH_WEIGHTS_SEED = 0  # parts that the source lacks are the same at every import
+
+TokenizerWriter = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of a checkpoint; also written as ``import_report.json``.
+
+    Attributes:
+        source: the folder that was read, and its ``model_type`` and class.
+        model_class: the class that was written, with so many ``parameters`` in ``dtype``.
+        positions: rows of the position table that were read, and that were written.
+        fresh: tensors that the source lacks, drawn anew.
+        left_out: tensors of the source without a place in the model.
+        differences: in words, where the model is not the source.
+        tokenizer: files of the tokenizer that were copied or made.
+    """
+
+    source: str
+    source_type: str
+    source_class: str | None
+    model_class: str
+    parameters: int
+    dtype: str
+    positions: tuple[int, int]
+    fresh: list[str]
+    left_out: list[str]
+    differences: list[str]
+    tokenizer: list[str]
+
+    def text(self) -> str:
+        """The report for a person."""
+        lines = [
+            f"{self.source}: {self.source_class or self.source_type} -> {self.model_class}, "
+            f"{self.parameters:,} parameters in {self.dtype}",
+            f"  positions: {self.positions[0]:,} -> {self.positions[1]:,}",
+            f"  tokenizer: {', '.join(self.tokenizer) or 'none in the folder'}",
+        ]
+        lines += [f"  {difference}" for difference in self.differences]
+        if self.fresh:
+            lines.append(f"  not in the source, starts fresh: {', '.join(self.fresh)}")
+        if self.left_out:
+            lines.append(f"  left out: {', '.join(self.left_out)}")
+        return "\n".join(lines)
+
+
+def import_model(
+    source: Path,
+    target: Path,
+    write_tokenizer: TokenizerWriter,
+    extend_positions: int | None = None,
+) -> ImportReport:
+    """Turn the Hub-format folder ``source`` into the folder ``target``.
+
+    Args:
+        source: a local folder with ``config.json`` and weights: safetensors or
+            ``pytorch_model.bin``, whole or in shards.
+        target: the folder to make; it must not exist, or be empty.
+        write_tokenizer: makes the tokenizer's files in a folder from a ``spiece.model``; called
+            where the source has no ``tokenizer.json``.
+        extend_positions: the number of positions to have; the table is repeated to that length.
+
+    Raises:
+        CheckpointError: another architecture, a truncated file, tensors that are missing,
+            misshapen, or that the config has no place for. Nothing is left at ``target`` then.
+        ConfigError: a contradictory config, ``target`` holds something, or ``extend_positions``
+            that extend nothing.
+        DataError: a ``spiece.model`` that cannot be read.
+    """
+    with new_folder(target) as folder:
+        values = files.read_json(source / CONFIG_NAME, CheckpointError, "the model config")
+        converted = _convert(source, values)
+        rows = converted.config.max_position_embeddings
+        if extend_positions is not None:
+            _extend(converted, extend_positions, str(source))
+        model = _build(converted, str(source))
+        _require_no_lost_layers(model, converted.tensors, source)
+        model.save_pretrained(folder)
+        tokenizer = _bring_tokenizer(source, folder, write_tokenizer)
+        report = ImportReport(
+            source=str(source),
+            source_type=values["model_type"],
+            source_class=(values.get("architectures") or [None])[0],
+            model_class=type(model).__name__,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            dtype=str(model.dtype).removeprefix("torch."),
+            positions=(rows, model.config.max_position_embeddings),
+            fresh=_without_twin(model, model.state_dict(), converted.tensors.names),
+            left_out=converted.left_out
+            + _without_twin(model, converted.tensors.names, model.state_dict()),
+            differences=converted.differences,
+            tokenizer=tokenizer,
+        )
+        files.write_json(folder / REPORT_NAME, dataclasses.asdict(report))
+    return report
+
+
+def _convert(source: Path, values: Any) -> Converted:
+    """The source as BigBird, by its ``model_type``."""
+    family = values.get("model_type") if isinstance(values, dict) else None
+    ours = {found.config_class.model_type for found in MODEL_CLASSES.values()}
+    if family not in ours | WARM_STARTS.keys():
+        raise CheckpointError(
+            "the folder holds a model of another architecture",
+            seen=f"model_type {family!r} in {source / CONFIG_NAME}",
+            needed="one of " + ", ".join(sorted(ours | WARM_STARTS.keys())),
+            change="the folder",
+        )
+    tensors = open_tensors(source)
+    if family in WARM_STARTS:
+        return convert(WARM_STARTS[family], values, tensors, str(source))
+    found_class = model_class(values, tensors.names, str(source / CONFIG_NAME))
+    config = found_class.config_class.from_pretrained(source)
+    same_names = {name: name for name in tensors.names}
+    return Converted(config, found_class.__name__, EditedTensors(tensors, same_names), [])
+
+
+def _extend(converted: Converted, wanted: int, origin: str) -> None:
+    """Repeat the position tables up to ``wanted`` rows (how BigBird began from RoBERTa)."""
+    config = converted.config
+    rows = config.max_position_embeddings
+    if wanted <= rows or wanted % config.block_size:
+        raise ConfigError(
+            "the positions cannot be extended to this number",
+            seen=f"--extend-positions {wanted}, where the checkpoint has {rows:,}",
+            needed=f"more than {rows:,}, and a multiple of the block size {config.block_size}",
+            change="--extend-positions",
+        )
+    tables = [name for name in converted.tensors.names if _is_position_table(name)]
+    for name in tables:
+        table = read_table(converted.tensors, name, (rows, config.hidden_size), origin)
+        converted.tensors.replace(name, table[torch.arange(wanted) % rows])
+    converted.config = config.replace(max_position_embeddings=wanted)
+    converted.differences.append(
+        f"positions: row i is row i modulo {rows:,} of the source; transformers' and `hf` random "
+        "blocks at 1,024, 3,072 and 4,096 tokens depend on the number of positions"
+    )
+
+
+def _is_position_table(name: str) -> bool:
+    return name.endswith(".position_embeddings.weight") or name == "position_embeddings.weight"
+
+
+def _build(converted: Converted, origin: str) -> PretrainedModel:
+    dtype = widest_dtype(converted.tensors)  # as on file: not a bit is to change
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_FRESH_WEIGHTS_SEED)
+        return MODEL_CLASSES[converted.class_name].from_tensors(
+            converted.tensors, converted.config, dtype, origin
+        )
+
+
+def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Path) -> None:
+    """A head may be left out; a tensor of the base model means that the config is another's."""
+    lost = [
+        name
+        for name in _without_twin(model, tensors.names, model.state_dict())
+        if name.removeprefix(model.base_prefix + ".").startswith(("embeddings.", "encoder."))
+    ]
+    if lost:
+        shown = ", ".join(f"{name} {tensors.shape(name)}" for name in lost[:8])
+        raise CheckpointError(
+            "the folder holds tensors that its config has no place for",
+            seen=shown + (f" and {len(lost) - 8} more" if len(lost) > 8 else ""),
+            needed=f"the tensors of a model as {source / CONFIG_NAME} describes it "
+            f"({model.config.num_hidden_layers} layers)",
+            change="config.json, or the folder",
+        )
+
+
+def _without_twin(model: PretrainedModel, names: Any, others: Any) -> list[str]:
+    """Those of ``names`` that are not among ``others``, tied copies and prefixes aside."""
+    prefix = model.base_prefix + "."
+    ties = model.tied_names
+    known = {name.removeprefix(prefix) for name in [*others, *ties, *ties.values()]}
+    return [name for name in names if name.removeprefix(prefix) not in known]
+
+
+def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> list[str]:
+    found = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    if SPIECE_NAME in found and "tokenizer.json" not in found:
+        write_tokenizer(source / SPIECE_NAME, folder)
+        return sorted(name for name in TOKENIZER_FILES if (folder / name).is_file())
+    for name in found:
+        shutil.copyfile(source / name, folder / name)
+    return found

@@ -1,0 +1,160 @@
+"""The tensors of a foreign checkpoint: safetensors or ``pytorch_model.bin``, renamed, replaced."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.models import weights
+from bigbird_ds.models.weights import Tensors
+
+BIN_NAME = "pytorch_model.bin"
+BIN_INDEX_NAME = "pytorch_model.bin.index.json"
+
+
+def open_tensors(folder: Path) -> Tensors:
+    """The tensors of a Hub folder under today's names; safetensors where there are both kinds.
+
+    Raises:
+        CheckpointError: no weights, or a file that is missing, cut or holds other things.
+    """
+    safe = (folder / weights.WEIGHTS_NAME, folder / weights.INDEX_NAME)
+    if not any(path.is_file() for path in safe):
+        if (folder / BIN_NAME).is_file():
+            return HeldTensors(_read_bin(folder / BIN_NAME))
+        if (folder / BIN_INDEX_NAME).is_file():
+            return HeldTensors(_read_bin_shards(folder))
+    return weights.read_tensors(folder)
+
+
+class HeldTensors:
+    """Tensors in memory."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+class EditedTensors:
+    """The tensors of ``source`` under new names; single ones can be replaced.
+
+    Args:
+        source: where values come from.
+        old_names: new name -> name in ``source``; what is not named is left out.
+    """
+
+    def __init__(self, source: Tensors, old_names: dict[str, str]) -> None:
+        self._source = source
+        self._old_names = old_names
+        self._replaced: dict[str, torch.Tensor] = {}
+
+    def replace(self, name: str, value: torch.Tensor) -> None:
+        self._replaced[name] = value
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys([*self._old_names, *self._replaced]))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name in self._replaced:
+            return tuple(self._replaced[name].shape)
+        return self._source.shape(self._old_names[name])
+
+    def read(self, name: str) -> torch.Tensor:
+        if name in self._replaced:
+            return self._replaced[name]
+        return self._source.read(self._old_names[name])
+
+
+def widest_dtype(tensors: Tensors) -> torch.dtype:
+    """The floating dtype that holds every tensor without loss."""
+    dtypes = {tensors.read(name).dtype for name in tensors.names}
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    return functools.reduce(torch.promote_types, floating) if floating else torch.float32
+
+
+def read_table(tensors: Tensors, name: str, shape: tuple[int, int], origin: str) -> torch.Tensor:
+    """An embedding table that is about to be edited.
+
+    Raises:
+        CheckpointError: it is missing, or not of ``shape``.
+    """
+    if name not in tensors.names:
+        raise CheckpointError(
+            "a tensor is missing",
+            seen=f"{origin} without {name}",
+            needed=f"{name} {shape}",
+            change="the folder",
+        )
+    if tensors.shape(name) != shape:
+        raise CheckpointError(
+            "tensors have another shape than the config says",
+            seen=f"{name} {tensors.shape(name)}",
+            needed=f"{name} {shape}",
+            change="config.json, or the folder",
+        )
+    return tensors.read(name)
+
+
+def _read_bin_shards(folder: Path) -> dict[str, torch.Tensor]:
+    index = files.read_json(folder / BIN_INDEX_NAME, CheckpointError, "the index of the weights")
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            "the index of the weights has no weight_map",
+            seen=str(folder / BIN_INDEX_NAME),
+            needed='an object {"weight_map": {tensor: file}}',
+            change="the file",
+        )
+    tensors: dict[str, torch.Tensor] = {}
+    for name in sorted({str(name) for name in weight_map.values()}):
+        tensors |= _read_bin(files.inside(folder, name, CheckpointError))
+    modern = {weights.modern_name(str(name)) for name in weight_map} - {None}
+    if lacking := sorted(str(name) for name in modern - tensors.keys()):
+        raise CheckpointError(
+            "the shards lack tensors that the index says they have",
+            seen=f"{folder} without {', '.join(lacking[:8])}",
+            needed=f"the files that {BIN_INDEX_NAME} was written for",
+            change="the folder",
+        )
+    return tensors
+
+
+def _read_bin(path: Path) -> dict[str, torch.Tensor]:
+    """A file of ``torch.save``, of which tensors are read and nothing else is ever run."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as cause:
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        raise CheckpointError(
+            "this file of weights cannot be read",
+            seen=f"{path}: {reason}",
+            needed="tensors alone, as `torch.save(model.state_dict(), path)` writes them",
+            change="the file: copy it again, or take its safetensors version",
+        ) from cause
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise CheckpointError(
+            "this file of weights holds other things than named tensors",
+            seen=str(path),
+            needed="a state dict",
+            change="the file",
+        )
+    modern = ((weights.modern_name(name), value) for name, value in state.items())
+    return {name: value for name, value in modern if name is not None}

@@ -1,0 +1,200 @@
+"""BERT and RoBERTa checkpoints as the start of a BigBird, as its paper did with RoBERTa.
+
+Inside a layer the networks are alike. What differs is data here: names, where positions begin, how
+many token types there are, and config values that a file may leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.source_tensors import EditedTensors, read_table
+from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.weights import Tensors
+
+POSITIONS = "bert.embeddings.position_embeddings.weight"
+TOKEN_TYPES = "bert.embeddings.token_type_embeddings.weight"
+NUM_TOKEN_TYPES = 2  # of BigBird: the two texts of a pair
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How checkpoints of one other family become BigBird's.
+
+    Attributes:
+        classes: a class of the family -> ours; every other class gives ``BigBirdModel``.
+        names: beginning of a tensor's name -> what stands there in BigBird; the first that fits.
+        defaults: config values of the family, where ``config.json`` may leave them out.
+        padding_before_positions: whether positions count from ``pad_token_id + 1``, the rows before
+            being unused.
+        sep_token_key: the config key that holds the separator's id, if there is one.
+    """
+
+    classes: Mapping[str, str]
+    names: Mapping[str, str]
+    defaults: Mapping[str, Any]
+    padding_before_positions: bool = False
+    sep_token_key: str | None = None
+
+
+@dataclass
+class Converted:
+    """A BigBird out of another checkpoint: config, tensors, and in words what is not the same."""
+
+    config: BigBirdConfig
+    class_name: str
+    tensors: EditedTensors
+    left_out: list[str]
+    differences: list[str] = field(default_factory=list)
+
+
+_COMMON_DEFAULTS = {
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+    "sep_token_id": None,
+}
+# Keys of the source that say something else in a BigBird config, or nothing.
+_NOT_TAKEN = ("architectures", "model_type", "attention_type", "type_vocab_size")
+
+WARM_STARTS: dict[str, WarmStart] = {
+    "bert": WarmStart(
+        classes={
+            "BertForPreTraining": "BigBirdForPreTraining",
+            "BertForMaskedLM": "BigBirdForMaskedLM",
+        },
+        names={
+            "bert.pooler.dense.": "bert.pooler.",
+            "bert.": "bert.",
+            "cls.": "cls.",
+            "pooler.dense.": "bert.pooler.",  # a bare BertModel has no prefix
+            "embeddings.": "bert.embeddings.",
+            "encoder.": "bert.encoder.",
+        },
+        defaults={
+            **_COMMON_DEFAULTS,
+            "vocab_size": 30522,
+            "pad_token_id": 0,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+    ),
+    "roberta": WarmStart(
+        classes={"RobertaForMaskedLM": "BigBirdForMaskedLM"},
+        names={
+            "roberta.pooler.dense.": "bert.pooler.",
+            "roberta.": "bert.",
+            "lm_head.dense.": "cls.predictions.transform.dense.",
+            "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.",
+            "lm_head.bias": "cls.predictions.bias",
+            "lm_head.decoder.": "cls.predictions.decoder.",
+            "pooler.dense.": "bert.pooler.",
+            "embeddings.": "bert.embeddings.",
+            "encoder.": "bert.encoder.",
+        },
+        defaults={
+            **_COMMON_DEFAULTS,
+            "vocab_size": 50265,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+        padding_before_positions=True,
+        sep_token_key="eos_token_id",
+    ),
+}
+
+
+def convert(family: WarmStart, values: dict[str, Any], tensors: Tensors, origin: str) -> Converted:
+    """Map a checkpoint of ``family`` to BigBird.
+
+    Args:
+        values: its ``config.json``.
+        tensors: its tensors; a tensor without a place in BigBird is left out.
+        origin: the folder, for errors.
+
+    Raises:
+        CheckpointError: a table that is missing or misshapen, or a network that is no BERT.
+        ConfigError: a config that cannot be meant.
+    """
+    values = {**family.defaults, **values}
+    _require_encoder(values, origin)
+    names = {new: old for old in tensors.names if (new := _new_name(family, old))}
+    edited = EditedTensors(tensors, names)
+    left_out = [old for old in tensors.names if old not in names.values()]
+    differences: list[str] = []
+
+    own = {key: value for key, value in values.items() if key not in _NOT_TAKEN}
+    if family.sep_token_key:
+        own["sep_token_id"] = values[family.sep_token_key]
+    config = BigBirdConfig.from_hub_dict(own)
+    rows, width = config.max_position_embeddings, config.hidden_size
+    if family.padding_before_positions:
+        skipped = (config.pad_token_id or 0) + 1
+        table = read_table(edited, POSITIONS, (rows, width), origin)
+        edited.replace(POSITIONS, table[skipped:])
+        config = config.replace(max_position_embeddings=rows - skipped)
+        differences.append(
+            f"positions: the first {skipped} of {rows} rows dropped, no token ever has them there"
+        )
+    differences += _widen_token_types(edited, values, config, origin)
+    names_of_class = values.get("architectures") or [""]
+    class_name = family.classes.get(names_of_class[0], "BigBirdModel")
+    differences += _network_differences(config, class_name)
+    return Converted(config, class_name, edited, left_out, differences)
+
+
+def _new_name(family: WarmStart, old: str) -> str | None:
+    for beginning, new in family.names.items():
+        if old.startswith(beginning):
+            return new + old.removeprefix(beginning)
+    return None
+
+
+def _require_encoder(values: dict[str, Any], origin: str) -> None:
+    if values.get("is_decoder"):
+        raise CheckpointError(
+            "a decoder cannot start a BigBird encoder",
+            seen=f"is_decoder true in {origin}",
+            needed="an encoder",
+            change="the folder",
+        )
+    kind = values.get("position_embedding_type", "absolute")
+    if kind != "absolute":
+        raise ConfigError(
+            "the checkpoint's positions are of a kind that BigBird has not",
+            seen=f"position_embedding_type {kind!r} in {origin}",
+            needed="'absolute'",
+            change="the folder",
+        )
+
+
+def _widen_token_types(
+    tensors: EditedTensors, values: dict[str, Any], config: BigBirdConfig, origin: str
+) -> list[str]:
+    found = int(values.get("type_vocab_size", NUM_TOKEN_TYPES))
+    if found == config.type_vocab_size:
+        return []
+    table = read_table(tensors, TOKEN_TYPES, (found, config.hidden_size), origin)
+    rows = torch.arange(config.type_vocab_size).clamp(max=found - 1)
+    tensors.replace(TOKEN_TYPES, table[rows])
+    return [f"token types: {found} on file, {config.type_vocab_size} here (the last one repeated)"]
+
+
+def _network_differences(config: BigBirdConfig, class_name: str) -> list[str]:
+    lines = [
+        f"attention: in full up to {config.max_full_attention_tokens} tokens, as in the source; "
+        "block-sparse above",
+        "embeddings: in training dropout comes before the layer norm, in the source after it",
+    ]
+    if class_name != "BigBirdModel" and config.hidden_act != "gelu":
+        lines.append(
+            f"prediction head: its activation is hidden_act ({config.hidden_act}) here; in RoBERTa "
+            "it is gelu"
+        )
+    return lines
