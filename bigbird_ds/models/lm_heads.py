@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.configuration import BigBirdConfig
 
 IGNORED = -100  # the label of a place that does not count
+TARGETS_AT_ONCE = 16_384  # places whose scores are held at a time; 1.6 GB in bf16 at V = 50,358
 
 
 class BigBirdPredictionHeadTransform(nn.Module):
@@ -101,8 +103,29 @@ def target_sums(
     """
     positions, ids = own_targets(positions, ids, hidden.shape[1], parallel)
     targets = select_positions(hidden, positions)
-    loss, number, correct = summed_loss(predictions(targets), ids)
+    loss, number, correct = summed_head_loss(predictions, targets, ids)
     return {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+
+
+def summed_head_loss(
+    predictions: nn.Module, hidden: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """:func:`summed_loss` of a head's scores for ``hidden`` (..., D), with bounded memory.
+
+    The scores of more than ``TARGETS_AT_ONCE`` places exist a chunk at a time: the backward
+    computes those of each chunk again. A sequence of a million tokens needs that.
+    """
+    if labels.numel() <= TARGETS_AT_ONCE:
+        return summed_loss(predictions(hidden), labels)
+    hidden, labels = hidden.flatten(0, -2), labels.flatten()
+
+    def chunk_sums(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return summed_loss(predictions(hidden), labels)
+
+    chunks = zip(hidden.split(TARGETS_AT_ONCE), labels.split(TARGETS_AT_ONCE), strict=True)
+    sums = [checkpoint(chunk_sums, *chunk, use_reentrant=False) for chunk in chunks]
+    loss, number, correct = (torch.stack(parts).sum() for parts in zip(*sums, strict=True))
+    return loss, number, correct
 
 
 def own_targets(
