@@ -1,0 +1,118 @@
+"""Timing, and the records that a benchmark leaves: what was measured, or why it was not."""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Record:
+    """One line of the table.
+
+    Attributes:
+        section, name, setting: what was measured, of what, at which sizes.
+        value, unit: the result; None where there is none, and ``note`` says why.
+    """
+
+    section: str
+    name: str
+    setting: str
+    value: float | None
+    unit: str
+    note: str = ""
+
+
+@dataclass
+class Report:
+    """Everything measured in one run, and the clock that the run must keep to."""
+
+    device: torch.device
+    seconds: float
+    environment: dict[str, str] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    section: str = ""
+    began: float = field(default_factory=time.perf_counter)
+    deadline: float = 0.0
+
+    def begin(self, section: str, budget: float) -> None:
+        """Start a section that may take ``budget`` seconds, and never more than the run has."""
+        self.section = section
+        self.deadline = min(time.perf_counter() + budget, self.began + self.seconds)
+        print(f"\n{section} ({time.perf_counter() - self.began:.0f} s)", flush=True)
+
+    def add(
+        self, name: str, setting: str, value: float | None, unit: str = "", note: str = ""
+    ) -> None:
+        self.records.append(Record(self.section, name, setting, value, unit, note))
+        shown = "-" if value is None else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
+        print(f"  {name:<34} {setting:<30} {shown:>12} {unit:<12} {note}", flush=True)
+
+    def attempt(self, name: str, setting: str, work: Callable[[], None]) -> None:
+        """Run ``work``, which adds its records; add why there are none where it cannot."""
+        if time.perf_counter() > self.deadline:
+            self.add(name, setting, None, note="skipped: no time left")
+            return
+        try:
+            work()
+        except torch.OutOfMemoryError:
+            self.add(name, setting, None, note="out of memory")
+        except Exception as error:  # a peer that breaks must not end the run
+            first_line = (str(error).splitlines() or [""])[0]
+            note = f"failed: {type(error).__name__}: {first_line}"
+            self.add(name, setting, None, note=note[:300])
+        finally:
+            release(self.device)
+
+    def write(self, path: Path) -> None:
+        content = {"environment": self.environment, "records": [asdict(r) for r in self.records]}
+        path.write_text(json.dumps(content, indent=1))
+
+
+def release(device: torch.device) -> None:
+    """Give cached memory back, so that one measurement does not starve the next."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def median_seconds(
+    work: Callable[[], Any], device: torch.device, repeats: int = 7, warm_up: int = 2
+) -> float:
+    """Median time of one call on the device, after ``warm_up`` calls that do not count."""
+    for _ in range(warm_up):
+        work()
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        began = time.perf_counter()
+        if device.type == "cuda":
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            work()
+            stop.record()
+            stop.synchronize()
+            times.append(start.elapsed_time(stop) / 1e3)
+        else:
+            work()
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory that tensors took since :func:`release`; 0 where it is not counted."""
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0

@@ -1,0 +1,67 @@
+"""The sizes that gpu_all.py measures at, and tiny ones that exercise the same code anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured. Lengths and ``tokens`` (a micro-batch) are in tokens."""
+
+    block: int = 64
+    heads: int = 12
+    width: int = 64
+    random_blocks: int = 3
+    tokens: int = 65_536
+    lengths: tuple[int, ...] = (4096, 16_384, 65_536)
+    peer_length: int = 4096
+    peer_batches: tuple[int, ...] = (16, 8, 4, 2, 1)
+    check_lengths: tuple[int, ...] = (1024, 1536, 4096)
+    long_check_lengths: tuple[int, ...] = (16_384, 65_536)
+    longest: int = 1_048_576
+    vocabulary: int = 50_358
+    matrix: int = 8192
+    copy_bytes: int = 1 << 32
+    models: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"base": BASE, "large": LARGE}
+    )
+
+
+_TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+SMOKE = Sizes(
+    block=16,
+    heads=2,
+    width=16,
+    random_blocks=1,
+    tokens=256,
+    lengths=(128, 256),
+    peer_length=128,
+    peer_batches=(2,),
+    check_lengths=(144,),
+    long_check_lengths=(256,),
+    longest=512,
+    vocabulary=100,
+    matrix=64,
+    copy_bytes=1 << 16,
+    models={"base": _TINY, "large": _TINY},
+)

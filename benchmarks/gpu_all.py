@@ -1,0 +1,105 @@
+"""Check and measure everything that a GPU is for, in one run of under 8 minutes.
+
+    python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
+    python benchmarks/gpu_all.py --device cpu --smoke         # the same code at tiny sizes
+
+Needs torch, Triton and numpy, safetensors for the models, and transformers for the comparison with
+it. Prints a table as it goes and writes JSON. What fails, or finds no time left, is recorded as
+such, and the rest still runs; the exit code is 1 where a result was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+
+from gpu import attention, training  # noqa: E402
+from gpu.report import Report, median_seconds  # noqa: E402
+from gpu.sizes import SMOKE, Sizes  # noqa: E402
+
+Section = Callable[[Report, Sizes], None]
+
+
+def ceilings(report: Report, sizes: Sizes) -> None:
+    """What the card itself reaches: nothing can be faster than these allow."""
+
+    def copy() -> None:
+        source = torch.randn(sizes.copy_bytes // 4, device=report.device)
+        target = torch.empty_like(source)
+        seconds = median_seconds(lambda: target.copy_(source), report.device)
+        moved = 2 * source.numel() * 4
+        report.add("copy", f"{moved:,} bytes", moved / seconds / 1e12, "TB/s")
+
+    def product() -> None:
+        n = sizes.matrix
+        a, b = (torch.randn(n, n, device=report.device).bfloat16() for _ in range(2))
+        seconds = median_seconds(lambda: a @ b, report.device)
+        report.add("matrix product bf16", f"{n} x {n} x {n}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
+
+    report.attempt("copy", "", copy)
+    report.attempt("matrix product bf16", "", product)
+
+
+# name -> (seconds it may take, what runs), in the order in which the results matter
+SECTIONS: dict[str, tuple[float, Section]] = {
+    "ceilings": (20, ceilings),
+    "correctness": (90, attention.check),
+    "attention": (90, attention.measure),
+    "training step": (170, training.measure),
+    "one long sequence": (60, training.measure_longest),
+    "memory": (40, training.measure_memory),
+    "sweep": (60, attention.sweep),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--seconds", type=float, default=460, help="of the whole run")
+    parser.add_argument("--json", type=Path, help="write the results there, section by section")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no GPU here (--device cpu --smoke runs the same code at tiny sizes)")
+
+    report = Report(device, arguments.seconds, environment(device))
+    for name, value in report.environment.items():
+        print(f"{name}: {value}")
+    for name in arguments.only:
+        budget, run = SECTIONS[name]
+        report.begin(name, budget)
+        report.attempt(name, "", lambda run=run: run(report, SMOKE if arguments.smoke else Sizes()))
+        if arguments.json is not None:
+            report.write(arguments.json)
+    return int(any(record.note.startswith("WRONG") for record in report.records))
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the numbers depend on."""
+    versions = {}
+    for package in ("torch", "triton", "transformers"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    found = {"device": platform.processor() or platform.machine()}
+    if device.type == "cuda":
+        found = {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+    return found | {"python": platform.python_version()} | versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())
