@@ -1,0 +1,240 @@
+"""An accelerated model of transformers gives the numbers of a fresh one, and can do more."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.transformers_twin import assert_same_gradients, load_twin, random_batch, save_twin
+
+from bigbird_ds.errors import ConfigError
+
+transformers = pytest.importorskip("transformers", reason="it is transformers' model")
+
+from bigbird_ds.integrations.transformers import accelerate, restore  # noqa: E402
+
+BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 128}
+# (5 + 2 * 2) * 4 = 36 tokens and fewer are attended to in full.
+SHORT, LONG, RAGGED = 36, 64, 50
+
+PEGASUS = {
+    "vocab_size": 120,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "init_std": 0.15,
+    **BLOCKS,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("twin")
+    return save_twin(target, "BigBirdForSequenceClassification", **BLOCKS)
+
+
+def fresh(folder: Path, training: bool) -> Any:
+    return load_twin(folder, "BigBirdForSequenceClassification").train(training)
+
+
+def pegasus(training: bool) -> Any:
+    torch.manual_seed(5)
+    config = transformers.BigBirdPegasusConfig(**PEGASUS)
+    return transformers.BigBirdPegasusForConditionalGeneration(config).train(training)
+
+
+def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Of the parameters that the loss depends on: all but the pooler's."""
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert len(found) == len(list(model.parameters())) - 2
+    return found
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_any_sequence_of_lengths_gives_what_a_fresh_model_gives(
+    folder: Path, training: bool
+) -> None:
+    model = accelerate(fresh(folder, training))
+    for length in (LONG, SHORT, RAGGED, 8, LONG):  # transformers would stay in full attention
+        batch = random_batch(2, length, padding=5, seed=length)
+        labels = torch.tensor([0, 1])
+        twin = fresh(folder, training)
+        expected, found = twin(**batch, labels=labels), model(**batch, labels=labels)
+        torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-5)
+        model.zero_grad()
+        expected.loss.backward()
+        found.loss.backward()
+        assert_same_gradients(model, twin)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_bigbird_pegasus_gives_what_a_fresh_one_gives(training: bool) -> None:
+    model = accelerate(pegasus(training))
+    for length in (LONG, SHORT, RAGGED, LONG):
+        batch = random_batch(2, length, padding=5, seed=length)
+        del batch["token_type_ids"]
+        labels = torch.randint(3, 120, (2, 7))
+        expected, found = pegasus(training)(**batch, labels=labels), model(**batch, labels=labels)
+        torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-5)
+
+
+def test_positional_ids_and_embeddings_choose_by_their_length_too(folder: Path) -> None:
+    model = accelerate(fresh(folder, False))
+    for length in (SHORT, LONG):
+        ids = random_batch(2, length)["input_ids"]
+        embeds = model.get_input_embeddings()(ids)
+        with torch.no_grad():
+            expected = fresh(folder, False)(ids).logits
+            torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-5)
+            found = model(inputs_embeds=embeds).logits
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_it_trains_under_autocast_where_transformers_crashes(folder: Path) -> None:
+    batch = random_batch(2, LONG, padding=5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            fresh(folder, True)(**batch)
+        model = accelerate(fresh(folder, True))
+        loss = model(**batch, labels=torch.tensor([0, 1])).loss
+    loss.backward()
+    expected = fresh(folder, True)(**batch, labels=torch.tensor([0, 1])).loss
+    torch.testing.assert_close(loss.float(), expected, rtol=0, atol=0.05)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients_of(model).values())
+
+
+def test_checkpointed_layers_repeat_themselves_even_after_an_input_of_another_length(
+    folder: Path,
+) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = accelerate(fresh(folder, True))
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        losses = [
+            model(**random_batch(2, length), labels=torch.tensor([0, 1])).loss
+            for length in (LONG, SHORT)
+        ]
+        sum(losses).backward()
+        gradients.append(gradients_of(model))
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_attention_weights_come_on_request_and_sum_to_one(folder: Path, asked_before: bool) -> None:
+    batch = random_batch(1, LONG)
+    model = fresh(folder, False)
+    if asked_before:
+        model(**batch, output_attentions=True)
+    accelerate(model)
+    with torch.no_grad():
+        weights = model(**batch, output_attentions=True).attentions
+        assert model(**batch).attentions is None
+    assert len(weights) == 2
+    for layer in weights:
+        assert layer.shape == (1, 2, LONG, LONG)
+        torch.testing.assert_close(layer.sum(-1), torch.ones(1, 2, LONG))
+    restore(model)
+    assert len(model(**batch, output_attentions=True).attentions) == 2
+
+
+def test_parameters_and_saved_files_are_the_same(folder: Path, tmp_path: Path) -> None:
+    model = fresh(folder, False)
+    before = {name: id(parameter) for name, parameter in model.named_parameters()}
+    generator_state = torch.get_rng_state()
+    accelerate(model)
+    assert torch.equal(torch.get_rng_state(), generator_state)
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+    model.save_pretrained(tmp_path)
+    saved = (tmp_path / "model.safetensors").read_bytes()
+    assert saved == (folder / "model.safetensors").read_bytes()
+
+
+def test_restore_gives_back_the_model_with_its_new_weights(folder: Path) -> None:
+    model = fresh(folder, False)
+    names = [type(module).__name__ for module in model.modules()]
+    accelerate(model)
+    model(**random_batch(1, SHORT))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    twin = fresh(folder, False)
+    twin.load_state_dict(model.state_dict())
+    other = copy.deepcopy(model)
+    for found in (restore(model), restore(other)):
+        assert [type(module).__name__ for module in found.modules()] == names
+        batch = random_batch(2, LONG)
+        with torch.no_grad():
+            assert torch.equal(found(**batch).logits, twin(**batch).logits)
+    accelerate(model)  # once more
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).logits, twin(**batch).logits, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_fell_back_before_is_block_sparse_again(folder: Path) -> None:
+    model = fresh(folder, False)
+    batch = random_batch(2, LONG)
+    with torch.no_grad():
+        model(**random_batch(2, SHORT))
+        expected = fresh(folder, False)(**batch).logits
+        assert not torch.allclose(model(**batch).logits, expected, atol=1e-5)
+        accelerate(model)
+        torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
+    from bigbird_ds import BigBirdForSequenceClassification
+
+    batch = random_batch(2, LONG)
+    ours = BigBirdForSequenceClassification.from_pretrained(folder, random_style="uniform")
+    model = accelerate(fresh(folder, False), style="uniform")
+    with torch.no_grad():
+        found, expected = model(**batch).logits, ours(**batch).logits
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(found, fresh(folder, False)(**batch).logits, atol=1e-5)
+
+
+def test_no_short_input_is_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = accelerate(fresh(folder, False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(**random_batch(1, SHORT))
+    assert "original_full" not in caplog.text
+
+
+def test_what_cannot_be_replaced_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no block-sparse attention"):
+        accelerate(torch.nn.Linear(2, 2))
+    full = load_twin(folder, "BigBirdModel", attention_type="original_full")
+    with pytest.raises(ConfigError, match="no block-sparse attention"):
+        accelerate(full)
+    model = fresh(folder, False)
+    with pytest.raises(ConfigError, match="nothing to undo"):
+        restore(model)
+    accelerate(model)
+    with pytest.raises(ConfigError, match="replaced already"):
+        accelerate(model)
+    with pytest.raises(ConfigError, match="follows from the length"):
+        model.bert.set_attention_type("original_full")
+
+    other = fresh(folder, False)
+    other.bert.encoder.layer[1].attention = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="built in another way"):
+        accelerate(other)
+    assert type(other.bert.encoder.layer[0].attention).__name__ == "BigBirdAttention"
+
+    attention = type(fresh(folder, False).bert.encoder.layer[0].attention)
+    monkeypatch.setattr(attention, "forward", lambda self, hidden_states, head_mask=None: None)
+    with pytest.raises(ConfigError, match="built in another way"):
+        accelerate(fresh(folder, False))
