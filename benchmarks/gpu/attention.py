@@ -40,6 +40,8 @@ def check(report: Report, sizes: Sizes) -> None:
             report.attempt(
                 backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, masked)
             )
+    for length in sizes.check_lengths:
+        report.attempt("flex", f"uniform {length} bf16", _flex_distance(report, sizes, length))
     for length in sizes.long_check_lengths:
         pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 masked"
         work = _distance(
@@ -77,6 +79,26 @@ def _distance(
         right = worst < BOUNDS[dtype]  # False for nan
         note = ("right" if right else "WRONG") + ("" if same else ", other bits the second time")
         report.add(backend, setting, worst, "distance", note)
+
+    return work
+
+
+def _flex_distance(report: Report, sizes: Sizes, length: int) -> Callable[[], None]:
+    """The peer's forward, on a pattern without counts above 1, so that its time is of this work."""
+
+    def work() -> None:
+        pattern = _pattern(sizes, length, "uniform")
+        shape = (report.device, 1, sizes.heads, length, sizes.width, torch.bfloat16)
+        inputs = _inputs(*shape)
+        with torch.no_grad():
+            found = _Flex(report, sizes, pattern)(*inputs).double()
+            exact = [x.double() for x in inputs]
+            wanted = block_sparse_attention(*exact, pattern, backend="reference")
+        distance = float((found - wanted).norm() / wanted.norm())
+        right = distance < BOUNDS[torch.bfloat16]
+        report.add(
+            "flex", f"uniform {length} bf16", distance, "distance", "right" if right else "WRONG"
+        )
 
     return work
 

@@ -66,8 +66,7 @@ class Report:
         except torch.OutOfMemoryError:
             self.add(name, setting, None, note="out of memory")
         except Exception as error:  # a peer that breaks must not end the run
-            first_line = (str(error).splitlines() or [""])[0]
-            note = f"failed: {type(error).__name__}: {first_line}"
+            note = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
             self.add(name, setting, None, note=note[:300])
         finally:
             release(self.device)

@@ -33,6 +33,7 @@ class Sizes:
     peer_batches: tuple[int, ...] = (16, 8, 4, 2, 1)
     check_lengths: tuple[int, ...] = (1024, 1536, 4096)
     long_check_lengths: tuple[int, ...] = (16_384, 65_536)
+    memory_lengths: tuple[int, ...] = (65_536, 262_144)
     longest: int = 1_048_576
     vocabulary: int = 50_358
     matrix: int = 8192
@@ -59,6 +60,7 @@ SMOKE = Sizes(
     peer_batches=(2,),
     check_lengths=(144,),
     long_check_lengths=(256,),
+    memory_lengths=(256,),
     longest=512,
     vocabulary=100,
     matrix=64,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -59,6 +60,7 @@ def peer(
 
 def compile_between_attention(model: nn.Module) -> None:
     """Fuse what lies between the attentions: projections with their norms, dropouts and GELU."""
+    torch._dynamo.config.recompile_limit = 128  # a compilation a shape, and there are many here
     for module in model.modules():
         if type(module).__name__ in ("AddAndNorm", "BigBirdIntermediate", "BigBirdEmbeddings"):
             on_gpu = next(module.parameters()).is_cuda
@@ -102,14 +104,23 @@ def measure(report: Report, sizes: Sizes) -> None:
 
 
 def measure_memory(report: Report, sizes: Sizes) -> None:
-    """Bytes of activations a token, with and without activation checkpointing."""
-    length = sizes.lengths[-1]
-    for size in sizes.models:
-        for checkpointing in (True, False):
-            setting = f"N {length:,}, " + ("checkpointing" if checkpointing else "none")
+    """Bytes a token that a step needs beside weights and gradients, the head's scores included.
 
-            def work(size=size, checkpointing=checkpointing, setting=setting) -> None:
-                model, loss = ours(report, sizes, size, length, 1, dense=False, compiled=True)
+    What is checkpointed is not compiled: torch compiles nothing while the mode is active by which
+    the results of attention are kept.
+    """
+    first, *longer = sizes.memory_lengths
+    cases = [(first, False), (first, True), *((length, True) for length in longer)]
+    for size in sizes.models:
+        for length, checkpointing in cases:
+            setting = f"N {length:,}, " + ("checkpointing" if checkpointing else "everything kept")
+
+            def work(
+                size=size, length=length, checkpointing=checkpointing, setting=setting
+            ) -> None:
+                model, loss = ours(
+                    report, sizes, size, length, 1, dense=False, compiled=not checkpointing
+                )
                 if checkpointing:
                     model.gradient_checkpointing_enable()
                 loss().backward()  # the gradients stay, and count as resident
@@ -127,7 +138,7 @@ def measure_longest(report: Report, sizes: Sizes) -> None:
     setting = f"B 1, N {sizes.longest:,}, checkpointing"
 
     def work() -> None:
-        model, loss = ours(report, sizes, "base", sizes.longest, 1, dense=False, compiled=True)
+        model, loss = ours(report, sizes, "base", sizes.longest, 1, dense=False, compiled=False)
         model.gradient_checkpointing_enable()
         step = _step(model, loss)
         seconds = median_seconds(step, report.device, repeats=2, warm_up=1)

@@ -57,8 +57,9 @@ def test_transformers_is_measured_with_the_weights_of_ours(result: dict) -> None
 
 def test_backends_are_compared_with_the_reference(result: dict) -> None:
     checks = [r for r in result["records"] if r["section"] == "correctness"]
-    gathered = [r for r in checks if r["name"] == "gathered"]
-    assert gathered and all(r["note"] == "right" for r in gathered)
+    for name in ("gathered", "flex"):
+        compared = [r for r in checks if r["name"] == name]
+        assert compared and all(r["note"] == "right" for r in compared)
 
 
 def test_what_cannot_run_here_says_so_and_the_rest_goes_on(result: dict) -> None:
