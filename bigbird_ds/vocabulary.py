@@ -6,7 +6,7 @@ shards, runs and exports to their tokenizer).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,10 @@ from bigbird_ds import files
 from bigbird_ds.errors import DataError
 
 SPIECE_NAME = "spiece.model"
+BIGBIRD, PEGASUS = "bigbird", "pegasus"
+# Where Pegasus' vocabularies have their masks and the unknown piece. They go by id: the names of
+# the masks differ from file to file.
+PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK, PEGASUS_UNKNOWN = 2, 3, 105
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's mark of a piece that begins a word
 
 
@@ -24,10 +28,14 @@ class Vocabulary:
 
     Attributes:
         size: number of pieces; ids are 0 .. size - 1.
-        pad, cls, sep, mask, bos, eos, unk: ids of the special pieces.
+        pad, cls, sep, mask, bos, eos, unk: ids of the special pieces; -1 for one that the family
+            does not use (``cls`` and ``sep`` of Pegasus).
         is_special: (size,) bool; pieces that are never masked, nor drawn as a random replacement.
         is_word_start: (size,) bool; pieces that begin a word.
         sha256: of ``spiece.model``.
+        family: ``bigbird`` or ``pegasus``.
+        sentence_mask: id that stands for a sentence taken out; -1 in the BigBird family.
+        pieces: what each id spells.
     """
 
     size: int
@@ -41,6 +49,9 @@ class Vocabulary:
     is_special: np.ndarray
     is_word_start: np.ndarray
     sha256: str
+    family: str = BIGBIRD
+    sentence_mask: int = -1
+    pieces: list[str] = field(default_factory=list, repr=False)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Vocabulary:
@@ -71,19 +82,10 @@ class Vocabulary:
             ) from cause
         size = processor.GetPieceSize()
         pieces = [processor.IdToPiece(i) for i in range(size)]
-        first_id: dict[str, int] = {}
-        for index, piece in enumerate(pieces):
-            first_id.setdefault(piece, index)
-        for name in ("[CLS]", "[SEP]", "[MASK]"):
-            if name not in first_id:
-                raise DataError(
-                    "the tokenizer lacks a special piece",
-                    seen=f"no piece {name} among the {size:,} of {path}",
-                    needed="[CLS], [SEP] and [MASK]",
-                    change="make the tokenizer with `bigbird-ds tokenizer`",
-                )
         unk = processor.unk_id()
-        # BigBird's vocabularies hold their special and reserved pieces below the unknown piece's
+        family = PEGASUS if unk == PEGASUS_UNKNOWN else BIGBIRD
+        names = _bigbird_specials(pieces, path) if family == BIGBIRD else _PEGASUS_SPECIALS
+        # Both families hold their special and reserved pieces below the unknown piece's
         # id; the original program masks and draws only ids above it (its `ids > 100`).
         is_special = np.array(
             [i <= unk or processor.IsControl(i) or processor.IsUnused(i) for i in range(size)]
@@ -92,13 +94,33 @@ class Vocabulary:
         return cls(
             size=size,
             pad=max(processor.pad_id(), 0),
-            cls=first_id["[CLS]"],
-            sep=first_id["[SEP]"],
-            mask=first_id["[MASK]"],
             bos=processor.bos_id(),
             eos=processor.eos_id(),
             unk=unk,
             is_special=is_special,
             is_word_start=is_word_start,
             sha256=files.sha256_of(path),
+            family=family,
+            pieces=pieces,
+            **names,
         )
+
+
+_PEGASUS_SPECIALS = {
+    "cls": -1,
+    "sep": -1,
+    "mask": PEGASUS_WORD_MASK,
+    "sentence_mask": PEGASUS_SENTENCE_MASK,
+}
+
+
+def _bigbird_specials(pieces: list[str], path: Path) -> dict[str, int]:
+    missing = [name for name in ("[CLS]", "[SEP]", "[MASK]") if name not in pieces]
+    if missing:
+        raise DataError(
+            "the tokenizer lacks a special piece",
+            seen=f"no piece {missing[0]} among the {len(pieces):,} of {path}",
+            needed="[CLS], [SEP] and [MASK]",
+            change="make the tokenizer with `bigbird-ds tokenizer`",
+        )
+    return {name: pieces.index(f"[{name.upper()}]") for name in ("cls", "sep", "mask")}

@@ -91,7 +91,12 @@ class ExampleDataset(Dataset[PackedBatch | UserError]):
             return self._objective.empty_example(self._sequence_length)
         parts = [self._read(spans) for spans in sample.window.parts]
         generator = keyed_generator(self._seed, "masks", sample.epoch, sample.number)
-        return self._objective.example(parts, sample.window.label, generator, self._sequence_length)
+        sentences = None
+        if self._objective.reads_sentences:
+            sentences = [self._sentences(spans) for spans in sample.window.parts]
+        return self._objective.example(
+            parts, sample.window.label, generator, self._sequence_length, sentences
+        )
 
     def _read(self, spans: np.ndarray) -> np.ndarray:
         """(num_tokens,) int64 ids of the spans, a separator between any two."""
@@ -102,6 +107,21 @@ class ExampleDataset(Dataset[PackedBatch | UserError]):
             ids[place : place + length] = self._shards.read(document, start, stop)
             place += length + 1
         return ids
+
+    def _sentences(self, spans: np.ndarray) -> np.ndarray:
+        """(num_sentences, 3) int64: first token in ``_read(spans)``, one past the last, document.
+
+        What a window has of a sentence that it cuts is a sentence.
+        """
+        rows = [np.empty((0, 3), dtype=np.int64)]
+        place = 0
+        for document, start, stop in spans.tolist():
+            begins = self._shards.sentence_starts(document, start, stop) + place
+            place += stop - start
+            ends = np.append(begins[1:], place)
+            rows.append(np.stack([begins, ends, np.full_like(begins, document)], axis=1))
+            place += 1  # the separator
+        return np.concatenate(rows)
 
 
 class TrainingBatches:

@@ -86,6 +86,8 @@ class Shards:
         self._first_document = np.cumsum([0] + [r.num_documents for r in self.records])
         self._documents = self._read_documents()
         self._descriptors: dict[int, int] = {}
+        self._first_sentence: np.ndarray | None = None
+        self._sentences: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path, str]]:
         return type(self), (self.folder, self.split)
@@ -158,6 +160,29 @@ class Shards:
             )
         return ids
 
+    def sentence_starts(self, document: int, start: int, stop: int) -> np.ndarray:
+        """Where sentences begin in the token ids ``start:stop`` of a document.
+
+        Returns:
+            (num_sentences,) int64 increasing offsets from ``start``, the first 0: what is left of a
+            sentence that began before is one too.
+        """
+        if self._first_sentence is None:
+            numbers = self._documents["num_sentences"].astype(np.int64)
+            self._first_sentence = np.concatenate([[0], np.cumsum(numbers)])
+        shard = int(np.searchsorted(self._first_document, document, side="right")) - 1
+        before = self._first_sentence[self._first_document[shard]]
+        first, last = self._first_sentence[document : document + 2] - before
+        starts = self._sentences_of(shard)[first:last]
+        low, high = np.searchsorted(starts, np.array([start + 1, stop], SENTENCE_DTYPE))
+        inside = starts[low:high].astype(np.int64) - start
+        return np.concatenate([np.zeros(1, dtype=np.int64), inside])
+
+    @property
+    def num_undivided(self) -> int:
+        """Documents of a single sentence."""
+        return int((self._documents["num_sentences"] < 2).sum())
+
     def close(self) -> None:
         """Close the tars that this process has open; reading opens them again."""
         while self._descriptors:
@@ -178,6 +203,17 @@ class Shards:
                 ) from cause
             self._descriptors[shard] = descriptor
         return descriptor
+
+    def _sentences_of(self, shard: int) -> np.ndarray:
+        """(num_sentences,) uint32 sentence starts of a shard's documents, mapped from the file."""
+        if shard not in self._sentences:
+            if len(self._sentences) >= MAX_OPEN_TARS:
+                del self._sentences[next(iter(self._sentences))]
+            record = self.records[shard]
+            self._sentences[shard] = self._load_array(
+                record.sentences, SENTENCE_DTYPE, record.num_sentences, mapped=True
+            )
+        return self._sentences[shard]
 
     def _file_records(self) -> list[FileRecord]:
         return [record for shard in self.records for record in shard.files]
@@ -206,9 +242,13 @@ class Shards:
             documents.append(rows)
         return np.concatenate(documents)
 
-    def _load_array(self, record: FileRecord, dtype: np.dtype[Any], length: int) -> np.ndarray:
+    def _load_array(
+        self, record: FileRecord, dtype: np.dtype[Any], length: int, mapped: bool = False
+    ) -> np.ndarray:
         try:
-            array: np.ndarray = np.load(self.folder / record.name, allow_pickle=False)
+            array: np.ndarray = np.load(
+                self.folder / record.name, "r" if mapped else None, allow_pickle=False
+            )
         except (ValueError, EOFError, OSError) as cause:
             raise self._damaged(record, seen=str(cause), needed="a .npy file") from cause
         if array.dtype != dtype or array.shape != (length,):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.objectives.masking import Masker, target_capacity
-from bigbird_ds.vocabulary import Vocabulary
+from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
@@ -19,23 +19,22 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 class MaskedLanguageModel:
     """``mlm``: [CLS] text [SEP], some tokens masked.
 
-    What every objective has: ``name``, ``vocabulary``, ``separator``, ``parts_per_window``,
-    ``exchanges_second_part``, ``part_capacity``, ``example`` and ``empty_example``.
+    What every objective has: see ``bigbird_ds.objectives.Objective``.
 
     Args:
-        vocabulary: of the tokenizer that made the shards.
+        vocabulary: of the tokenizer that made the shards, of the BigBird family.
         mask_fraction: share of the tokens that become targets, above 0 and below 1.
         whole_words: a word's tokens become targets together or not at all.
 
-    Attributes:
-        separator: id that goes between two documents joined in one part.
-        parts_per_window: number of stretches of text that make up an example.
-        exchanges_second_part: whether half of the windows get a second part of another document.
+    Raises:
+        ConfigError: a fraction that is none.
+        DataError: the vocabulary has no [CLS] and [SEP].
     """
 
     name = "mlm"
     parts_per_window = 1
     exchanges_second_part = False
+    reads_sentences = False
 
     def __init__(
         self, vocabulary: Vocabulary, mask_fraction: float = 0.15, whole_words: bool = True
@@ -46,6 +45,13 @@ class MaskedLanguageModel:
                 seen=mask_fraction,
                 needed="a number above 0 and below 1",
                 change="objective.mask_fraction",
+            )
+        if vocabulary.family != BIGBIRD:
+            raise DataError(
+                "the tokenizer has no [CLS] and [SEP]",
+                seen=f"a tokenizer of the {vocabulary.family} family, objective.name={self.name}",
+                needed="one of the BigBird family",
+                change="data.tokenizer, or objective.name: gap_sentences",
             )
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
@@ -74,6 +80,7 @@ class MaskedLanguageModel:
         label: int,
         generator: np.random.Generator,
         sequence_length: int,
+        sentences: Sequence[np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Turn a window into a training example.
 
@@ -82,6 +89,7 @@ class MaskedLanguageModel:
             label: next-sentence label: 0 continuation, 1 random, -100 none.
             generator: draws the masks.
             sequence_length: L.
+            sentences: not used.
 
         Returns:
             int64 arrays: ``input_ids``, ``token_type_ids``, ``attention_mask`` (L,);

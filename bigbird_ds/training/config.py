@@ -6,11 +6,13 @@ Read from YAML by ``bigbird_ds.training.config_file``; every description below i
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
 
 
 class Section(BaseModel):
@@ -20,14 +22,70 @@ class Section(BaseModel):
 
 
 class ObjectiveConfig(Section):
-    name: Literal["mlm_nsp", "mlm"] = Field(
+    name: Literal["mlm_nsp", "mlm", "gap_sentences"] = Field(
         "mlm_nsp",
-        description="mlm_nsp: masked tokens and next sentence (BERT); mlm: masked tokens alone",
+        description="mlm_nsp: masked tokens and next sentence (BERT); mlm: masked tokens alone; "
+        "gap_sentences: write the sentences that were taken out (PEGASUS), with a BigBirdPegasus",
     )
     mask_fraction: float = Field(
-        0.15, gt=0, lt=1, description="share of the tokens that become targets"
+        0.15, gt=0, lt=1, description="mlm, mlm_nsp: share of the tokens that become targets"
     )
     whole_words: bool = Field(True, description="mask whole words, not single pieces")
+    target_length: PositiveInt = Field(
+        256, description="gap_sentences: tokens of the target, </s> counted"
+    )
+    strategy: str = Field(
+        "ind_orig",
+        description="gap_sentences: which sentences are taken out: ind_orig, ind_uniq, seq_orig, "
+        "seq_uniq (by ROUGE-1 F1 against the rest), lead or random",
+    )
+    gap_ratio: float | tuple[float, float] = Field(
+        (0.15, 0.45),
+        description="gap_sentences: share of a document's sentences that is taken out, as far as "
+        "the target has room: a number, or two to draw between for each window",
+    )
+    score_noise: float = Field(
+        0.2, description="gap_sentences: scores are multiplied by 1 +- up to this"
+    )
+    keep_fraction: float = Field(
+        0.2, description="gap_sentences: share of the chosen sentences that stay in the input too"
+    )
+    input_mask_fraction: float = Field(
+        0.0, description="gap_sentences: share of the input's tokens to mask besides (0: none)"
+    )
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> ObjectiveConfig:
+        """Refuse options of another objective, and look at the values of this one's."""
+        foreign = (
+            ["mask_fraction", *([] if self.input_mask_fraction else ["whole_words"])]
+            if self.name == GapSentences.name
+            else [field.name for field in dataclasses.fields(GapOptions)]
+        )
+        for name in foreign:
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default:
+                raise ConfigError(
+                    f"objective.{name} has no effect on {self.name}",
+                    seen=f"objective.{name}={getattr(self, name)!r}, objective.name={self.name}",
+                    needed="options of this objective alone",
+                    change=f"leave out objective.{name}, or objective.name",
+                )
+        _ = self.gap_options
+        return self
+
+    @property
+    def gap_options(self) -> GapOptions:
+        """The options of ``gap_sentences``, checked."""
+        ratio = self.gap_ratio
+        return GapOptions(
+            target_length=self.target_length,
+            strategy=self.strategy,
+            gap_ratio=ratio if isinstance(ratio, tuple) else (ratio, ratio),
+            score_noise=self.score_noise,
+            keep_fraction=self.keep_fraction,
+            input_mask_fraction=self.input_mask_fraction,
+        )
 
 
 class DataConfig(Section):

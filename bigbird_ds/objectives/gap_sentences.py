@@ -1,0 +1,237 @@
+"""Gap-sentence generation (PEGASUS, Zhang et al. 2020): write what was taken out of a document.
+
+The principal sentences of a window are replaced by one mask id each in the input, and are, in the
+order of the document and with </s> behind them, the target. They are chosen on the very window that
+is trained on, from its token ids.
+
+L: sequence length of the input. T: target length. M: most tokens masked in the input.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigbird_ds.errors import ConfigError, DataError, nearest
+from bigbird_ds.objectives.masking import Masker, fill_budget, target_capacity
+from bigbird_ds.objectives.pretraining import IGNORED
+from bigbird_ds.objectives.principal_sentences import STRATEGIES, WordCounts, rank_sentences
+from bigbird_ds.objectives.words import WordReader
+from bigbird_ds.vocabulary import PEGASUS, Vocabulary
+
+
+@dataclass(frozen=True)
+class GapOptions:
+    """What gap-sentence generation can be told.
+
+    Attributes:
+        target_length: T, with the </s> at the end.
+        strategy: how sentences are chosen, one of ``STRATEGIES``.
+        gap_ratio: share of a document's sentences that is taken out, drawn for each window between
+            these two.
+        score_noise: see ``rank_sentences``.
+        keep_fraction: share of the chosen sentences that stay in the input all the same.
+        input_mask_fraction: share of the input's tokens to mask besides, as in MLM; 0: none.
+    """
+
+    target_length: int = 256
+    strategy: str = "ind_orig"
+    gap_ratio: tuple[float, float] = (0.15, 0.45)
+    score_noise: float = 0.2
+    keep_fraction: float = 0.2
+    input_mask_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.gap_ratio
+        checks = [
+            ("target_length", self.target_length >= 2, "at least 2: a token and </s>"),
+            ("strategy", self.strategy in STRATEGIES, "one of " + ", ".join(STRATEGIES)),
+            ("gap_ratio", 0 < low <= high < 1, "two shares above 0 and below 1, the smaller first"),
+            ("score_noise", 0 <= self.score_noise < 1, "a number from 0 to below 1"),
+            ("keep_fraction", 0 <= self.keep_fraction < 1, "a share from 0 to below 1"),
+            ("input_mask_fraction", 0 <= self.input_mask_fraction < 1, "a share from 0 to below 1"),
+        ]
+        for name, is_right, needed in checks:
+            if not is_right:
+                value = getattr(self, name)
+                guess = nearest(str(value), STRATEGIES) if name == "strategy" else None
+                raise ConfigError(
+                    f"objective.{name} is out of range",
+                    seen=repr(value) + (f" (did you mean {guess!r}?)" if guess else ""),
+                    needed=needed,
+                    change=f"objective.{name}",
+                )
+
+
+class GapSentences:
+    """``gap_sentences``: examples for ``BigBirdPegasusForConditionalGeneration``.
+
+    Args:
+        vocabulary: of the tokenizer that made the shards, of the Pegasus family.
+        options: of the objective.
+        whole_words: of the tokens masked besides, a word's are masked together or not at all.
+
+    Attributes: see ``MaskedLanguageModel``.
+
+    Raises:
+        DataError: the vocabulary has no sentence mask.
+    """
+
+    name = "gap_sentences"
+    parts_per_window = 1
+    exchanges_second_part = False
+    reads_sentences = True
+
+    def __init__(
+        self, vocabulary: Vocabulary, options: GapOptions, whole_words: bool = True
+    ) -> None:
+        if vocabulary.family != PEGASUS:
+            raise DataError(
+                "the tokenizer has no mask for sentences",
+                seen=f"a tokenizer of the {vocabulary.family} family",
+                needed="one of the Pegasus family: ids 2 and 3 mask sentences and words",
+                change="data.tokenizer: make it with `bigbird-ds tokenizer --family pegasus`",
+            )
+        self.vocabulary = vocabulary
+        self.separator = vocabulary.eos
+        self.options = options
+        self._words = WordReader(vocabulary.pieces, vocabulary.is_special)
+        self._masker = None
+        if options.input_mask_fraction:
+            self._masker = Masker(vocabulary, options.input_mask_fraction, whole_words)
+
+    def part_capacity(self, sequence_length: int) -> int:
+        """Most tokens of a window: what is left beside </s>.
+
+        Raises:
+            ConfigError: nothing is left.
+        """
+        if sequence_length < 2:
+            raise ConfigError(
+                "the sequence is too short to hold any text",
+                seen=sequence_length,
+                needed="at least 2",
+                change="data.sequence_length",
+            )
+        return sequence_length - 1
+
+    def example(
+        self,
+        parts: Sequence[np.ndarray],
+        label: int,
+        generator: np.random.Generator,
+        sequence_length: int,
+        sentences: Sequence[np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Turn a window into a training example.
+
+        Args:
+            parts: one array (num_tokens,) of token ids, joined documents with </s> between.
+            label: not used.
+            generator: draws ratio, noise, the sentences that stay, and masks.
+            sequence_length: L.
+            sentences: one array (num_sentences, 3) of int64: first token, one past the last token
+                and document, in the order of the text. A document of a single sentence stays whole.
+
+        Returns:
+            int64 arrays: ``input_ids``, ``attention_mask`` (L,); ``labels`` (T,), -100 where
+            unused, which is everywhere if no document has two sentences; where tokens are masked
+            besides, ``target_positions`` (M,), 0 where unused, and ``target_ids`` (M,), -100 where
+            unused.
+        """
+        assert sentences is not None
+        (ids,), (spans,) = parts, sentences
+        chosen = self.choose(ids, spans, generator)
+        stays = generator.random(len(chosen)) < self.options.keep_fraction
+        end, text = self._without(ids, spans[chosen[~stays]])
+        input_ids = np.full(sequence_length, self.vocabulary.pad, dtype=np.int64)
+        input_ids[:end] = text
+        input_ids[end] = self.vocabulary.eos
+        attention_mask = np.zeros(sequence_length, dtype=np.int64)
+        attention_mask[: end + 1] = 1
+        example = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": self._target(ids, spans[chosen]),
+        }
+        if self._masker is not None:
+            capacity = target_capacity(self.options.input_mask_fraction, sequence_length)
+            positions = np.zeros(capacity, dtype=np.int64)
+            target_ids = np.full(capacity, IGNORED, dtype=np.int64)
+            original = input_ids[:end].copy()
+            masked = self._masker.apply(input_ids[:end], generator)
+            positions[: len(masked)] = masked
+            target_ids[: len(masked)] = original[masked]
+            example |= {"target_positions": positions, "target_ids": target_ids}
+        return example
+
+    def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
+        """An example without text or target, which fills up the last batch of an evaluation."""
+        generator = np.random.Generator(np.random.Philox(0))
+        nothing = np.empty(0, dtype=np.int64)
+        spans = np.empty((0, 3), dtype=np.int64)
+        return self.example([nothing], IGNORED, generator, sequence_length, [spans])
+
+    def choose(
+        self, ids: np.ndarray, spans: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Numbers of the gap sentences of a window, increasing.
+
+        Each document of the window is ranked by itself. All first choices come before all second
+        ones, in a random order among them; a sentence that no longer fits the target is passed
+        over. Where not even one fits, the first choice is taken alone, and its target is cut.
+        """
+        low, high = self.options.gap_ratio
+        ratio = generator.uniform(low, high)
+        room = self.options.target_length - 1
+        words, starts = self._words.read(ids)
+        sentence_of_word = np.searchsorted(spans[:, 0], starts, side="right") - 1
+        numbers, ranks = [], []
+        bounds = np.flatnonzero(np.diff(spans[:, 2], prepend=-1, append=-1))
+        for first, last in itertools.pairwise(bounds):
+            if last - first < 2:
+                continue
+            begin, end = np.searchsorted(sentence_of_word, (first, last))
+            counts = WordCounts.of(
+                words[begin:end], sentence_of_word[begin:end] - first, int(last - first)
+            )
+            wanted = max(1, math.floor(ratio * (last - first)))
+            # Every sentence has a token, so that no more than this can be of use.
+            ranking = rank_sentences(
+                counts,
+                self.options.strategy,
+                min(wanted, room),
+                self.options.score_noise,
+                generator,
+            )
+            numbers.append(first + ranking)
+            ranks.append(np.arange(len(ranking)) + generator.random(len(ranking)))
+        if not numbers:
+            return np.empty(0, dtype=np.int64)
+        order = np.concatenate(numbers)[np.argsort(np.concatenate(ranks), kind="stable")]
+        lengths = (spans[:, 1] - spans[:, 0])[order]
+        taken = order[fill_budget(lengths, room)]
+        return np.sort(taken if len(taken) else order[:1])
+
+    def _without(self, ids: np.ndarray, gaps: np.ndarray) -> tuple[int, np.ndarray]:
+        """The text with a mask for each gap, and its length."""
+        stays = np.ones(len(ids), dtype=bool)
+        text = ids.astype(np.int64)
+        for begin, end, _ in gaps.tolist():
+            text[begin] = self.vocabulary.sentence_mask
+            stays[begin + 1 : end] = False
+        text = text[stays]
+        return len(text), text
+
+    def _target(self, ids: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        length = self.options.target_length
+        labels = np.full(length, IGNORED, dtype=np.int64)
+        if len(chosen):
+            pieces = [ids[begin:end] for begin, end, _ in chosen.tolist()]
+            target = np.concatenate([*pieces, [self.vocabulary.eos]])[:length]
+            labels[: len(target)] = target
+        return labels
