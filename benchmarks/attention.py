@@ -1,0 +1,209 @@
+"""Attention alone, forward and backward: each backend, beside dense attention on the same tensors.
+
+    python benchmarks/attention.py                                     # base width, fp32, CPU
+    python benchmarks/attention.py --dtype bf16 --lengths 4096 16384 65536 --contenders gathered
+    python benchmarks/attention.py --device cuda --dtype bf16 --lengths 4096 16384 65536
+
+The contenders take turns; medians. Results and gradients of the backends are compared before they
+are timed; dense attention (every query reads every key) has others. FLOP/s counts the products over
+the blocks that a contender reads: two in the forward, five in the backward.
+
+Legend: B = batch, H = heads, N = sequence length, D = head dimension.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+
+from environment import environment  # noqa: E402
+from gpu.report import synchronize  # noqa: E402
+
+from bigbird_ds.attention import BlockPattern, block_sparse_attention  # noqa: E402
+from bigbird_ds.attention.block_lists import meetings_of  # noqa: E402
+from bigbird_ds.attention.choice import why_not_triton  # noqa: E402
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# relative distance of results and gradients, ||found - first|| / ||first||
+AGREEMENT = {"fp32": 1e-5, "bf16": 3e-2}
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+DENSE = "dense"
+CONTENDERS = ("gathered", "triton", "reference", DENSE)
+LONGEST_REFERENCE = 2048  # it is quadratic in memory
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Result:
+    """One line of the table; times in seconds, the backward without the forward."""
+
+    name: str
+    dtype: str
+    length: int
+    forward: float
+    backward: float
+    forward_gflops_per_second: float
+    backward_gflops_per_second: float
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    facts = environment(torch.device(arguments.device))
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    print(f"\n{'N':>9} {'contender':<18} {'forward ms':>11} {'backward ms':>12} {'GFLOP/s':>16}")
+    results: list[Result] = []
+    for length in arguments.lengths:
+        for dtype in arguments.dtype:
+            results += _results(arguments, length, dtype)
+    if arguments.json is not None:
+        options = {name: value for name, value in vars(arguments).items() if name != "json"}
+        content = {"benchmark": "attention", "environment": facts, "options": options}
+        lines = [asdict(result) for result in results]
+        arguments.json.write_text(json.dumps(content | {"results": lines}, indent=1) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["fp32"])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--head-size", type=int, default=64)
+    parser.add_argument("--block-size", type=int, default=64)
+    parser.add_argument("--style", default="hf")
+    parser.add_argument("--threads", type=int, help="default: what torch chooses")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+def _results(arguments: argparse.Namespace, length: int, dtype: str) -> list[Result]:
+    pattern = BlockPattern.build(
+        length,
+        arguments.heads,
+        arguments.block_size,
+        style=arguments.style,
+        max_positions=max(4096, length),
+    )
+    generator = torch.Generator().manual_seed(length)
+    shape = (arguments.batch, length, arguments.heads, arguments.head_size)
+    inputs = [
+        torch.randn(shape, generator=generator)
+        .to(arguments.device, DTYPES[dtype])
+        .transpose(1, 2)  # as the projections of a layer leave them
+        .requires_grad_()
+        for _ in range(3)
+    ]
+    contenders = {
+        name: _attention(name, pattern)
+        for name in arguments.contenders
+        if not (name == "triton" and why_not_triton(inputs[0], pattern))
+        and not (name == "reference" and length > LONGEST_REFERENCE)
+    }
+    _check_agreement(contenders, inputs, AGREEMENT[dtype])
+    times = _times(contenders, inputs, arguments)
+    return [
+        _result(name, forward, backward, inputs[0], pattern, dtype)
+        for name, (forward, backward) in times.items()
+    ]
+
+
+def _attention(name: str, pattern: BlockPattern) -> Attention:
+    if name == DENSE:
+        return F.scaled_dot_product_attention
+    return lambda q, k, v: block_sparse_attention(q, k, v, pattern, backend=name)
+
+
+def _check_agreement(
+    contenders: dict[str, Attention], inputs: list[torch.Tensor], bound: float
+) -> None:
+    """End the run where two backends differ."""
+    first: list[torch.Tensor] = []
+    for name, attention in contenders.items():
+        if name == DENSE:
+            continue
+        out = attention(*inputs)
+        gradients = torch.autograd.grad(out, inputs, torch.cos(inputs[0].detach()))
+        found = [out.detach(), *gradients]
+        first = first or found
+        for have, want in zip(found, first, strict=True):
+            distance = float((have - want).norm() / want.norm())
+            if not distance <= bound:
+                sys.exit(f"{name} differs from {next(iter(contenders))} by {distance:.1e}")
+
+
+def _times(
+    contenders: dict[str, Attention], inputs: list[torch.Tensor], arguments: argparse.Namespace
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of forward and backward; the first round does not count."""
+    clock, device = CLOCKS[arguments.clock], torch.device(arguments.device)
+    forwards: dict[str, list[float]] = {name: [] for name in contenders}
+    backwards: dict[str, list[float]] = {name: [] for name in contenders}
+    weight = torch.cos(inputs[0].detach())
+    for _ in range(1 + arguments.repeats):
+        for name, attention in contenders.items():
+            synchronize(device)
+            began = clock()
+            out = attention(*inputs)
+            synchronize(device)
+            between = clock()
+            torch.autograd.grad(out, inputs, weight)
+            synchronize(device)
+            forwards[name].append(between - began)
+            backwards[name].append(clock() - between)
+    return {
+        name: (statistics.median(forwards[name][1:]), statistics.median(backwards[name][1:]))
+        for name in contenders
+    }
+
+
+def _result(
+    name: str, forward: float, backward: float, q: torch.Tensor, pattern: BlockPattern, dtype: str
+) -> Result:
+    batch, heads, length, width = q.shape
+    pairs = float(length) ** 2
+    if name != DENSE:
+        meetings = meetings_of(pattern)
+        pairs = len(meetings.key) / meetings.num_tables * pattern.block_size**2
+    product = 2 * batch * heads * pairs * width
+    result = Result(
+        name=name,
+        dtype=dtype,
+        length=length,
+        forward=forward,
+        backward=backward,
+        forward_gflops_per_second=2 * product / forward / 1e9,
+        backward_gflops_per_second=5 * product / backward / 1e9,
+    )
+    print(
+        f"{length:>9,} {name + ', ' + dtype:<18} {1e3 * forward:>11.2f} {1e3 * backward:>12.2f} "
+        f"{result.forward_gflops_per_second:>7.0f} {result.backward_gflops_per_second:>8.0f}",
+        flush=True,
+    )
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Where the time of one training step goes, by operator, and what share of it.
+
+    python benchmarks/profile_step.py                          # base width, 2 layers, N = 4,096
+    python benchmarks/profile_step.py --dtype bf16 --json result.json
+
+Times are those that an operator itself took, without the operators that it called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+
+from environment import environment  # noqa: E402
+from step_contenders import CONTENDERS, DTYPES, MODELS, OURS, Case, build  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--contender", choices=CONTENDERS, default=OURS)
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--model", choices=list(MODELS), default="base")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--length", type=int, default=4096)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rows", type=int, default=25, help="of the table")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    case = Case(
+        name=arguments.contender,
+        dtype=arguments.dtype,
+        model=arguments.model,
+        layers=arguments.layers,
+        length=arguments.length,
+        batch=arguments.batch,
+        device="cpu",
+    )
+    facts = environment(torch.device("cpu"))
+    lines = profiled(case)[: arguments.rows]
+    print(f"{case.label}, N = {case.length:,}")
+    for line in lines:
+        print(
+            f"{line['operator']:<46} {line['seconds']:8.4f} s {line['share']:6.1%} "
+            f"x {line['calls']}"
+        )
+    if arguments.json is not None:
+        content = {"benchmark": "profile_step", "environment": facts, "case": vars(case)}
+        arguments.json.write_text(json.dumps(content | {"operators": lines}, indent=1) + "\n")
+    return 0
+
+
+def profiled(case: Case) -> list[dict[str, object]]:
+    """Operators of the second step, those that took longest first."""
+    contender = build(case)
+    contender.step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        contender.step()
+    events = sorted(profiler.key_averages(), key=lambda e: e.self_cpu_time_total, reverse=True)
+    total = sum(event.self_cpu_time_total for event in events)
+    return [
+        {
+            "operator": event.key,
+            "calls": event.count,
+            "seconds": event.self_cpu_time_total / 1e6,
+            "share": event.self_cpu_time_total / total,
+        }
+        for event in events
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
