@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bigbird_ds.errors import EXIT_DONE
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a run folder, or RUN/checkpoints/step-N")
@@ -15,14 +17,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the exported weights",
     )
+    parser.add_argument(
+        "--max-shard-size",
+        default="5G",
+        metavar="SIZE",
+        help="split larger weights into files of at most so much (500M, 2G), with an index",
+    )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="then upload it to this repository of the Hub (the token: HF_TOKEN or a login)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
+    from bigbird_ds.cli.sizes import parse_size
     from bigbird_ds.hub.export import export
+    from bigbird_ds.hub.push import check_can_push, push
 
     log.setup()
-    report = export(arguments.source, arguments.out, arguments.dtype)
+    max_shard_size = parse_size("--max-shard-size", arguments.max_shard_size)
+    if arguments.push is not None:
+        check_can_push(arguments.push)
+    report = export(arguments.source, arguments.out, arguments.dtype, max_shard_size)
     print(f"exported {report.checkpoint} (step {report.step}) to {report.target}")
     if report.largest_difference is None:
         print("not checked: transformers is not installed here, so nothing was compared with it")
@@ -31,4 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"checked: transformers {report.transformers_version} loads it and computes the same "
             f"logits (largest difference {report.largest_difference:.1e})"
         )
-    return 0
+    if arguments.push is not None:
+        print(f"uploaded: {push(report.target, arguments.push)}")
+    return EXIT_DONE

@@ -8,9 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from bigbird_ds.cli.sizes import parse_size
 from bigbird_ds.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, ConfigError
-
-_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             validation_fraction=fraction,
             skip_bad_records=arguments.on_error == "skip",
         ),
-        unit_bytes=_parse_size(arguments.unit_size),
+        unit_bytes=parse_size("--unit-size", arguments.unit_size),
         workers=arguments.workers,
         part=None if arguments.part is None else _parse_part(arguments.part),
         resume=arguments.resume,
@@ -131,12 +130,3 @@ def _parse_part(text: str) -> tuple[int, int]:
             "--part is no part", seen=text, needed="I/N with 1 <= I <= N, as 2/8", change="--part"
         )
     return int(match[1]), int(match[2])
-
-
-def _parse_size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([KMG]?)", text)
-    if not match or not int(match[1]):
-        raise ConfigError(
-            "--unit-size is no size", seen=text, needed="64M, 500K or 1G", change="--unit-size"
-        )
-    return int(match[1]) * _SIZE_UNITS[match[2]]

@@ -16,9 +16,13 @@ from bigbird_ds.hub.checkpoints import (
     read_state,
     verify_checkpoint,
 )
+from bigbird_ds.hub.verify_files import (
+    TOKENIZER_NAME,
+    check_card,
+    check_tokenizer_files,
+    check_weight_files,
+)
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
-
-TOKENIZER_NAME = "tokenizer.json"
 
 
 def is_run(folder: Path) -> bool:
@@ -60,12 +64,16 @@ def verify_run(folder: Path, deep: bool) -> str:
 
 
 def verify_export(folder: Path, deep: bool) -> str:
-    """Every tensor there with the shape that config.json says; the tokenizer fits the model.
+    """Every tensor there with the shape that config.json says; every file fits the others.
+
+    That is: weights, index and dtype; the tokenizer's two files and the vocabulary; the card.
 
     Raises:
         CheckpointError, DataError: the first thing that is wrong.
     """
     model = load_pretrained(folder)
+    check_weight_files(folder)
+    check_card(folder)
     size = model.config.vocab_size
     words = [f"{sum(p.numel() for p in model.parameters()):,} parameters"]
     if (folder / TOKENIZER_NAME).is_file():
@@ -85,6 +93,7 @@ def verify_export(folder: Path, deep: bool) -> str:
                 needed=f"as many as in {SPIECE_NAME}",
                 change="the tokenizer files of the folder",
             )
+        check_tokenizer_files(folder)
     if deep:
         check_finite(folder)
     return f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"

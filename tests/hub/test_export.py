@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from support.commands import contents, run_command, user_error
 from support.corpus import TINY_MODEL, Corpus
 from support.distributed import run_distributed
+from support.hub_server import hub_server
 from support.runs import train_one
 
 from bigbird_ds import BigBirdForPreTraining
@@ -103,6 +107,87 @@ def test_a_bfloat16_export_says_so_and_loads_as_such(trained: Path, tmp_path: Pa
     assert main(["export", str(trained), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     model = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / "half")
     assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.launch
+def test_a_sharded_export_loads_and_is_verified_to_the_last_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    out = tmp_path / "sharded"
+    assert main(["export", str(trained), str(out), "--max-shard-size", "50K"]) == 0
+    shards = sorted(out.glob("model-*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert not (out / "model.safetensors").exists()
+    assert main(["verify", str(out), "--deep"]) == 0
+    theirs = transformers.AutoModelForPreTraining.from_pretrained(out).state_dict()
+    for name, tensor in BigBirdForPreTraining.from_pretrained(out).state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+
+    def broken(text: str) -> None:
+        assert main(["verify", str(out)]) == 2
+        assert text in capsys.readouterr().err
+
+    (out / "model-00009-of-00009.safetensors").write_bytes(shards[0].read_bytes())
+    broken("the index does not name")
+    (out / "model-00009-of-00009.safetensors").unlink()
+    index = out / "model.safetensors.index.json"
+    text = index.read_text()
+    index.write_text(text.replace('"total_size": ', '"total_size": 1'))
+    broken("the index tells another size")
+    index.write_text(text)
+    shards[1].write_bytes(shards[1].read_bytes()[:-8])
+    broken("cannot be read")
+
+
+@pytest.mark.launch
+def test_verify_finds_files_of_an_export_that_do_not_belong_together(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(name: str, change: Callable[[str], str], text: str) -> None:
+        folder = tmp_path / name
+        shutil.copytree(exported, folder)
+        path = folder / name
+        path.write_text(change(path.read_text()))
+        assert main(["verify", str(folder)]) == 2
+        assert text in capsys.readouterr().err
+
+    broken("config.json", lambda text: text.replace("float32", "float16"), "another dtype")
+    broken("README.md", lambda text: text.removeprefix("---\n"), "no header that the Hub can read")
+    broken("tokenizer.json", keep_spaces_at_the_end, "'  leading and trailing spaces  '")
+
+
+def keep_spaces_at_the_end(text: str) -> str:
+    """The tokenizer as transformers would have made it from spiece.model: it strips no spaces."""
+    tokenizer = json.loads(text)
+    steps = tokenizer["normalizer"]["normalizers"]
+    kept = [step for step in steps if not step["pattern"]["Regex"].endswith("]+\\z")]
+    assert len(kept) == len(steps) - 1
+    tokenizer["normalizer"]["normalizers"] = kept
+    return json.dumps(tokenizer)
+
+
+@pytest.mark.launch
+def test_an_export_is_uploaded_and_the_token_is_never_printed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "hf_averysecrettokenthatnobodymaysee"
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with hub_server(token) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        words = ["export", trained, tmp_path / "out", "--push", "someone/model"]
+        done = run_command(*words)
+        assert done.returncode == 0, done.stderr.decode()
+        assert f"uploaded: {server.address}/someone/model/commit/" in done.stdout.decode()
+        assert server.files == contents(tmp_path / "out")
+
+        server.token = "hf_another"
+        message = user_error("export", trained, tmp_path / "none", "--push", "someone/model")
+        assert "the upload to the Hub failed" in message
+        for text in (done.stdout.decode(), done.stderr.decode(), message):
+            assert token not in text
+        assert not (tmp_path / "none").exists()  # found out before the work
 
 
 @pytest.mark.launch

@@ -228,7 +228,7 @@ def test_an_import_is_the_start_of_a_training_run(
     do_import(source, out, "--extend-positions", "256")
     from bigbird_ds.training.config_file import load_run_config
 
-    settings = changed(run_settings, **{"model": str(out), "objective": {"name": "mlm"}})
+    settings = changed(run_settings, model=str(out), objective={"name": "mlm"})
     settings["train"]["steps"] = 1
     settings["schedule"]["warmup_steps"] = 0
     settings["optimizer"]["lr"] = 1e-9  # what is saved is what was imported, but for this

@@ -1,0 +1,127 @@
+"""Whether the files of an export belong together: shards and index, dtype, tokenizer, card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.hub.checkpoints import CONFIG_NAME, INDEX_NAME
+from bigbird_ds.vocabulary import SPIECE_NAME
+
+TOKENIZER_NAME = "tokenizer.json"
+CARD_NAME = "README.md"
+
+# What a tokenizer made twice over gets wrong first: spaces at the ends, tabs, newlines, Unicode.
+PROBE_TEXTS = (
+    "The raise statement re-raises the exception.",
+    "  leading and trailing spaces  ",
+    "a\ttab, a\nnewline,\r\nboth,   a run",
+    "naïve café, Straße, ﬁligree, \uff11\uff12, Ωmega",
+    "日本語のテキスト, русский, 😀",
+    "",
+)
+
+
+def check_weight_files(folder: Path) -> None:
+    """The index tells the true sizes, no weights lie beside it, each file says it is of torch.
+
+    Raises:
+        CheckpointError: the first thing that is wrong.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    total_bytes = total_parameters = 0
+    dtypes = set()
+    for path in paths:
+        with safe_open(path, framework="pt") as tensors:
+            if (tensors.metadata() or {}).get("format") != "pt":
+                raise _wrong(
+                    "a file of weights does not say that torch wrote it",
+                    f"{path}: metadata {tensors.metadata()}",
+                    '{"format": "pt"}, without which transformers 4 does not load it',
+                )
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                tensor = tensors.get_tensor(name)
+                total_bytes += tensor.nbytes
+                total_parameters += tensor.numel()
+                dtypes.add(str(tensor.dtype).removeprefix("torch."))
+    _check_dtype(folder, dtypes)
+    if (folder / INDEX_NAME).is_file():
+        index = files.read_json(folder / INDEX_NAME, CheckpointError, "the index of the weights")
+        stray = sorted({path.name for path in paths} - set(index["weight_map"].values()))
+        if stray:
+            raise _wrong(
+                "there are weights that the index does not name",
+                f"{', '.join(stray)} in {folder}",
+                f"the files of {INDEX_NAME} and no others",
+            )
+        true = {"total_parameters": total_parameters, "total_size": total_bytes}
+        told = {key: index.get("metadata", {}).get(key, true[key]) for key in true}
+        if told != true:
+            raise _wrong("the index tells another size", str(told), str(true))
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """``tokenizer.json`` gives the ids of ``spiece.model``, where there are both.
+
+    Raises:
+        CheckpointError: for a probe text it does not.
+    """
+    if not ((folder / TOKENIZER_NAME).is_file() and (folder / SPIECE_NAME).is_file()):
+        return
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+    pieces = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
+    for text in PROBE_TEXTS:
+        found = tokenizer.encode(text, add_special_tokens=False).ids
+        wanted = pieces.EncodeAsIds(text)
+        if found != wanted:
+            raise CheckpointError(
+                "the tokenizer's two files give different ids",
+                seen=f"{text!r}: {found[:16]} by {TOKENIZER_NAME}",
+                needed=f"{wanted[:16]} as by {SPIECE_NAME}",
+                change=f"make both anew: `bigbird-ds tokenizer --spiece-model {SPIECE_NAME}`",
+            )
+
+
+def check_card(folder: Path) -> None:
+    """The model card, where there is one, begins with what the Hub reads.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8")
+    try:
+        header: Any = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else None
+    except (yaml.YAMLError, IndexError):
+        header = None
+    if not isinstance(header, dict) or header.get("library_name") != "transformers":
+        raise _wrong(
+            "the model card has no header that the Hub can read",
+            str(path),
+            "YAML between two lines ---, with library_name: transformers",
+        )
+
+
+def _check_dtype(folder: Path, found: set[str]) -> None:
+    told = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("dtype")
+    if told is not None and found != {told}:
+        raise _wrong(
+            "the weights are of another dtype than the config says",
+            f"{', '.join(sorted(found)) or 'no tensors'} on file",
+            f"{told}, as in {folder / CONFIG_NAME}",
+        )
+
+
+def _wrong(problem: str, seen: str, needed: str) -> CheckpointError:
+    return CheckpointError(problem, seen=seen, needed=needed, change="export or copy it again")

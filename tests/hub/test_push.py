@@ -1,0 +1,101 @@
+"""An export goes to the Hub whole, and the token goes nowhere but into the requests."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from support.hub_server import HubServer, hub_server
+
+from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.hub.push import check_can_push, push
+
+TOKEN = "hf_averysecrettokenthatnobodymaysee"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The stub, where the library looks for the Hub.
+
+    The library reads its environment when it is imported, so the constants are set as HF_ENDPOINT
+    and HF_HUB_DISABLE_XET would set them; tests/hub/test_export.py sets the variables themselves.
+    """
+    with hub_server(TOKEN) as running:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    config = BigBirdConfig(vocab_size=120, hidden_size=16, num_hidden_layers=2,
+                           num_attention_heads=2, intermediate_size=24)  # fmt: skip
+    BigBirdForMaskedLM(config).save_pretrained(tmp_path / "model", max_shard_size=200_000)
+    (tmp_path / "model" / "README.md").write_text("---\nlibrary_name: transformers\n---\n")
+    return tmp_path / "model"
+
+
+def test_every_file_arrives_with_its_bytes_in_a_private_repository(
+    server: HubServer, folder: Path
+) -> None:
+    check_can_push("someone/model")
+    address = push(folder, "someone/model")
+    assert address == f"{server.address}/someone/model/commit/{'1' * 40}"
+    assert server.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len([name for name in server.files if name.endswith(".safetensors")]) == 3
+    (made,) = server.repositories
+    assert (made["name"], made["organization"]) == ("model", "someone")
+    assert made.get("private") is True or made.get("visibility") == "private"
+    assert server.unknown == []
+
+
+def test_a_refused_token_is_told_without_the_token(
+    server: HubServer,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.token = "hf_another"
+    with caplog.at_level(logging.DEBUG):
+        for attempt in (
+            lambda: check_can_push("someone/model"),
+            lambda: push(folder, "someone/model"),
+        ):
+            with pytest.raises(ConfigError, match="upload to the Hub failed") as caught:
+                attempt()
+            assert caught.value.__cause__ is None
+            assert TOKEN not in str(caught.value)
+            assert server.address in str(caught.value)
+        assert "not let in with Bearer (the token)" in str(caught.value)  # the server quotes it
+    assert TOKEN not in caplog.text
+    assert TOKEN not in "".join(capfd.readouterr())
+    assert server.files == {}
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "some one/model", ""])
+def test_a_name_that_no_repository_can_have_is_refused_before_any_request(
+    server: HubServer, name: str
+) -> None:
+    with pytest.raises(ConfigError, match="OWNER/NAME"):
+        check_can_push(name)
+    assert server.repositories == []
+
+
+def test_no_token_and_no_library_are_told_with_what_to_do(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="hf auth login"):
+        check_can_push("someone/model")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match="pip install huggingface_hub"):
+        check_can_push("someone/model")
