@@ -73,21 +73,20 @@ class SentencePieceModel:
     def read(cls, path: Path) -> SentencePieceModel:
         """Parse a file. Raises DataError where it is missing or no sentencepiece model."""
         try:
-            model = cls._parse(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
         except OSError as cause:
-            seen = f"{path}: {cause.strerror}"
+            raise _no_model(f"{path}: {cause.strerror}") from cause
+
+    @classmethod
+    def parse(cls, data: bytes, source: Path) -> SentencePieceModel:
+        """The same of a file's bytes; ``source`` names it in an error."""
+        try:
+            model = cls._parse(data)
         except (ValueError, IndexError, struct.error) as cause:
-            seen = f"{path}: {cause}"
-        else:
-            if any(piece.type == PieceType.UNKNOWN for piece in model.pieces):
-                return model
-            seen = f"{path}: {len(model.pieces)} pieces, none of them the unknown piece"
-        raise DataError(
-            "this is no sentencepiece model",
-            seen=seen,
-            needed="a spiece.model",
-            change="--spiece-model, or the tokenizer folder",
-        )
+            raise _no_model(f"{source}: {cause}") from cause
+        if not any(piece.type == PieceType.UNKNOWN for piece in model.pieces):
+            raise _no_model(f"{source}: {len(model.pieces)} pieces, none of them the unknown piece")
+        return model
 
     @classmethod
     def _parse(cls, data: bytes) -> SentencePieceModel:
@@ -129,6 +128,32 @@ class SentencePieceModel:
     def unknown_id(self) -> int:
         """Id of the piece for text that no other piece covers."""
         return next(i for i, p in enumerate(self.pieces) if p.type == PieceType.UNKNOWN)
+
+
+def _no_model(seen: str) -> DataError:
+    return DataError(
+        "this is no sentencepiece model",
+        seen=seen,
+        needed="a spiece.model",
+        change="--spiece-model, or the tokenizer folder",
+    )
+
+
+def insert_pieces(data: bytes, place: int, pieces: list[Piece]) -> bytes:
+    """A serialized model with more pieces, the first of which gets id ``place`` (above 0)."""
+    ends = [start + len(_message(value)) for number, value, start in _fields(data) if number == 1]
+    split = ends[place - 1]
+    inserted = b"".join(_serialize(piece) for piece in pieces)
+    return data[:split] + inserted + data[split:]
+
+
+def _serialize(piece: Piece) -> bytes:
+    """A piece as field 1 of the model, short enough for lengths of one byte."""
+    text = piece.text.encode()
+    content = b"\x0a" + bytes([len(text)]) + text
+    content += b"\x15" + struct.pack("<f", piece.score) + b"\x18" + bytes([piece.type])
+    assert len(content) < 128
+    return b"\x0a" + bytes([len(content)]) + content
 
 
 def round_scores(data: bytes) -> bytes:

@@ -20,52 +20,53 @@ from typing import Any
 
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
-from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START
+from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, WORD_START
+from data_prep.families import check_family, family_of, with_all_ids
 from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
 
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 
-# the names of the special pieces, in BigBird's vocabulary and in `tokenizer_config.json`
-SPECIAL_PIECES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-    "sep_token": "[SEP]",
-    "pad_token": "<pad>",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
 
+def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -> None:
+    """Write ``out/spiece.model`` and the files that ``transformers`` loads.
 
-def write_tokenizer_folder(spiece: Path, out: Path) -> None:
-    """Copy ``spiece`` to ``out/spiece.model`` and write the files that ``transformers`` loads.
+    ``spiece`` is copied as it is, but for a Pegasus file of the Hub, which gets the ids that it
+    lacks (see ``families``): in a tokenizer folder the ids of ``spiece.model`` are the model's.
+
+    Args:
+        family: that the model has to be of; None: either.
 
     Raises:
         DataError: ``spiece`` is no sentencepiece model, or not one that the pipeline can follow.
     """
-    model = SentencePieceModel.read(spiece)
+    if not spiece.is_file():
+        SentencePieceModel.read(spiece)  # says what is wrong
+    data = with_all_ids(spiece.read_bytes(), spiece)
+    model = SentencePieceModel.parse(data, spiece)
+    if family is not None:
+        check_family(model, family, spiece)
     tokenizer = build_tokenizer(model, spiece)
     out.mkdir(parents=True, exist_ok=True)
     # spiece.model last: a folder that has it is complete
     with files.atomic_write(out / TOKENIZER_NAME) as stream:
         stream.write(tokenizer.to_str(pretty=True).encode() + b"\n")
-    files.write_json(out / TOKENIZER_CONFIG_NAME, _tokenizer_config())
+    files.write_json(out / TOKENIZER_CONFIG_NAME, _tokenizer_config(model))
     with files.atomic_write(out / SPIECE_NAME) as stream:
-        stream.write(spiece.read_bytes())
+        stream.write(data)
 
 
 def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model") -> Any:
-    """A ``tokenizers.Tokenizer`` that gives sentencepiece's ids, with BigBird's special pieces.
+    """A ``tokenizers.Tokenizer`` that gives sentencepiece's ids, with the family's special pieces.
 
-    A pair is encoded as ``[CLS] A [SEP] B [SEP]`` with type ids 0 and 1.
+    What goes around a text and a pair of texts, and their type ids: see ``families``.
 
     Raises:
         DataError: the model is no unigram model, normalises in a way that BigBird's do not, or
-        lacks a
-            special piece. ``source`` names it in the message.
+            lacks a special piece. ``source`` names it in the message.
     """
     from tokenizers import (
+        AddedToken,
         Regex,
         Tokenizer,
         decoders,
@@ -102,35 +103,32 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
         WORD_START, prepend_scheme="never", split=not reaches_over_space
     )
     tokenizer.decoder = decoders.Metaspace(WORD_START, prepend_scheme="always")
-    special = [name for name in names if name in SPECIAL_PIECES.values()]
-    tokenizer.add_special_tokens([_added_token(name) for name in special])
-    tokenizer.add_tokens([_added_token(name) for name in names if name not in special])
-    ids = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")}
+    family = family_of(model)
+    special = family.special_pieces(model.pieces)
+    mask = special["mask_token"]
+    # The special ones first, each kind in the order of the ids.
+    for name in sorted(names, key=lambda name: name not in special.values()):
+        # normalised: found in the text after its spaces were put in order, as sentencepiece does
+        is_special = name in special.values()
+        token = AddedToken(name, lstrip=name == mask, normalized=True, special=is_special)
+        (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([token])
+    around = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "</s>")}
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=list(ids.items()),
+        single=family.single,
+        pair=family.pair,
+        special_tokens=[(name, number) for name, number in around.items() if number is not None],
     )
     return tokenizer
 
 
-def _added_token(name: str) -> Any:
-    from tokenizers import AddedToken
-
-    # normalised: found in the text after its spaces were put in order, as sentencepiece does
-    return AddedToken(
-        name,
-        lstrip=name == SPECIAL_PIECES["mask_token"],
-        normalized=True,
-        special=name in SPECIAL_PIECES.values(),
-    )
-
-
-def _tokenizer_config() -> dict[str, Any]:
-    special: dict[str, Any] = dict(SPECIAL_PIECES)
+def _tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:
+    family = family_of(model)
+    special: dict[str, Any] = family.special_pieces(model.pieces)
+    if sentence_mask := special.pop("mask_token_sent", None):
+        special["additional_special_tokens"] = [sentence_mask]
     special["mask_token"] = {
         "__type": "AddedToken",
-        "content": SPECIAL_PIECES["mask_token"],
+        "content": special["mask_token"],
         "lstrip": True,
         "normalized": True,
         "rstrip": False,
@@ -140,7 +138,11 @@ def _tokenizer_config() -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": [
+            "input_ids",
+            *(["token_type_ids"] if family.name == BIGBIRD else []),
+            "attention_mask",
+        ],
         "padding_side": "right",
         "truncation_side": "right",
         **special,
@@ -166,11 +168,12 @@ def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
                 change="--spiece-model, or train one from documents",
             )
     present = {piece.text for piece in model.pieces}
-    missing = [name for name in SPECIAL_PIECES.values() if name not in present]
+    special = family_of(model).special_pieces(model.pieces)
+    missing = [name for name in special.values() if name not in present]
     if missing:
         raise DataError(
             "the sentencepiece model lacks special pieces",
             seen=f"{source} without {', '.join(missing)}",
-            needed=", ".join(SPECIAL_PIECES.values()),
+            needed=", ".join(special.values()),
             change="--spiece-model, or train one from documents",
         )

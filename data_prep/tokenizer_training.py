@@ -1,4 +1,4 @@
-"""Train a sentencepiece unigram model with BigBird's special ids on documents."""
+"""Train a sentencepiece unigram model with a family's special ids on documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
+from bigbird_ds.vocabulary import BIGBIRD
 from data_prep.encoding import sentences_of
+from data_prep.families import FAMILIES, Family
 from data_prep.inputs import STDIN, InputFile, Kind, find_inputs
 from data_prep.progress import Progress
 from data_prep.readers import Piece, read_piece
@@ -22,15 +24,6 @@ from data_prep.sentencepiece_model import round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
 from data_prep.units import plan_units
 
-# BigBird's ids: <pad> 0, </s> 1, <s> 2, <sep_0> 3 .. <sep_61> 64, [CLS] 65, [SEP] 66, [MASK] 67,
-# unused ones up to 99, <unk> 100; learned pieces follow.
-_UNKNOWN_ID = 100
-_USER_DEFINED = [
-    *(f"<sep_{i}>" for i in range(62)),
-    *("[CLS]", "[SEP]", "[MASK]"),
-    *(f"<unused_{i}>" for i in range(68, _UNKNOWN_ID)),
-]
-NUM_SPECIAL_PIECES = _UNKNOWN_ID + 1
 # A "?" may be rare enough in a corpus to fall out; nobody wants it unknown.
 _ALWAYS_COVERED = string.ascii_letters + string.digits + string.punctuation
 
@@ -42,11 +35,12 @@ class TrainingOptions:
     """Options of tokenizer training.
 
     Attributes:
-        vocab_size: number of pieces, the 101 special ones among them.
+        vocab_size: number of pieces, the special ones (``family.num_special``) among them.
         max_sentences: train on at most so many, a uniform sample of all. A million take about 4 GB.
         character_coverage: share of the characters that get a piece; the rest is unknown.
         fields: where a record holds its text.
         skip_bad_records: pass over records that are no documents; otherwise they are errors.
+        family: whose special pieces the model gets.
     """
 
     vocab_size: int
@@ -54,6 +48,7 @@ class TrainingOptions:
     character_coverage: float = 0.9995
     fields: Fields = field(default_factory=lambda: Fields("text"))
     skip_bad_records: bool = False
+    family: Family = FAMILIES[BIGBIRD]
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
@@ -160,9 +155,9 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
             normalization_rule_name="identity",
             pad_id=0,
             eos_id=1,
-            bos_id=2,
-            unk_id=_UNKNOWN_ID,
-            user_defined_symbols=_USER_DEFINED,
+            bos_id=2 if options.family.has_bos else -1,
+            unk_id=options.family.unknown_id,
+            user_defined_symbols=list(options.family.user_defined),
             max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be left out
             input_sentence_size=0,  # all of the sample
             num_threads=16,  # sums are per thread: another number gives another model

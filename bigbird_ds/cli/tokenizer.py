@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab-size",
         type=int,
         metavar="N",
-        help="number of pieces, the 101 special ones among them; required for training",
+        help="number of pieces, special ones among them (101 of bigbird, 106 of pegasus); required "
+        "for training",
     )
     parser.add_argument(
         "--family", choices=("bigbird", "pegasus"), default="bigbird", help="whose special ids"
@@ -50,13 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from data_prep.tokenizer_folder import write_tokenizer_folder
 
-    if arguments.family == "pegasus":
-        raise ConfigError(
-            "tokenizers of the Pegasus family cannot be made yet",
-            seen="--family pegasus",
-            needed="--family bigbird",
-            change="--family",
-        )
     if arguments.out.is_dir() and any(arguments.out.iterdir()):
         raise DataError(
             "the output exists",
@@ -67,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     log.setup()
     if arguments.spiece_model is not None:
         _refuse_training_options(arguments)
-        write_tokenizer_folder(arguments.spiece_model, arguments.out)
+        write_tokenizer_folder(arguments.spiece_model, arguments.out, arguments.family)
     else:
         model = _train(arguments)
         with tempfile.TemporaryDirectory() as folder:
@@ -79,13 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> bytes:
+    from data_prep.families import FAMILIES
     from data_prep.records import Fields
-    from data_prep.tokenizer_training import NUM_SPECIAL_PIECES, TrainingOptions, train_tokenizer
+    from data_prep.tokenizer_training import TrainingOptions, train_tokenizer
 
     require_inputs(arguments.inputs)
     size, coverage = arguments.vocab_size, arguments.character_coverage
-    is_large_enough = size is not None and size > NUM_SPECIAL_PIECES
-    check_range("--vocab-size", size, is_large_enough, f"more than {NUM_SPECIAL_PIECES}")
+    family = FAMILIES[arguments.family]
+    is_large_enough = size is not None and size > family.num_special
+    check_range("--vocab-size", size, is_large_enough, f"more than {family.num_special}")
     check_range("--max-sentences", arguments.max_sentences, arguments.max_sentences > 0, "above 0")
     check_range("--character-coverage", coverage, 0.9 <= coverage <= 1, "0.9 to 1")
     return train_tokenizer(
@@ -96,6 +92,7 @@ def _train(arguments: argparse.Namespace) -> bytes:
             character_coverage=coverage,
             fields=Fields(arguments.text_field),
             skip_bad_records=arguments.on_error == "skip",
+            family=family,
         ),
     )
 

@@ -49,7 +49,7 @@ def test_an_existing_model_with_options_of_a_training_is_refused(
         (["--vocab-size", "1000000"], "1000000"),
         (["--vocab-size", "500", "--max-sentences", "0"], "0"),
         (["--vocab-size", "500", "--character-coverage", "2"], "2.0"),
-        (["--vocab-size", "500", "--family", "pegasus"], "--family pegasus"),
+        (["--vocab-size", "106", "--family", "pegasus"], "106"),
     ],
 )
 def test_options_out_of_range_are_refused(

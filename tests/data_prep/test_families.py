@@ -1,0 +1,115 @@
+"""Tokenizers of the Pegasus family: trained here, the original program's, and those of the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from support.commands import user_error
+from support.corpus import Corpus, command
+from transformers import AutoTokenizer, PegasusTokenizer
+
+from bigbird_ds.vocabulary import Vocabulary
+from data_prep.tokenizer_folder import write_tokenizer_folder
+
+ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab" / "pegasus.model"
+TEXTS = ["The value of an expression.", "Return the length (the number of items) of an object"]
+
+
+@pytest.fixture(scope="module")
+def hub_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the kind on the Hub: no masks inside, ids to be shifted by 103."""
+    prefix = tmp_path_factory.mktemp("hub") / "spiece"
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(" ".join(topics["types"].split()).split(". ")),
+        model_prefix=str(prefix),
+        vocab_size=400,
+        pad_id=0,
+        eos_id=1,
+        bos_id=-1,
+        unk_id=2,
+        minloglevel=2,
+    )
+    return prefix.with_suffix(".model")
+
+
+@pytest.fixture(scope="module", params=["trained", "hub", "original"])
+def folder(
+    request: pytest.FixtureRequest,
+    corpus: Corpus,
+    hub_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp(request.param) / "tokenizer"
+    if request.param == "trained":
+        words = [corpus.documents, "--out", out, "--vocab-size", 500, "--family", "pegasus"]
+        command(["tokenizer", *words])
+        return out
+    if request.param == "original" and not ORIGINAL.is_file():
+        pytest.skip(f"no file {ORIGINAL}")
+    spiece = hub_file if request.param == "hub" else ORIGINAL
+    command(["tokenizer", "--spiece-model", spiece, "--out", out, "--family", "pegasus"])
+    return out
+
+
+def test_every_kind_has_the_familys_ids(folder: Path) -> None:
+    vocabulary = Vocabulary.from_folder(folder)
+    assert vocabulary.family == "pegasus"
+    assert (vocabulary.pad, vocabulary.eos, vocabulary.unk) == (0, 1, 105)
+    assert (vocabulary.sentence_mask, vocabulary.mask) == (2, 3)
+    assert vocabulary.is_special[:106].all() and not vocabulary.is_special[110:].any()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) == vocabulary.size
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+    assert (tokenizer.unk_token_id, tokenizer.mask_token_id) == (105, 3)
+    assert tokenizer.convert_tokens_to_ids(vocabulary.pieces[2]) == 2
+    assert vocabulary.pieces[2] in tokenizer.all_special_tokens
+
+
+def test_transformers_gives_the_ids_of_the_shards_and_an_end(folder: Path) -> None:
+    processor = SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    one, two = (processor.EncodeAsIds(text) for text in TEXTS)
+    assert tokenizer(TEXTS[0])["input_ids"] == [*one, 1]
+    assert tokenizer(*TEXTS)["input_ids"] == [*one, *two, 1]
+    assert set(tokenizer(TEXTS[0])) == {"input_ids", "attention_mask"}
+    assert tokenizer.decode([*one, 1], skip_special_tokens=True) == TEXTS[0]
+    assert tokenizer.decode([*one, 2, 1], skip_special_tokens=True).strip() == TEXTS[0]
+
+
+def test_a_file_of_the_hub_gets_the_ids_that_transformers_gives_it(
+    hub_file: Path, tmp_path: Path
+) -> None:
+    write_tokenizer_folder(hub_file, tmp_path / "ours")
+    ours = SentencePieceProcessor(model_file=str(tmp_path / "ours" / "spiece.model"))
+    plain = SentencePieceProcessor(model_file=str(hub_file))
+    assert ours.GetPieceSize() == plain.GetPieceSize() + 103
+    for text in TEXTS:
+        assert ours.EncodeAsIds(text) == [i + 103 for i in plain.EncodeAsIds(text)]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "spiece.model").write_bytes(hub_file.read_bytes())
+    theirs = PegasusTokenizer.from_pretrained(tmp_path / "theirs")
+    for piece in ("<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk_2>", "<unk_102>", "<unk>"):
+        assert ours.PieceToId(piece) == theirs.convert_tokens_to_ids(piece), piece
+    for text in TEXTS:
+        assert theirs(text)["input_ids"] == [*ours.EncodeAsIds(text), 1]
+
+
+def test_ids_are_never_shifted_twice(folder: Path, tmp_path: Path) -> None:
+    write_tokenizer_folder(folder / "spiece.model", tmp_path / "again")
+    again = (tmp_path / "again" / "spiece.model").read_bytes()
+    assert again == (folder / "spiece.model").read_bytes()
+
+
+def test_a_file_of_the_other_family_is_refused(
+    corpus: Corpus, hub_file: Path, tmp_path: Path
+) -> None:
+    bigbird = corpus.tokenizer / "spiece.model"
+    words = ["--spiece-model", bigbird, "--out", tmp_path / "a", "--family", "pegasus"]
+    assert "--family bigbird" in user_error("tokenizer", *words)
+    words = ["--spiece-model", hub_file, "--out", tmp_path / "b"]
+    assert "--family pegasus" in user_error("tokenizer", *words)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
