@@ -130,6 +130,7 @@ def _query_kernel(
     places = pair * num_queries + block.to(tl.int64) * BLOCK + rows
     base, delta = tl.load(base_ptr + places), tl.load(delta_ptr + places)
     grad_q = tl.zeros([BLOCK, WIDTH], tl.float32)
+    last = tl.where(tl.min(base) == float("inf"), first, last)  # padding costs no tile
 
     for entry in range(first, last):
         key_block = tl.load(entries_ptr + 2 * entry)
@@ -219,14 +220,18 @@ def _key_kernel(
     v = tl.load(block_pointers(v_base, block, v_row, BLOCK, WIDTH))
     grad_k = tl.zeros([BLOCK, WIDTH], tl.float32)
     grad_v = tl.zeros([BLOCK, WIDTH], tl.float32)
+    if MASK_KEYS:
+        places = batch * num_keys + block.to(tl.int64) * BLOCK + rows
+        seen = tl.load(key_mask_ptr + places) != 0
+        last = tl.where(tl.sum(seen.to(tl.int32)) == 0, first, last)  # padding costs no tile
 
     for entry in range(first, last):
         query_block = tl.load(entries_ptr + 2 * entry)
         bias = tl.log2(tl.load(entries_ptr + 2 * entry + 1).to(tl.float32))
         q = tl.load(block_pointers(q_base, query_block, q_row, BLOCK, WIDTH))
         grad_out = tl.load(block_pointers(go_base, query_block, go_row, BLOCK, WIDTH))
-        places = pair * num_queries + query_block.to(tl.int64) * BLOCK + rows
-        base, delta = tl.load(base_ptr + places), tl.load(delta_ptr + places)
+        query_places = pair * num_queries + query_block.to(tl.int64) * BLOCK + rows
+        base, delta = tl.load(base_ptr + query_places), tl.load(delta_ptr + query_places)
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
         grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[None, :])
@@ -236,9 +241,8 @@ def _key_kernel(
 
     grad_k = grad_k * scale
     if MASK_KEYS:
-        places = batch * num_keys + block.to(tl.int64) * BLOCK + rows
-        seen = (tl.load(key_mask_ptr + places) != 0)[:, None]
-        grad_k, grad_v = tl.where(seen, grad_k, 0.0), tl.where(seen, grad_v, 0.0)
+        grad_k = tl.where(seen[:, None], grad_k, 0.0)
+        grad_v = tl.where(seen[:, None], grad_v, 0.0)
     if slot < 0:
         offset = batch * gk_batch + head * gk_head
         to_k = block_pointers(grad_k_ptr + offset, block, gk_row, BLOCK, WIDTH)

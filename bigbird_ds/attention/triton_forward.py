@@ -86,6 +86,10 @@ def _forward_kernel(
     total = tl.zeros([BLOCK], tl.float32)
     context = tl.zeros([BLOCK, WIDTH], tl.float32)
 
+    places = block.to(tl.int64) * BLOCK + rows
+    if MASK_QUERIES:
+        real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
+        last = tl.where(tl.sum(real_rows.to(tl.int32)) == 0, first, last)  # padding costs no tile
     for entry in range(first, last):
         key_block = tl.load(entries_ptr + 2 * entry)
         bias = tl.log2(tl.load(entries_ptr + 2 * entry + 1).to(tl.float32))
@@ -107,9 +111,7 @@ def _forward_kernel(
 
     context = context / tl.where(total == 0.0, 1.0, total)[:, None]
     lse = (highest + tl.log2(total)) * LN_2
-    places = block.to(tl.int64) * BLOCK + rows
     if MASK_QUERIES:
-        real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
         context = tl.where(real_rows[:, None], context, 0.0)
         lse = tl.where(real_rows, lse, float("-inf"))
     if slot < 0:
