@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import resource
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.distributed import run_distributed
+from support.parallel_memory import peak_memory
 
-from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.parallel import (
     SequenceParallel,
@@ -169,6 +169,9 @@ def pattern_of_heads(pattern: BlockPattern, heads: range) -> BlockPattern:
 
 
 def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    # glibc would keep freed tensors below a threshold that it raises up to 32 MiB as it goes:
+    # the halves of a tensor would stay, the whole would not.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
     length = arguments.memory_length
     print(f"peak memory of a rank above that at its start, two layers, N = {length:,}")
     rows = []
@@ -181,32 +184,6 @@ def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             f"  P = {size}: {row['peak_mib']:8.0f} MiB, {row['times_less']:.2f} x less", flush=True
         )
     return rows
-
-
-def peak_memory(ranks: Ranks, length: int, hidden_size: int = 128) -> int:
-    """Bytes by which a forward and backward pass raises this process's peak memory."""
-    config = BigBirdConfig(
-        vocab_size=1000,
-        hidden_size=hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=4 * hidden_size,
-        max_position_embeddings=length,
-        hidden_dropout_prob=0.0,
-    )
-    model = BigBirdForMaskedLM(config).train()
-    sharing = ranks.sharing_sequences(ranks.world_size)
-    if sharing.parallel is not None:
-        model.bert.set_sequence_parallel(sharing.parallel)
-    ids = torch.randint(5, 1000, (1, length), generator=torch.Generator().manual_seed(0))
-    targets = torch.arange(0, length, 8)[None]
-    ranks.barrier()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sums = model.loss_sums(
-        ids, torch.ones_like(ids), torch.zeros_like(ids), targets, ids.gather(1, targets)
-    )
-    sums["mlm_loss"].backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
     """Yield ``(kind, parameter name, fp32 tensor)``: kind is ``weight`` or a name of ``MOMENTS``.
 
-    Frozen parameters have a weight alone. A tensor is valid until the next one is asked for.
+    Frozen parameters and buffers have a weight alone. A tensor is valid until the next one is asked
+    for.
     """
     access = _access(engine)
     access.link()
@@ -34,6 +35,8 @@ def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tens
         if parameter.requires_grad:
             for moment in MOMENTS:
                 yield moment, name, access.moment(parameter, moment)
+    for name, buffer in model.named_buffers():
+        yield "weight", name, buffer.float()
 
 
 def set_optimizer_state(

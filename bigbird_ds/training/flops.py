@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from bigbird_ds.training.config import RunConfig
+
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets (without sparsity).
 _PEAK_BF16 = {
     "H200": 989e12,
@@ -41,6 +43,32 @@ def flops_per_token(config: Any, sequence_length: int, target_fraction: float) -
     head = target_fraction * (hidden * hidden + hidden * config.vocab_size)
     forward = 2 * (config.num_hidden_layers * (projections + attention) + head)
     return 3 * forward
+
+
+def pegasus_flops_per_token(
+    config: Any, sequence_length: int, target_length: int, masked_fraction: float
+) -> float:
+    """The same for an encoder-decoder, still per token of the input."""
+    hidden, vocab = config.d_model, config.vocab_size
+    projections = 4 * hidden * hidden + 2 * hidden * config.encoder_ffn_dim
+    attention = 2 * hidden * attended_keys(config, sequence_length)
+    encoder = config.encoder_layers * (projections + attention) + masked_fraction * hidden * vocab
+    # Of the target: six projections of its own tokens; half of them are read on average, and all of
+    # the input, of which keys and values are two more projections.
+    own = 6 * hidden * hidden + 2 * hidden * config.decoder_ffn_dim
+    own += 2 * hidden * (target_length / 2 + sequence_length)
+    share = target_length / sequence_length
+    decoder = config.decoder_layers * (share * own + 2 * hidden * hidden) + share * hidden * vocab
+    return 3 * 2 * (encoder + decoder)
+
+
+def flops_of_run(model_config: Any, config: RunConfig) -> float:
+    """Operations per input token of the training that ``config`` describes."""
+    objective, length = config.objective, config.data.sequence_length
+    if objective.name == "gap_sentences":
+        masked = objective.input_mask_fraction
+        return pegasus_flops_per_token(model_config, length, objective.target_length, masked)
+    return flops_per_token(model_config, length, objective.mask_fraction)
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:

@@ -13,8 +13,8 @@ from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import save_checkpoint
 from bigbird_ds.training.deepspeed_state import global_gradient_norm
-from bigbird_ds.training.flops import flops_per_token, peak_flops
-from bigbird_ds.training.losses import StepCounts, count_batch
+from bigbird_ds.training.flops import flops_of_run, peak_flops
+from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     Speedometer,
@@ -124,6 +124,8 @@ def _optimizer_step(
 
 
 def _to_device(batch: Batch, run: Run) -> Batch:
+    if run.ranks.parallel is not None:
+        batch = keep_own_targets(batch, run.ranks.parallel)
     return {name: value.to(run.ranks.device, non_blocking=True) for name, value in batch.items()}
 
 
@@ -145,9 +147,7 @@ def _log(
         "time": time.time(),
     }
     if peak := peak_flops(run.ranks.device, run.bf16):
-        flops = flops_per_token(
-            run.model.config, config.data.sequence_length, config.objective.mask_fraction
-        )
+        flops = flops_of_run(run.model.config, config)
         values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
     writer.write(values)
     logger.info(log_line(values, config.train.steps))

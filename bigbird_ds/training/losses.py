@@ -11,10 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bigbird_ds.attention.parallel import SequenceParallel
+
 # name of a loss -> (its sum, the number of things it sums over) among the outputs of `loss_sums`
-LOSS_PARTS = {"mlm_loss": "mlm_targets", "nsp_loss": "nsp_samples"}
+LOSS_PARTS = {
+    "mlm_loss": "mlm_targets",
+    "nsp_loss": "nsp_samples",
+    "target_loss": "target_tokens",
+}
 # The batch fields that `loss_sums` takes; the others are for counting.
 IGNORE_INDEX = -100
+_SLOT_MULTIPLE = 16  # few different shapes
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class StepCounts:
 
     mlm_targets: float
     nsp_samples: float
+    target_tokens: float
     tokens: float
     stop_requests: float
 
@@ -31,13 +39,35 @@ class StepCounts:
 
 
 def count_batch(batch: dict[str, Tensor]) -> list[float]:
-    """Of a micro-batch: MLM targets, NSP samples, tokens that are no padding."""
-    labels = batch.get("next_sentence_label")
-    return [
-        float((batch["target_ids"] != IGNORE_INDEX).sum()),
-        float((labels != IGNORE_INDEX).sum()) if labels is not None else 0.0,
-        float(batch["attention_mask"].sum()),
+    """Of a micro-batch: MLM targets, NSP samples, target tokens, tokens that are no padding.
+
+    In the order of ``StepCounts``; tokens are those of the input.
+    """
+    targets = [
+        float((batch[name] != IGNORE_INDEX).sum()) if name in batch else 0.0
+        for name in ("target_ids", "next_sentence_label", "labels")
     ]
+    return [*targets, float(batch["attention_mask"].sum())]
+
+
+def keep_own_targets(batch: dict[str, Tensor], parallel: SequenceParallel) -> dict[str, Tensor]:
+    """A batch with the targets alone that lie in this rank's part of the sequences.
+
+    The slots that stay are those in use, rounded up: the prediction head then costs a rank its
+    share. Places stay those in the whole sequence. To be called while the batch is on the CPU, as
+    the number of slots follows from what is in them.
+    """
+    positions, ids = batch["target_positions"], batch["target_ids"]
+    part = batch["input_ids"].shape[1] // parallel.size
+    own = (positions // part == parallel.rank) & (ids != IGNORE_INDEX)
+    most = max(int(own.sum(1).max()), 1)
+    slots = min(-(-most // _SLOT_MULTIPLE) * _SLOT_MULTIPLE, positions.shape[1])
+    order = torch.argsort(~own, dim=1, stable=True)[:, :slots]
+    kept = own.gather(1, order)
+    return batch | {
+        "target_positions": torch.where(kept, positions.gather(1, order), part * parallel.rank),
+        "target_ids": torch.where(kept, ids.gather(1, order), IGNORE_INDEX),
+    }
 
 
 class StepLoss(nn.Module):

@@ -43,7 +43,7 @@ class SumMeter:
 
 
 def loss_means(sums: dict[str, float]) -> dict[str, float]:
-    """``loss`` and its parts (``mlm_loss``, ``nsp_loss``): sums divided by what they sum over."""
+    """``loss`` and its parts (names of ``LOSS_PARTS``): sums divided by what they sum over."""
     parts = {
         name: sums[name] / sums[number]
         for name, number in LOSS_PARTS.items()
@@ -53,10 +53,11 @@ def loss_means(sums: dict[str, float]) -> dict[str, float]:
 
 
 def accuracies(sums: dict[str, float]) -> dict[str, float]:
-    """``mlm_accuracy`` and ``nsp_accuracy``, where they were counted."""
+    """``mlm_accuracy``, ``nsp_accuracy`` and ``target_accuracy``, where they were counted."""
     pairs = {
         "mlm_accuracy": ("mlm_correct", "mlm_targets"),
         "nsp_accuracy": ("nsp_correct", "nsp_samples"),
+        "target_accuracy": ("target_correct", "target_tokens"),
     }
     return {
         name: sums[correct] / sums[number]
@@ -68,7 +69,8 @@ def accuracies(sums: dict[str, float]) -> dict[str, float]:
 def evaluation_metrics(sums: dict[str, float]) -> dict[str, float]:
     """``eval_`` losses, accuracies and bits per masked token (loss / ln 2, the papers' "BPC")."""
     values = loss_means(sums) | accuracies(sums)
-    values["bits_per_masked_token"] = values["mlm_loss"] / math.log(2)
+    if "mlm_loss" in values:
+        values["bits_per_masked_token"] = values["mlm_loss"] / math.log(2)
     return {f"eval_{name}": value for name, value in values.items()}
 
 

@@ -8,37 +8,32 @@ from typing import Any
 import torch
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-from bigbird_ds.models.pretraining import BigBirdForPreTraining
 from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.families import (
+    MODEL_CLASSES,
+    ModelConfig,
+    check_target_length,
+    config_from_tokenizer,
+)
 from bigbird_ds.vocabulary import Vocabulary
 
-MODEL_CLASSES: dict[str, type[Any]] = {
-    "mlm_nsp": BigBirdForPreTraining,
-    "mlm": BigBirdForMaskedLM,
-}
 
-
-def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> BigBirdConfig:
+def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConfig:
     """The model's config: what the run config says, completed and checked by the tokenizer.
 
     Raises:
         ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, or a
             sequence length that does not fit blocks or positions.
+        DataError: a tokenizer of the other family.
     """
-    from_tokenizer = {
-        "vocab_size": vocabulary.size,
-        "pad_token_id": vocabulary.pad,
-        "bos_token_id": vocabulary.bos,
-        "eos_token_id": vocabulary.eos,
-        "sep_token_id": vocabulary.sep,
-    }
+    config_class = MODEL_CLASSES[config.objective.name].config_class
+    from_tokenizer = config_from_tokenizer(config, vocabulary)
     # A Hub file carries keys that shape nothing; any other key that no BigBird has is a mistake.
-    settings = {key: value for key, value in config.model.items() if key not in HUB_ONLY_KEYS}
+    not_ours = HUB_ONLY_KEYS - set(config_class.known_keys())
+    settings = {key: value for key, value in config.model.items() if key not in not_ours}
     settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
-    model_config = BigBirdConfig.from_dict(from_tokenizer | settings)
+    model_config: ModelConfig = config_class.from_dict(from_tokenizer | settings)
     if model_config.vocab_size < vocabulary.size:
         raise ConfigError(
             "the model has fewer embeddings than the tokenizer has pieces",
@@ -62,10 +57,11 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> BigBirdCo
             needed=f"at most {model_config.max_position_embeddings}",
             change="data.sequence_length or model.max_position_embeddings",
         )
+    check_target_length(config, model_config)
     return model_config
 
 
-def build_model(config: RunConfig, model_config: BigBirdConfig, checkpoint: Path | None) -> Any:
+def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path | None) -> Any:
     """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
     model_class = MODEL_CLASSES[config.objective.name]
     weights = checkpoint or config.initial_weights

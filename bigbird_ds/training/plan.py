@@ -21,9 +21,10 @@ from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.objectives.masking import target_capacity
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
-from bigbird_ds.training.flops import flops_per_token
+from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
+from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
-from bigbird_ds.training.model_setup import MODEL_CLASSES, resolve_model_config
+from bigbird_ds.training.model_setup import resolve_model_config
 from bigbird_ds.vocabulary import Vocabulary
 
 _GIB = 1 << 30
@@ -43,7 +44,7 @@ class MemoryPlan:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def plan_memory(config: RunConfig, model_config: BigBirdConfig, world_size: int) -> MemoryPlan:
+def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -> MemoryPlan:
     """Memory per rank, without the allocator's slack and temporary buffers (some 10 to 20 %)."""
     with torch.device("meta"):
         model = MODEL_CLASSES[config.objective.name](model_config)
@@ -65,21 +66,40 @@ def plan_memory(config: RunConfig, model_config: BigBirdConfig, world_size: int)
     )
 
 
-def saved_bytes(config: RunConfig, model_config: BigBirdConfig) -> int:
+def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
     """Bytes that one micro-batch keeps for its backward pass on one rank."""
     dtype = torch.bfloat16 if uses_bf16(config) else torch.float32
-    one, two = (
-        _count_saved(config, model_config.replace(num_hidden_layers=n), dtype) for n in (1, 2)
-    )
-    layer, rest = two - one, 2 * one - two
-    layers = model_config.num_hidden_layers
-    if not config.train.activation_checkpointing:
-        return rest + layers * layer
-    inputs = config.batch.micro * config.data.sequence_length * model_config.hidden_size
-    return rest + layers * inputs * dtype.itemsize + layer
+    layers = _layers(model_config)
+    least = _count_saved(config, _with_layers(model_config, [1] * len(layers)), dtype)
+    total = least
+    widest = 0
+    for stack, number in enumerate(layers):
+        more = [2 if other == stack else 1 for other in range(len(layers))]
+        layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
+        total += (number - 1) * layer
+        if config.train.activation_checkpointing:
+            # Each layer's inputs stay, and all of one layer while it is computed again.
+            length = config.objective.target_length if stack else config.data.sequence_length
+            inputs = config.batch.micro * length * model_config.hidden_size * dtype.itemsize
+            total += number * (inputs - layer)
+            widest = max(widest, layer)
+    return total + widest
 
 
-def _count_saved(config: RunConfig, model_config: BigBirdConfig, dtype: torch.dtype) -> int:
+def _layers(model_config: ModelConfig) -> list[int]:
+    """Layers of each stack: of the encoder, and of the decoder where there is one."""
+    if isinstance(model_config, BigBirdConfig):
+        return [model_config.num_hidden_layers]
+    return [model_config.encoder_layers, model_config.decoder_layers]
+
+
+def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
+    if isinstance(model_config, BigBirdConfig):
+        return model_config.replace(num_hidden_layers=layers[0])
+    return model_config.replace(encoder_layers=layers[0], decoder_layers=layers[1])
+
+
+def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtype) -> int:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -112,14 +132,23 @@ def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
 
 def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch of the right shapes on the current default device."""
-    shape = (config.batch.micro, config.data.sequence_length)
-    targets = target_capacity(config.objective.mask_fraction, config.data.sequence_length)
-    batch = {name: torch.ones(shape, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    batch["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
-    for name in ("target_positions", "target_ids"):
-        batch[name] = torch.zeros(shape[0], targets, dtype=torch.int64)
-    if config.objective.name == "mlm_nsp":
-        batch["next_sentence_label"] = torch.zeros(shape[0], dtype=torch.int64)
+    objective, length = config.objective, config.data.sequence_length
+    micro = config.batch.micro
+    batch = {
+        name: torch.ones(micro, length, dtype=torch.int64)
+        for name in ("input_ids", "attention_mask")
+    }
+    masked = objective.mask_fraction
+    if objective.name == "gap_sentences":
+        masked = objective.input_mask_fraction
+        batch["labels"] = torch.zeros(micro, objective.target_length, dtype=torch.int64)
+    else:
+        batch["token_type_ids"] = torch.zeros(micro, length, dtype=torch.int64)
+    if masked:
+        for name in ("target_positions", "target_ids"):
+            batch[name] = torch.zeros(micro, target_capacity(masked, length), dtype=torch.int64)
+    if objective.name == "mlm_nsp":
+        batch["next_sentence_label"] = torch.zeros(micro, dtype=torch.int64)
     return batch
 
 
@@ -165,14 +194,12 @@ def _step_lines(config: RunConfig, world_size: int) -> list[str]:
 
 
 def _data_lines(
-    config: RunConfig, model_config: BigBirdConfig, tokens_per_s: float | None
+    config: RunConfig, model_config: ModelConfig, tokens_per_s: float | None
 ) -> list[str]:
     per_step = config.batch.sequences * config.data.sequence_length
     total = per_step * config.train.steps
     available = Manifest.read(Path(config.data.train)).total(TRAIN, "num_tokens")
-    flops = flops_per_token(
-        model_config, config.data.sequence_length, config.objective.mask_fraction
-    )
+    flops = flops_of_run(model_config, config)
     lines = [
         f"run: {config.train.steps:,} steps, {total:,} tokens, about "
         f"{total / max(available, 1):.2f} epochs of {available:,} tokens",

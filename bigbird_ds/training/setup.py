@@ -20,13 +20,13 @@ from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, TrainingState, read_state
 from bigbird_ds.log import logger
-from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
 from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.deepspeed_state import forget_empty_step
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.families import ModelConfig, check_documents
 from bigbird_ds.training.losses import StepLoss
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.optimizer import build_adamw
@@ -70,6 +70,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     _check_sharing(config, model_config)
     objective = build_objective(config.objective.name, vocabulary, config.objective)
     shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
+    check_documents(config, shards.num_documents, shards.num_undivided)
 
     output = Path(config.output)
     checkpoint = choose_checkpoint(config.resume, output, ranks)
@@ -129,11 +130,18 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     )
 
 
-def _check_sharing(config: RunConfig, model_config: BigBirdConfig) -> None:
+def _check_sharing(config: RunConfig, model_config: ModelConfig) -> None:
     """Refuse sequences that the ranks cannot share; the model would, at the first step."""
     size, length = config.parallel.sequence, config.data.sequence_length
     if size == 1:
         return
+    if config.objective.name == "gap_sentences":
+        raise ConfigError(
+            "ranks cannot share the sequences of an encoder-decoder yet",
+            seen=f"parallel.sequence={size}, objective.name=gap_sentences",
+            needed="parallel.sequence=1",
+            change="parallel.sequence",
+        )
     sparse = model_config.attention_type == "block_sparse"
     if not sparse or length <= model_config.max_full_attention_tokens:
         raise ConfigError(
@@ -218,7 +226,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _report_start(
-    config: RunConfig, ranks: Ranks, model: nn.Module, model_config: BigBirdConfig, shards: Shards
+    config: RunConfig, ranks: Ranks, model: nn.Module, model_config: ModelConfig, shards: Shards
 ) -> None:
     accumulation = config.accumulation(ranks.world_size)
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())

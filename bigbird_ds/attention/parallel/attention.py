@@ -17,7 +17,7 @@ from torch import Tensor
 from bigbird_ds.attention.bias import hidden_score, padding_bias
 from bigbird_ds.attention.gathered import attend_rows
 from bigbird_ds.attention.parallel.exchange import finish_exchange, start_exchange
-from bigbird_ds.attention.parallel.global_rows import global_rows
+from bigbird_ds.attention.parallel.global_rows import compute_global_rows, global_rows
 from bigbird_ds.attention.parallel.group import SequenceParallel, local_slice
 from bigbird_ds.attention.parallel.plan import ExchangePlan, exchange_plan
 from bigbird_ds.attention.pattern import BlockPattern
@@ -56,8 +56,10 @@ def sequence_parallel_attention(
         if mask is not None:
             own_bias = padding_bias(local_slice(mask, parallel, 1), q.dtype)[:, None]
             held_bias = _held_bias(mask, plan, size, q.dtype)
-        ends = global_rows(q, k, v, own_bias, size, parallel)
+        state = compute_global_rows(q, k, v, own_bias, size, parallel)
         held_k, held_v = finish_exchange(k, v, pending, plan, parallel)
+        kept = held_k.detach()[:, :, : q.shape[2]], held_v.detach()[:, :, : q.shape[2]]
+        ends = global_rows(q, k, v, kept, own_bias, state, size, parallel)
         start, stop = plan.rows
         middle = attend_rows(
             q[:, :, start * size : stop * size], held_k, held_v, plan.tables, held_bias

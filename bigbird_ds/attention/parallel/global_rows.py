@@ -9,7 +9,7 @@ l_p. The traffic is a few blocks, whatever the length.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,26 +19,79 @@ from bigbird_ds.attention.parallel.group import SequenceParallel
 _CHUNK_TOKENS = 8192  # keys at a time, so that no score matrix grows with the sequence
 
 
-def global_rows(
+class GlobalState(NamedTuple):
+    """The result of the global rows and what their backward needs of it.
+
+    Attributes:
+        ends: (B, H, 2 * s, D), the queries of the two blocks.
+        context: the same shape, fp32 at least.
+        log_sum: (B, H, 2 * s), the log-sum-exp of their scores over the whole sequence.
+    """
+
+    ends: Tensor
+    context: Tensor
+    log_sum: Tensor
+
+
+@torch.no_grad()
+def compute_global_rows(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     key_bias: Tensor | None,
     block_size: int,
     parallel: SequenceParallel,
-) -> Tensor:
-    """Attention of the first and the last block of the sequence to all its keys; differentiable.
+) -> GlobalState:
+    """Attention of the first and the last block of the sequence to all its keys; collective.
 
     Args:
         q, k, v: ``(B, H, S, D)`` of this rank; the first rank holds the first block, the last rank
             the last.
         key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
-
-    Returns:
-        ``(B, H, 2 * s, D)``, the same on every rank. Every rank must use it in what it
-        differentiates, or the others wait for it in the backward.
     """
-    result: Tensor = _GlobalRows.apply(q, k, v, key_bias, block_size, parallel)
+    ends = _from_owners(q, block_size, parallel, "forward", "global queries")
+    scale = q.shape[-1] ** -0.5
+    wide = torch.promote_types(q.dtype, torch.float32)
+    largest = ends.new_full(ends.shape[:-1], -torch.inf, dtype=wide)
+    total = torch.zeros_like(largest)
+    context = torch.zeros(ends.shape, dtype=wide, device=ends.device)
+    for keys in _chunks(k.shape[2]):
+        scores = _scores(ends, k[:, :, keys], key_bias, keys, scale, wide)
+        larger = torch.maximum(largest, scores.amax(-1))
+        weights = torch.exp(scores - larger[..., None])
+        shrink = torch.exp(largest - larger)
+        total = total * shrink + weights.sum(-1)
+        context = context * shrink[..., None] + weights @ v[:, :, keys].to(wide)
+        largest = larger
+
+    overall = parallel.all_reduce(largest.clone(), "forward", "global merge", maximum=True)
+    shrink = torch.exp(largest - overall)
+    merged = torch.cat([context, total[..., None]], -1) * shrink[..., None]
+    parallel.all_reduce(merged, "forward", "global merge")
+    context, total = merged[..., :-1] / merged[..., -1:], merged[..., -1]
+    return GlobalState(ends, context, overall + torch.log(total))
+
+
+def global_rows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kept: tuple[Tensor, Tensor],
+    key_bias: Tensor | None,
+    state: GlobalState,
+    block_size: int,
+    parallel: SequenceParallel,
+) -> Tensor:
+    """What ``compute_global_rows`` found, differentiable in q, k and v: ``(B, H, 2 * s, D)``.
+
+    The same on every rank. Every rank must use it in what it differentiates, or the others wait for
+    it in the backward. (Apart from the computation, so that this can run while keys are on their
+    way.)
+
+    Args:
+        kept: the values of k and v in tensors that are kept for the backward anyway.
+    """
+    result: Tensor = _GlobalRows.apply(q, k, v, kept, key_bias, state, block_size, parallel)
     return result
 
 
@@ -49,38 +102,20 @@ class _GlobalRows(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        kept: tuple[Tensor, Tensor],
         key_bias: Tensor | None,
+        state: GlobalState,
         block_size: int,
         parallel: SequenceParallel,
     ) -> Tensor:
-        ends = _from_owners(q, block_size, parallel, "forward", "global queries")
-        scale = q.shape[-1] ** -0.5
-        wide = torch.promote_types(q.dtype, torch.float32)
-        largest = ends.new_full(ends.shape[:-1], -torch.inf, dtype=wide)
-        total = torch.zeros_like(largest)
-        context = torch.zeros(ends.shape, dtype=wide, device=ends.device)
-        for keys in _chunks(k.shape[2]):
-            scores = _scores(ends, k[:, :, keys], key_bias, keys, scale, wide)
-            larger = torch.maximum(largest, scores.amax(-1))
-            weights = torch.exp(scores - larger[..., None])
-            shrink = torch.exp(largest - larger)
-            total = total * shrink + weights.sum(-1)
-            context = context * shrink[..., None] + weights @ v[:, :, keys].to(wide)
-            largest = larger
-
-        overall = parallel.all_reduce(largest.clone(), "forward", "global merge", maximum=True)
-        shrink = torch.exp(largest - overall)
-        merged = torch.cat([context, total[..., None]], -1) * shrink[..., None]
-        parallel.all_reduce(merged, "forward", "global merge")
-        context, total = merged[..., :-1] / merged[..., -1:], merged[..., -1]
-        ctx.save_for_backward(ends, k, v, key_bias, context, overall + torch.log(total))
+        ctx.save_for_backward(*kept, key_bias, *state)
         ctx.block_size, ctx.parallel, ctx.num_queries = block_size, parallel, q.shape[2]
-        return context.to(q.dtype)
+        return state.context.to(q.dtype, copy=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ends, k, v, key_bias, context, log_sum = ctx.saved_tensors
+        k, v, key_bias, ends, context, log_sum = ctx.saved_tensors
         size, parallel = ctx.block_size, ctx.parallel
         # Only the owners of the two blocks have a gradient for them.
         grad = _from_owners(grad, size, parallel, "backward", "global gradients")
@@ -105,7 +140,7 @@ class _GlobalRows(torch.autograd.Function):
             grad_q[:, :, :size] = grad_ends[:, :, :size].to(k.dtype)
         if parallel.is_last:
             grad_q[:, :, -size:] += grad_ends[:, :, size:].to(k.dtype)
-        return grad_q, grad_k, grad_v, None, None, None
+        return grad_q, grad_k, grad_v, None, None, None, None, None
 
 
 def _from_owners(

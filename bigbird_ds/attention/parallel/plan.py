@@ -36,9 +36,10 @@ class ExchangePlan:
         num_local, num_key_blocks: n / P, and M = own + shared + most received by a head.
         rows: query blocks (local numbers) of the middle rows, as (start, stop).
         shared: for each owner, its shared blocks by their local numbers, (owner, (k,) int64).
-        send_pairs: (sent,) int64, ``head * num_local + local block``, by receiver.
+        send_places: (sent,) int64, ``head * M + place`` of each pair to send, by receiver.
+        send_pairs: (sent,) int64, the same as ``head * num_local + local block``.
+        receive_places: (received,) int64, ``head * M + place`` of each pair to receive, by sender.
         send_counts, receive_counts: pairs to and from each rank.
-        receive_places: (received,) int64, ``head * M + place`` of each received pair.
         held_blocks: (T, M) int64, the block of the sequence at each place; -1 where unused.
         key_blocks, key_counts: (T, R, W), the rows' tables in places instead of blocks.
     """
@@ -47,10 +48,11 @@ class ExchangePlan:
     num_key_blocks: int
     rows: tuple[int, int]
     shared: tuple[tuple[int, torch.Tensor], ...]
+    send_places: torch.Tensor
     send_pairs: torch.Tensor
+    receive_places: torch.Tensor
     send_counts: list[int]
     receive_counts: list[int]
-    receive_places: torch.Tensor
     held_blocks: torch.Tensor
     tables: RowTables
 
@@ -102,7 +104,7 @@ def exchange_plan(
         if tables == heads
         else np.repeat(need, heads, axis=1)
     )
-    send_pairs, send_counts = _sent(by_head, rank, num_local)
+    send_heads, send_blocks, send_counts = _sent(by_head, rank, num_local)
     receive_places, receive_counts = _received(
         by_head[rank], np.broadcast_to(place, (heads, n)), num_local, num_key_blocks, size
     )
@@ -115,10 +117,11 @@ def exchange_plan(
             (int(owner), to_device(shared[owners == owner] - owner * num_local))
             for owner in np.unique(owners)
         ),
-        send_pairs=to_device(send_pairs),
+        send_places=to_device(send_heads * num_key_blocks + send_blocks),  # own come first
+        send_pairs=to_device(send_heads * num_local + send_blocks),
+        receive_places=to_device(receive_places),
         send_counts=send_counts,
         receive_counts=receive_counts,
-        receive_places=to_device(receive_places),
         held_blocks=to_device(held),
         tables=RowTables(
             to_device(np.where(counts > 0, places, 0)),
@@ -163,16 +166,14 @@ def _shared_blocks(need: np.ndarray, num_local: int) -> np.ndarray:
     return np.flatnonzero(wanted >= _SHARED_BY * tables * (size - 1))
 
 
-def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, list[int]]:
-    """Pairs ``head * num_local + local block`` that ``rank`` sends, by receiver; and how many."""
+def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Heads and local blocks of the pairs that ``rank`` sends, by receiver; and how many to each.
+
+    Block by block, heads within: the order in which the receiver looks for them.
+    """
     own = need[:, :, rank * num_local : (rank + 1) * num_local]
-    pairs, counts = [], []
-    for receiver in own:
-        # Block by block, heads within: the order in which the receiver looks for them.
-        block, head = np.nonzero(receiver.T)
-        pairs.append(head * num_local + block)
-        counts.append(len(block))
-    return np.concatenate(pairs), counts
+    receiver, block, head = np.nonzero(own.transpose(0, 2, 1))
+    return head, block, np.bincount(receiver, minlength=len(need)).tolist()
 
 
 def _received(
