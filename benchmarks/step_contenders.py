@@ -6,6 +6,7 @@ Legend: B = batch, N = sequence length, M = predicted positions a sample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,14 @@ from gpu.sizes import BASE, LARGE
 from torch import nn
 
 from bigbird_ds import BigBirdConfig, BigBirdForPreTraining
+from bigbird_ds.cpu_products import fast_fp32_products
 from bigbird_ds.training.flops import flops_per_token
 
 OURS, DENSE, TRANSFORMERS = "ours", "ours dense", "transformers"
-CONTENDERS = (OURS, DENSE, TRANSFORMERS)
+# with the fp32 products that our launcher chooses on a CPU; a user of transformers has torch's own
+TRANSFORMERS_FAST = "transformers fast"
+OURS_PLAIN = "ours plain"  # with torch's own
+CONTENDERS = (OURS, DENSE, TRANSFORMERS, OURS_PLAIN, TRANSFORMERS_FAST)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MODELS: dict[str, dict[str, Any]] = {
     "base": BASE,
@@ -52,6 +57,10 @@ class Case:
         return f"{self.name}, {self.dtype}"
 
     @property
+    def is_transformers(self) -> bool:
+        return self.name in (TRANSFORMERS, TRANSFORMERS_FAST)
+
+    @property
     def flops(self) -> float:
         """Products of one step that this model needs, with the head on the masked positions."""
         targets = int(MASKED * self.length) / self.length
@@ -81,7 +90,14 @@ class Contender:
     def step(self) -> None:
         """One forward and backward pass; the gradients are new."""
         self.model.zero_grad(set_to_none=True)
-        self.loss().backward()
+        with self.products():
+            self.loss().backward()
+
+    def products(self) -> AbstractContextManager[object]:
+        """The library that computes the matrix products."""
+        if self.case.name in (TRANSFORMERS, OURS_PLAIN):
+            return nullcontext()
+        return fast_fp32_products(torch.device(self.case.device))
 
     @torch.no_grad()
     def loss_without_dropout(self) -> float:
@@ -89,7 +105,8 @@ class Contender:
         dropouts = [m for m in self.model.modules() if isinstance(m, nn.Dropout)]
         for dropout in dropouts:
             dropout.p = 0.0
-        loss = float(self.loss())
+        with self.products():
+            loss = float(self.loss())
         for dropout in dropouts:
             dropout.p = DROPOUT
         return loss
@@ -99,12 +116,12 @@ def build(case: Case) -> Contender:
     """The contender of ``case``, its weights drawn from a fixed seed."""
     torch.manual_seed(0)
     model: nn.Module = BigBirdForPreTraining(case.config())
-    if case.name == TRANSFORMERS:
+    if case.is_transformers:
         model = _twin(case, model)
     model = model.to(case.device, DTYPES[case.dtype]).train()
     if case.checkpointing:
         model.gradient_checkpointing_enable()  # type: ignore[operator]
-    make = _their_loss if case.name == TRANSFORMERS else _our_loss
+    make = _their_loss if case.is_transformers else _our_loss
     return Contender(case, model, make(model, *random_batch(case)))
 
 
