@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
 
-IGNORED = -100  # the label of a place that does not count
 TARGETS_AT_ONCE = 16_384  # places whose scores are held at a time; 1.6 GB in bf16 at V = 50,358
 
 
@@ -151,8 +151,6 @@ def summed_loss(
         logits: (..., classes), any floating dtype; the loss is computed in fp32.
         labels: (...) int64, -100 where a place does not count.
     """
-    logits, labels = logits.flatten(0, -2).float(), labels.flatten()
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    counted = labels != IGNORED
-    correct = (logits.detach().argmax(-1) == labels) & counted
-    return loss, counted.sum().float(), correct.sum().float()
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    loss, correct = summed_cross_entropy(logits, labels)
+    return loss, (labels != IGNORED).sum().float(), correct

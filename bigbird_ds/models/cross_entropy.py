@@ -1,0 +1,80 @@
+"""Sum of cross entropies over a large vocabulary, in chunks of rows.
+
+Legend: M = rows, V = classes.
+
+With V = 50,358 the logits of a batch are its largest tensor. torch's own loss keeps them a second
+time as fp32 and a third time as log-probabilities, and makes both gradients too. Here the fp32 copy
+is one of a chunk that fits a cache, and what lives from the forward to the backward is the logits,
+as they came, and one number a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+IGNORED = -100  # the label of a place that does not count
+
+# Logits held in fp32 at a time: within the caches of a CPU, enough to fill an accelerator.
+_CHUNK_CPU = 1 << 20
+_CHUNK_ACCELERATOR = 1 << 27
+
+
+def summed_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the cross entropies, and number of rows whose label has the highest logit.
+
+    Args:
+        logits: (M, V), any floating dtype; computed in fp32, or in fp64 for fp64.
+        labels: (M,) int64, -100 where a row does not count.
+
+    Returns:
+        Two 0-dim tensors, fp32 (the sum fp64 for fp64); the first is differentiable, once.
+    """
+    return _SummedCrossEntropy.apply(logits, labels)
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        log_sums = torch.empty(labels.shape, dtype=wide, device=logits.device)
+        highest = torch.empty_like(labels)
+        for rows in _chunks(logits):
+            chunk = logits[rows].to(wide)
+            torch.logsumexp(chunk, -1, out=log_sums[rows])
+            torch.argmax(chunk, -1, out=highest[rows])
+        counted = labels != IGNORED
+        chosen = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0].to(wide)
+        losses = torch.where(counted, log_sums - chosen, 0.0)
+        correct = ((highest == labels) & counted).sum().float()
+        ctx.save_for_backward(logits, labels, log_sums)
+        ctx.mark_non_differentiable(correct)
+        return losses.sum(), correct
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor, None]:
+        logits, labels, log_sums = ctx.saved_tensors
+        weights = torch.where(labels != IGNORED, grad, 0.0)[:, None]
+        logits_grad = torch.empty_like(logits)
+        for rows in _chunks(logits):
+            chunk = (logits[rows].to(log_sums.dtype) - log_sums[rows, None]).exp_()
+            chunk.scatter_add_(
+                1, labels[rows].clamp(min=0)[:, None], -torch.ones_like(chunk[:, :1])
+            )
+            torch.mul(chunk, weights[rows], out=chunk)
+            logits_grad[rows] = chunk
+        return logits_grad, None
+
+
+def _chunks(logits: torch.Tensor) -> Iterator[slice]:
+    most = _CHUNK_CPU if logits.device.type == "cpu" else _CHUNK_ACCELERATOR
+    size = max(1, most // max(1, logits.shape[1]))
+    for start in range(0, len(logits), size):
+        yield slice(start, start + size)
