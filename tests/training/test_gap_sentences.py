@@ -1,0 +1,113 @@
+"""Pretraining of BigBirdPegasus: independent of the layout, resumable, evaluated."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.corpus import Corpus
+from support.distributed import run_distributed
+from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.runs import changed, errors_of, losses, train_all
+
+from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.plan import describe_plan
+
+STAGE = "deepspeed.zero_optimization.stage"
+PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
+
+
+@pytest.fixture(scope="module")
+def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_pegasus_corpus(tmp_path_factory.mktemp("pegasus"))
+
+
+@pytest.fixture
+def settings(pegasus_corpus: Corpus, tmp_path: Path) -> dict[str, Any]:
+    return pegasus_run_settings(pegasus_corpus, tmp_path / "run")
+
+
+@pytest.mark.launch
+def test_losses_and_evaluation_are_the_same_for_any_layout(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    one = [{"batch.micro": 4}, {"batch.micro": 1}]
+    two = [
+        {STAGE: 1},
+        {STAGE: 0},
+        {STAGE: 2, "batch.micro": 1},
+        {STAGE: 3, PERSIST: 0, "train.activation_checkpointing": True},
+    ]
+    lines = []
+    for ranks, layouts in ((1, one), (2, two)):
+        runs = [
+            changed(settings, **layout, output=str(tmp_path / f"{ranks}-{number}"))
+            for number, layout in enumerate(layouts)
+        ]
+        lines += run_distributed(train_all, ranks, runs)[0]
+    expected = lines[0]
+    assert len(losses(expected)) == 4 and losses(expected)[-1] < losses(expected)[0]
+    for found in lines[1:]:
+        assert losses(found) == pytest.approx(losses(expected), rel=1e-4)
+        assert [line.get("tokens") for line in found] == [line.get("tokens") for line in expected]
+        for name in ("eval_target_loss", "eval_mlm_loss", "eval_target_accuracy", "eval_loss"):
+            assert found[-1][name] == pytest.approx(expected[-1][name], rel=1e-3)
+    assert expected[-1]["eval_target_loss"] < math.log(500)
+
+
+@pytest.mark.launch
+def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = changed(settings, **{"schedule.total_steps": 4, "data.validation": None})
+    first = changed(settings, **{"train.steps": 2, "output": str(tmp_path / "first"), STAGE: 3})
+    first = changed(first, **{PERSIST: 0})
+    whole = changed(settings, output=str(tmp_path / "whole"))
+    run_distributed(train_all, 2, [whole, first])
+    half = tmp_path / "first" / "checkpoints" / "step-2"
+    second = changed(settings, resume=str(half), output=str(tmp_path / "second"))
+    run_distributed(train_all, 1, [second])
+    ends = []
+    for name in ("whole", "second"):
+        tensors: dict[str, torch.Tensor] = {}
+        for path in (tmp_path / name / "checkpoints" / "step-4").glob("model*.safetensors"):
+            tensors |= load_file(path)
+        ends.append(tensors)
+    assert set(ends[0]) == set(ends[1]) and "final_logits_bias" in ends[0]
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.launch
+def test_what_cannot_be_meant_is_said_before_the_first_step(
+    settings: dict[str, Any], corpus: Corpus
+) -> None:
+    cases = {
+        "longer than the decoder has positions": {"objective.target_length": 129},
+        "does not belong to the objective": {
+            "data.tokenizer": str(corpus.tokenizer),
+            "data.train": str(corpus.shards),
+        },
+        "cannot share the sequences of an encoder-decoder": {"parallel.sequence": 2},
+        "of another model family": {"model.model_type": "big_bird"},
+    }
+    runs = [changed(settings, **case) for case in cases.values()]
+    found = run_distributed(errors_of, 2, runs)[0]
+    for expected, message in zip(cases, found, strict=True):
+        assert message is not None and expected in message
+
+
+def test_the_plan_counts_both_stacks(settings: dict[str, Any]) -> None:
+    def memory(**changes: Any) -> float:
+        text = describe_plan(check_run_config(changed(settings, **changes), "test"), 1, None)
+        return float(text.split("activations")[1].split()[0])
+
+    settings = changed(settings, **{"batch.micro": 4, "model.d_model": 256})
+    least = memory()
+    assert memory(**{"model.decoder_layers": 8}) > least
+    assert memory(**{"model.encoder_layers": 8}) > least
+    assert memory(**{"train.activation_checkpointing": True}) < least
