@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="have N positions, by repeating those of the checkpoint",
     )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="of the shards to train on: put the words of BERT or RoBERTa into its order",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     log.setup()
     report = import_model(
-        arguments.source, arguments.out, write_tokenizer_folder, arguments.extend_positions
+        arguments.source,
+        arguments.out,
+        write_tokenizer_folder,
+        extend_positions=arguments.extend_positions,
+        tokenizer=arguments.tokenizer,
     )
     print(report.text())
     print(f"wrote {arguments.out}; train on from it with `model: {arguments.out}`")

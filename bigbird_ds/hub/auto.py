@@ -15,6 +15,13 @@ from bigbird_ds.models.bigbird import BigBirdModel
 from bigbird_ds.models.causal_lm import BigBirdForCausalLM
 from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
+from bigbird_ds.models.pegasus import BigBirdPegasusModel
+from bigbird_ds.models.pegasus_causal_lm import BigBirdPegasusForCausalLM
+from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
+from bigbird_ds.models.pegasus_question_answering import BigBirdPegasusForQuestionAnswering
+from bigbird_ds.models.pegasus_sequence_classification import (
+    BigBirdPegasusForSequenceClassification,
+)
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
@@ -32,6 +39,11 @@ MODEL_CLASSES: dict[str, type[PretrainedModel]] = {
         BigBirdForMultipleChoice,
         BigBirdForTokenClassification,
         BigBirdForQuestionAnswering,
+        BigBirdPegasusModel,
+        BigBirdPegasusForConditionalGeneration,
+        BigBirdPegasusForSequenceClassification,
+        BigBirdPegasusForQuestionAnswering,
+        BigBirdPegasusForCausalLM,
     )
 }
 
@@ -43,6 +55,12 @@ _CLASS_BY_TENSOR: dict[str, dict[str, str]] = {
         "cls.predictions.": "BigBirdForMaskedLM",
         "qa_classifier.": "BigBirdForQuestionAnswering",
         "": "BigBirdModel",
+    },
+    "bigbird_pegasus": {
+        "final_logits_bias": "BigBirdPegasusForConditionalGeneration",
+        "classification_head.": "BigBirdPegasusForSequenceClassification",
+        "qa_outputs.": "BigBirdPegasusForQuestionAnswering",
+        "": "BigBirdPegasusModel",
     },
 }
 

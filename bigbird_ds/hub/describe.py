@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, METRICS_NAME, list_checkpoints, read_state
+from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 
 
 def describe_checkpoint(folder: Path) -> str:
@@ -49,9 +50,15 @@ def describe_export(folder: Path) -> str:
 def _describe_model(folder: Path) -> str:
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     name = (config.get("architectures") or [config.get("model_type")])[0]
+    layers, width, heads = (
+        ("encoder_layers", "d_model", "encoder_attention_heads")
+        if config.get("model_type") == BigBirdPegasusConfig.model_type
+        else ("num_hidden_layers", "hidden_size", "num_attention_heads")
+    )
+    decoder = f" + {config['decoder_layers']}" if "decoder_layers" in config else ""
     return (
-        f"{name}: {config['num_hidden_layers']} layers, hidden {config['hidden_size']}, "
-        f"{config['num_attention_heads']} heads, vocabulary {config['vocab_size']:,}, "
+        f"{name}: {config[layers]}{decoder} layers, hidden {config[width]}, "
+        f"{config[heads]} heads, vocabulary {config['vocab_size']:,}, "
         f"{config['max_position_embeddings']:,} positions, block {config.get('block_size')}, "
         f"style {config.get('random_style', 'hf')}, weights {config.get('dtype')}"
     )

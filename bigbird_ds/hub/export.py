@@ -22,6 +22,7 @@ from bigbird_ds.hub.checkpoints import (
     find_checkpoint,
     read_state,
 )
+from bigbird_ds.hub.generation import write_generation_config
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
 from bigbird_ds.hub.new_folder import new_folder, require_free
 from bigbird_ds.log import logger
@@ -72,6 +73,7 @@ def export(
 
     with new_folder(target) as folder:
         model.save_pretrained(folder, DTYPES[dtype], max_shard_size)
+        write_generation_config(folder, model, state)
         for path in sorted(tokenizer.iterdir()):
             shutil.copyfile(path, folder / path.name)
         records = RunRecords.read(state, run_folder / METRICS_NAME)

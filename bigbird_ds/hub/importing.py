@@ -26,10 +26,11 @@ from bigbird_ds.hub.source_tensors import (
     read_table,
     widest_dtype,
 )
-from bigbird_ds.hub.warm_start import WARM_STARTS, Converted, convert
+from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
+from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.weights import Tensors
-from bigbird_ds.vocabulary import SPIECE_NAME
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
 REPORT_NAME = "import_report.json"
 TOKENIZER_FILES = (
@@ -94,6 +95,7 @@ def import_model(
     target: Path,
     write_tokenizer: TokenizerWriter,
     extend_positions: int | None = None,
+    tokenizer: Path | None = None,
 ) -> ImportReport:
     """Turn the Hub-format folder ``source`` into the folder ``target``.
 
@@ -103,6 +105,8 @@ def import_model(
         target: the folder to make; it must not exist, or be empty.
         write_tokenizer: makes the tokenizer's files in a folder from a ``spiece.model``; called
             where the source has no ``tokenizer.json``.
+        tokenizer: a tokenizer folder that the model is to have in the place of its own; for BERT
+            and RoBERTa, whose word embeddings are put into its order.
         extend_positions: the number of positions to have; the table is repeated to that length.
 
     Raises:
@@ -116,12 +120,18 @@ def import_model(
         values = files.read_json(source / CONFIG_NAME, CheckpointError, "the model config")
         converted = _convert(source, values)
         rows = converted.config.max_position_embeddings
-        if extend_positions is not None:
-            _extend(converted, extend_positions, str(source))
-        model = _build(converted, str(source))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_FRESH_WEIGHTS_SEED)
+            if extend_positions is not None:
+                _extend(converted, extend_positions, str(source))
+            if tokenizer is not None:
+                _change_tokenizer(converted, values["model_type"], source, tokenizer)
+            model = MODEL_CLASSES[converted.class_name].from_tensors(
+                converted.tensors, converted.config, widest_dtype(converted.tensors), str(source)
+            )
         _require_no_lost_layers(model, converted.tensors, source)
         model.save_pretrained(folder)
-        tokenizer = _bring_tokenizer(source, folder, write_tokenizer)
+        brought = _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
         report = ImportReport(
             source=str(source),
             source_type=values["model_type"],
@@ -134,7 +144,7 @@ def import_model(
             left_out=converted.left_out
             + _without_twin(model, converted.tensors.names, model.state_dict()),
             differences=converted.differences,
-            tokenizer=tokenizer,
+            tokenizer=brought,
         )
         files.write_json(folder / REPORT_NAME, dataclasses.asdict(report))
     return report
@@ -186,13 +196,44 @@ def _is_position_table(name: str) -> bool:
     return name.endswith(".position_embeddings.weight") or name == "position_embeddings.weight"
 
 
-def _build(converted: Converted, origin: str) -> PretrainedModel:
-    dtype = widest_dtype(converted.tensors)  # as on file: not a bit is to change
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_FRESH_WEIGHTS_SEED)
-        return MODEL_CLASSES[converted.class_name].from_tensors(
-            converted.tensors, converted.config, dtype, origin
+def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer: Path) -> None:
+    """Put the word embeddings into the order of another tokenizer, and take its special ids."""
+    if family not in TOKEN_TEXTS:
+        raise ConfigError(
+            "this checkpoint keeps its own tokenizer",
+            seen=f"--tokenizer {tokenizer} for a {family}",
+            needed="--tokenizer for " + " or ".join(sorted(TOKEN_TEXTS)) + " alone",
+            change="leave out --tokenizer",
         )
+    vocabulary = Vocabulary.from_folder(tokenizer)
+    words = map_words(TOKEN_TEXTS[family], source, tokenizer)
+    config = converted.config
+    tables = {WORDS: config.initializer_range, f"{PREDICTIONS}.bias": 0.0}
+    if not config.tie_word_embeddings:
+        tables |= {f"{PREDICTIONS}.decoder.weight": config.initializer_range}
+    for name, std in tables.items():
+        if name in converted.tensors.names:
+            old = converted.tensors.read(name)
+            if old.shape[0] != config.vocab_size:
+                raise CheckpointError(
+                    "tensors have another shape than the config says",
+                    seen=f"{name} {tuple(old.shape)}",
+                    needed=f"{name} {(config.vocab_size, *old.shape[1:])}",
+                    change="config.json, or the folder",
+                )
+            converted.tensors.replace(name, words.table(old, std))
+    # copies of what is tied; the model ties them anew
+    converted.tensors.drop(f"{PREDICTIONS}.decoder.bias")
+    if config.tie_word_embeddings:
+        converted.tensors.drop(f"{PREDICTIONS}.decoder.weight")
+    converted.config = config.replace(
+        vocab_size=vocabulary.size,
+        pad_token_id=vocabulary.pad,
+        bos_token_id=vocabulary.bos,
+        eos_token_id=vocabulary.eos,
+        sep_token_id=vocabulary.sep,
+    )
+    converted.differences.append(words.text())
 
 
 def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Path) -> None:

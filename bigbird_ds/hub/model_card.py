@@ -12,7 +12,11 @@ import yaml
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import TrainingState
 
-_PIPELINES = {"BigBirdForPreTraining": "fill-mask", "BigBirdForMaskedLM": "fill-mask"}
+_PIPELINES = {
+    "BigBirdForPreTraining": "fill-mask",
+    "BigBirdForMaskedLM": "fill-mask",
+    "BigBirdPegasusForConditionalGeneration": "summarization",
+}
 
 
 @dataclass(frozen=True)

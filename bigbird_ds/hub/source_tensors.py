@@ -66,6 +66,10 @@ class EditedTensors:
     def replace(self, name: str, value: torch.Tensor) -> None:
         self._replaced[name] = value
 
+    def drop(self, name: str) -> None:
+        self._replaced.pop(name, None)
+        self._old_names.pop(name, None)
+
     @property
     def names(self) -> list[str]:
         return list(dict.fromkeys([*self._old_names, *self._replaced]))

@@ -17,8 +17,10 @@ from bigbird_ds.hub.source_tensors import EditedTensors, read_table
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.weights import Tensors
 
+WORDS = "bert.embeddings.word_embeddings.weight"
 POSITIONS = "bert.embeddings.position_embeddings.weight"
 TOKEN_TYPES = "bert.embeddings.token_type_embeddings.weight"
+PREDICTIONS = "cls.predictions"
 NUM_TOKEN_TYPES = 2  # of BigBird: the two texts of a pair
 
 

@@ -129,6 +129,9 @@ class _SelfAttention(nn.Module):
     """
 
     num_attention_heads: int
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
 
     def prepare(self, theirs: Any, config: Any, layer: int, style: str) -> None:
         """Take over the projections and hooks of ``theirs``."""

@@ -18,6 +18,7 @@ from support.runs import changed, losses, train_one
 from bigbird_ds import BigBirdForMaskedLM
 from bigbird_ds.cli.main import main
 from bigbird_ds.hub.auto import load_pretrained
+from bigbird_ds.training.config_file import load_run_config
 
 transformers = pytest.importorskip("transformers", reason="transformers writes the checkpoints")
 
@@ -221,13 +222,11 @@ def test_an_import_is_the_start_of_a_training_run(
     shape = {key: value for key, value in TINY_MODEL.items() if key != "max_position_embeddings"}
     source = write_checkpoint(
         tmp_path / "source",
-        "RobertaForMaskedLM",
-        **{**shape, "vocab_size": 500, "max_position_embeddings": 66, "initializer_range": 0.02},
+        "BertForMaskedLM",
+        **{**shape, "vocab_size": 500, "max_position_embeddings": 64, "initializer_range": 0.02},
     )
     out = tmp_path / "out"
     do_import(source, out, "--extend-positions", "256")
-    from bigbird_ds.training.config_file import load_run_config
-
     settings = changed(run_settings, model=str(out), objective={"name": "mlm"})
     settings["train"]["steps"] = 1
     settings["schedule"]["warmup_steps"] = 0

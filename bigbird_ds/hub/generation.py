@@ -1,0 +1,31 @@
+"""``generation_config.json``: what ``generate()`` of transformers does with an export by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bigbird_ds import files
+from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
+
+GENERATION_CONFIG_NAME = "generation_config.json"
+
+
+def write_generation_config(folder: Path, model: Any, state: TrainingState) -> None:
+    """Write the ids that begin and end a text, and the length of the targets trained on.
+
+    Models that write no text get no such file.
+    """
+    if not isinstance(model, BigBirdPegasusForConditionalGeneration):
+        return
+    config = model.config
+    values = {
+        "bos_token_id": config.bos_token_id,
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "max_length": state.run_config["objective"]["target_length"],
+        "use_cache": config.use_cache,
+    }
+    files.write_json(folder / GENERATION_CONFIG_NAME, values)

@@ -1,0 +1,173 @@
+"""Word embeddings of another tokenizer for ours: piece by piece, by their text.
+
+The shards of a run hold ids of our own tokenizer, so a warm start needs the source's embeddings in
+that order. A piece takes the embedding of the token with the same text; one without such a token
+takes the mean of the tokens that the source's tokenizer makes of its text; the rest start fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """How a family's tokenizer writes its tokens.
+
+    Attributes:
+        as_piece: a token as a sentencepiece piece, None for one that is no text.
+        special: our special piece -> the token that stands for it.
+    """
+
+    as_piece: Callable[[str], str | None]
+    special: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """Rows of the source for each piece: none (start fresh), one, or several (take the mean)."""
+
+    rows: list[list[int]]
+
+    def table(self, old: torch.Tensor, std: float) -> torch.Tensor:
+        """The new table, (pieces, D), or (pieces,) for a bias, in the dtype of ``old``.
+
+        Args:
+            old: (tokens, D) or (tokens,).
+            std: of the rows that start fresh; drawn from torch's generator.
+        """
+        new = (torch.randn(len(self.rows), *old.shape[1:]) * std).to(old.dtype)
+        for index, rows in enumerate(self.rows):
+            if len(rows) == 1:
+                new[index] = old[rows[0]]
+            elif rows:
+                new[index] = old[rows].float().mean(0).to(old.dtype)
+        return new
+
+    def text(self) -> str:
+        same = sum(len(rows) == 1 for rows in self.rows)
+        fresh = sum(not rows for rows in self.rows)
+        return (
+            f"words: of {len(self.rows):,} pieces {same:,} take the embedding of one token, "
+            f"{len(self.rows) - same - fresh:,} the mean of several, {fresh:,} start fresh"
+        )
+
+
+def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
+    """Find the source's tokens for every piece of ``tokenizer/spiece.model``.
+
+    Args:
+        source: the folder of the checkpoint, with ``tokenizer.json``.
+        tokenizer: a tokenizer folder.
+
+    Raises:
+        CheckpointError: the checkpoint has no tokenizer that can be read.
+        DataError: ``tokenizer`` is no tokenizer folder.
+    """
+    from sentencepiece import SentencePieceProcessor
+
+    theirs = _read_tokenizer(source / "tokenizer.json")
+    ids: dict[str, int] = theirs.get_vocab()
+    by_piece: dict[str, int] = {}
+    for token, index in sorted(ids.items(), key=lambda item: item[1]):
+        if (piece := token_text.as_piece(token)) is not None:
+            by_piece.setdefault(piece, index)
+    is_special = Vocabulary.from_folder(tokenizer).is_special
+    ours = SentencePieceProcessor(model_file=str(tokenizer / SPIECE_NAME))
+    unknown = ids.get(token_text.special["<unk>"])
+    rows = []
+    for piece_id in range(ours.GetPieceSize()):
+        piece = ours.IdToPiece(piece_id)
+        if piece in token_text.special:
+            found = [ids[token_text.special[piece]]] if token_text.special[piece] in ids else []
+        elif is_special[piece_id]:
+            found = []
+        elif piece in by_piece:
+            found = [by_piece[piece]]
+        else:
+            text = piece.replace(WORD_START, " ")
+            found = theirs.encode(text, add_special_tokens=False).ids if text.strip() else []
+            found = [] if unknown in found else found
+        rows.append(found)
+    return WordMap(rows)
+
+
+def _read_tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise CheckpointError(
+            "the words of this checkpoint cannot be mapped without its tokenizer",
+            seen=f"no {path}",
+            needed="the checkpoint's tokenizer.json",
+            change="put it there (transformers' AutoTokenizer writes it with save_pretrained)",
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as cause:  # the library raises bare Exception
+        raise CheckpointError(
+            "tokenizer.json cannot be read",
+            seen=f"{path}: {cause}",
+            needed="a tokenizer of the tokenizers library",
+            change="copy the file again",
+        ) from cause
+
+
+def word_piece_as_piece(token: str) -> str | None:
+    """BERT: ``##`` goes on with a word, anything else begins one."""
+    return token.removeprefix("##") if token.startswith("##") else WORD_START + token
+
+
+def byte_token_as_piece(token: str) -> str | None:
+    """RoBERTa: every character stands for a byte; None where the bytes are no whole characters."""
+    try:
+        text = bytes(_BYTE_OF[character] for character in token).decode()
+    except (KeyError, UnicodeDecodeError):
+        return None
+    return text.replace(" ", WORD_START)
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_characters()
+
+TOKEN_TEXTS: dict[str, TokenText] = {
+    "bert": TokenText(
+        as_piece=word_piece_as_piece,
+        special={
+            "<pad>": "[PAD]",
+            "<unk>": "[UNK]",
+            "<s>": "[CLS]",
+            "</s>": "[SEP]",
+            "[CLS]": "[CLS]",
+            "[SEP]": "[SEP]",
+            "[MASK]": "[MASK]",
+        },
+    ),
+    "roberta": TokenText(
+        as_piece=byte_token_as_piece,
+        special={
+            "<pad>": "<pad>",
+            "<unk>": "<unk>",
+            "<s>": "<s>",
+            "</s>": "</s>",
+            "[CLS]": "<s>",
+            "[SEP]": "</s>",
+            "[MASK]": "<mask>",
+        },
+    ),
+}

@@ -1,0 +1,159 @@
+"""Words keep their embeddings when a warm start changes to our tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor
+from support.corpus import Corpus
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from bigbird_ds.cli.main import main
+from bigbird_ds.hub.auto import load_pretrained
+from bigbird_ds.hub.word_map import byte_token_as_piece, word_piece_as_piece
+
+transformers = pytest.importorskip("transformers", reason="transformers writes the checkpoints")
+
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 66,
+}
+
+
+def byte_pair_tokenizer() -> tuple[Tokenizer, Any]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1200,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    return tokenizer, trainer
+
+
+def word_piece_tokenizer() -> tuple[Tokenizer, Any]:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer, trainers.WordPieceTrainer(vocab_size=1200, special_tokens=special)
+
+
+def checkpoint(folder: Path, name: str) -> Tokenizer:
+    """A checkpoint with a tokenizer of its own kind, trained on the topics."""
+    made = byte_pair_tokenizer() if name.startswith("Roberta") else word_piece_tokenizer()
+    tokenizer, trainer = made
+    tokenizer.train_from_iterator(topics.values(), trainer)
+    torch.manual_seed(4)
+    model_class = getattr(transformers, name)
+    config = model_class.config_class(**SHAPE, vocab_size=tokenizer.get_vocab_size())
+    model = model_class(config)
+    with torch.no_grad():  # the bias too is to be found again
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "special", "word"),
+    [
+        (
+            "RobertaForMaskedLM",
+            {"[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>", "<pad>": "<pad>"},
+            "Ġ{}",
+        ),
+        (
+            "BertForMaskedLM",
+            {"[CLS]": "[CLS]", "[SEP]": "[SEP]", "[MASK]": "[MASK]", "<pad>": "[PAD]"},
+            "{}",
+        ),
+    ],
+)
+def test_each_piece_takes_the_embedding_of_its_text(
+    tmp_path: Path, corpus: Corpus, name: str, special: dict[str, str], word: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    theirs = checkpoint(source, name)
+    words = ["import", str(source), str(out), "--tokenizer", str(corpus.tokenizer)]
+    assert main(words) == 0
+    assert main(["verify", str(out)]) == 0  # the tokenizer is the new one, and fits
+    model = load_pretrained(out)
+    pieces = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
+    assert model.config.vocab_size == pieces.GetPieceSize()
+    assert (model.config.pad_token_id, model.config.sep_token_id) == (0, 66)
+
+    before = getattr(transformers, name).from_pretrained(source)
+    old = before.get_input_embeddings().weight
+    old_bias = before.get_output_embeddings().bias
+    new = model.bert.embeddings.word_embeddings.weight
+    new_bias = model.cls.predictions.bias
+    ids = theirs.get_vocab()
+    for piece, token in special.items():
+        assert torch.equal(new[pieces.PieceToId(piece)], old[ids[token]])
+    known = [
+        text
+        for text in ("the", "is", "of", "and", "a", "class")
+        if word.format(text) in ids and not pieces.IsUnknown(pieces.PieceToId("\u2581" + text))
+    ]
+    assert len(known) >= 4
+    for text in known:
+        piece = pieces.PieceToId("\u2581" + text)
+        assert torch.equal(new[piece], old[ids[word.format(text)]])
+        assert torch.equal(new_bias[piece], old_bias[ids[word.format(text)]])
+
+    several = 0
+    unknown = ids["<unk>" if "<unk>" in ids else "[UNK]"]
+    for index in range(101, pieces.GetPieceSize()):
+        text = pieces.IdToPiece(index).replace("\u2581", " ")
+        tokens = theirs.encode(text, add_special_tokens=False).ids if text.strip() else []
+        if len(tokens) > 1 and as_token(name, text) not in ids and unknown not in tokens:
+            several += 1
+            torch.testing.assert_close(new[index], old[tokens].mean(0))
+    assert several > 0
+    report = json.loads((out / "import_report.json").read_text())
+    assert f"{several} the mean of several" in report["differences"][-1]
+
+
+def as_token(name: str, text: str) -> str:
+    """How the source's tokenizer would write ``text`` if it were one token."""
+    if name.startswith("Roberta"):
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return str(whole.pre_tokenize_str(text)[0][0])
+    return text.strip() if text.startswith(" ") else "##" + text
+
+
+def test_tokens_are_read_as_text() -> None:
+    assert word_piece_as_piece("the") == "\u2581the"
+    assert word_piece_as_piece("##ing") == "ing"
+    assert byte_token_as_piece("Ġthe") == "\u2581the"
+    assert byte_token_as_piece("ing") == "ing"
+    assert byte_token_as_piece("ĠÃ¼ber") == "\u2581\u00fcber"
+    assert byte_token_as_piece("Ã") is None  # half a character
+
+
+def test_a_tokenizer_that_cannot_be_changed_is_refused(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    transformers.BigBirdModel(
+        transformers.BigBirdConfig(**SHAPE, vocab_size=200, block_size=4)
+    ).save_pretrained(source)
+    words = ["import", str(source), str(tmp_path / "out"), "--tokenizer", str(corpus.tokenizer)]
+    assert main(words) == 2
+    assert "keeps its own tokenizer" in capsys.readouterr().err
+    checkpoint(tmp_path / "bert", "BertModel")
+    (tmp_path / "bert" / "tokenizer.json").unlink()
+    words[1] = str(tmp_path / "bert")
+    assert main(words) == 2
+    assert "cannot be mapped without its tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
