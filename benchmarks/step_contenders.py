@@ -27,6 +27,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MODELS: dict[str, dict[str, Any]] = {
     "base": BASE,
     "large": LARGE,
+    # for the growth with the length, which the width does not change
+    "narrow": {
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "intermediate_size": 512,
+        "vocab_size": 5000,
+    },
     "tiny": {
         "hidden_size": 32,
         "num_attention_heads": 2,

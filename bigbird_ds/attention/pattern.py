@@ -132,24 +132,26 @@ def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.nd
     even where the window covers a global block.
     """
     tables, rows, _ = random_blocks.shape
-    row = np.arange(1, num_blocks - 1)
-    unused = num_blocks  # sorts behind every block
-    first = np.where(row == 1, unused, 0)
-    last = np.where(row == num_blocks - 2, unused, num_blocks - 1)
+    row = np.arange(1, num_blocks - 1, dtype=np.int32)
+    unused = np.int32(num_blocks)  # sorts behind every block
+    first = np.where(row == 1, unused, np.int32(0))
+    last = np.where(row == num_blocks - 2, unused, np.int32(num_blocks - 1))
     fixed = np.stack([first, row - 1, row, row + 1, last], axis=-1)
+    random_blocks = random_blocks.astype(np.int32)
     everything = np.concatenate([np.broadcast_to(fixed, (tables, rows, 5)), random_blocks], axis=-1)
-    everything = np.sort(everything, axis=-1)
+    everything.sort(axis=-1)
 
     is_new = np.ones(everything.shape, dtype=bool)
     is_new[..., 1:] = everything[..., 1:] != everything[..., :-1]
-    slot = np.cumsum(is_new, axis=-1) - 1
-    used = everything != unused
-    width = int(slot[used].max()) + 1
-    table, line, column = np.nonzero(used)
-    key_blocks = np.zeros((tables, rows, width), dtype=np.int32)
-    key_counts = np.zeros((tables, rows, width), dtype=np.int32)
-    key_blocks[table, line, slot[used]] = everything[table, line, column]
-    np.add.at(key_counts, (table, line, slot[used]), 1)
+    slot = np.cumsum(is_new, axis=-1, dtype=np.int32) - 1
+    used = np.flatnonzero(everything != unused)
+    slot, everything, columns = slot.ravel()[used], everything.ravel()[used], is_new.shape[-1]
+    width = int(slot.max()) + 1
+    place = used // columns * width + slot  # in the tables
+    shape = (tables, rows, width)
+    key_blocks = np.zeros(shape, dtype=np.int32)
+    key_blocks.ravel()[place] = everything
+    key_counts = np.bincount(place, minlength=key_blocks.size).astype(np.int32).reshape(shape)
     key_blocks.flags.writeable = False
     key_counts.flags.writeable = False
     return key_blocks, key_counts
