@@ -43,6 +43,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
 )
+# How the families end the names of their tables of positions.
+POSITION_TABLES = ("embeddings.position_embeddings.weight",)
 _FRESH_WEIGHTS_SEED = 0  # parts that the source lacks are the same at every import
 
 TokenizerWriter = Callable[[Path, Path], None]
@@ -181,19 +183,15 @@ def _extend(converted: Converted, wanted: int, origin: str) -> None:
             needed=f"more than {rows:,}, and a multiple of the block size {config.block_size}",
             change="--extend-positions",
         )
-    tables = [name for name in converted.tensors.names if _is_position_table(name)]
-    for name in tables:
-        table = read_table(converted.tensors, name, (rows, config.hidden_size), origin)
+    for name in [name for name in converted.tensors.names if name.endswith(POSITION_TABLES)]:
+        width = converted.tensors.shape(name)[-1]
+        table = read_table(converted.tensors, name, (rows, width), origin)
         converted.tensors.replace(name, table[torch.arange(wanted) % rows])
     converted.config = config.replace(max_position_embeddings=wanted)
     converted.differences.append(
         f"positions: row i is row i modulo {rows:,} of the source; transformers' and `hf` random "
         "blocks at 1,024, 3,072 and 4,096 tokens depend on the number of positions"
     )
-
-
-def _is_position_table(name: str) -> bool:
-    return name.endswith(".position_embeddings.weight") or name == "position_embeddings.weight"
 
 
 def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer: Path) -> None:
@@ -241,7 +239,9 @@ def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Pa
     lost = [
         name
         for name in _without_twin(model, tensors.names, model.state_dict())
-        if name.removeprefix(model.base_prefix + ".").startswith(("embeddings.", "encoder."))
+        if name.removeprefix(model.base_prefix + ".").startswith(
+            ("embeddings.", "encoder.", "decoder.")
+        )
     ]
     if lost:
         shown = ", ".join(f"{name} {tensors.shape(name)}" for name in lost[:8])

@@ -62,7 +62,7 @@ _COMMON_DEFAULTS = {
     "sep_token_id": None,
 }
 # Keys of the source that say something else in a BigBird config, or nothing.
-_NOT_TAKEN = ("architectures", "model_type", "attention_type", "type_vocab_size")
+_NOT_TAKEN = ("architectures", "model_type", "attention_type")
 
 WARM_STARTS: dict[str, WarmStart] = {
     "bert": WarmStart(
@@ -132,6 +132,8 @@ def convert(family: WarmStart, values: dict[str, Any], tensors: Tensors, origin:
     differences: list[str] = []
 
     own = {key: value for key, value in values.items() if key not in _NOT_TAKEN}
+    num_types = values.get("type_vocab_size", NUM_TOKEN_TYPES)
+    own["type_vocab_size"] = max(num_types, NUM_TOKEN_TYPES)
     if family.sep_token_key:
         own["sep_token_id"] = values[family.sep_token_key]
     config = BigBirdConfig.from_hub_dict(own)
@@ -144,7 +146,7 @@ def convert(family: WarmStart, values: dict[str, Any], tensors: Tensors, origin:
         differences.append(
             f"positions: the first {skipped} of {rows} rows dropped, no token ever has them there"
         )
-    differences += _widen_token_types(edited, values, config, origin)
+    differences += _widen_token_types(edited, num_types, config, origin)
     names_of_class = values.get("architectures") or [""]
     class_name = family.classes.get(names_of_class[0], "BigBirdModel")
     differences += _network_differences(config, class_name)
@@ -177,9 +179,9 @@ def _require_encoder(values: dict[str, Any], origin: str) -> None:
 
 
 def _widen_token_types(
-    tensors: EditedTensors, values: dict[str, Any], config: BigBirdConfig, origin: str
+    tensors: EditedTensors, found: int, config: BigBirdConfig, origin: str
 ) -> list[str]:
-    found = int(values.get("type_vocab_size", NUM_TOKEN_TYPES))
+    """Repeat the last of ``found`` rows; what was done, in words."""
     if found == config.type_vocab_size:
         return []
     table = read_table(tensors, TOKEN_TYPES, (found, config.hidden_size), origin)
