@@ -9,11 +9,12 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo test check docs format clean
+.PHONY: help install demo demo-pegasus test check docs format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
 	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
+	@echo "make demo-pegasus   the same for a BigBirdPegasus, which writes the sentences taken out"
 	@echo "make test     everything that must pass: check, then the test suite"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     write docs/config.md anew"
@@ -32,6 +33,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" bash launch/demo.sh
 
+demo-pegasus: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" bash launch/demo_pegasus.sh
+
 test: check
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
@@ -48,4 +52,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)
+	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)

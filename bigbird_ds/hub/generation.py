@@ -1,4 +1,4 @@
-"""``generation_config.json``: what ``generate()`` of transformers does with an export by default."""
+"""``generation_config.json``: what ``generate()`` of transformers does with an export."""
 
 from __future__ import annotations
 
