@@ -53,7 +53,13 @@ def test_every_run_config_loads_and_its_batch_divides_over_its_ranks(
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     config = load_run_config(path)
-    ranks = {"bigbird_base.yaml": 8, "bigbird_large.yaml": 64, "demo.yaml": 2}.get(path.name, 1)
+    ranks = {
+        "bigbird_base.yaml": 8,
+        "bigbird_large.yaml": 64,
+        "bigbird_pegasus_large.yaml": 16,
+        "demo.yaml": 2,
+        "demo_pegasus.yaml": 2,
+    }.get(path.name, 1)
     assert config.accumulation(ranks) >= 1
     assert config.data.sequence_length % config.model["block_size"] == 0
 
