@@ -97,6 +97,7 @@ def fine_tune(model: Any, train: Any, test: Any, options: argparse.Namespace) ->
                 per_device_train_batch_size=options.batch,
                 per_device_eval_batch_size=options.batch,
                 learning_rate=options.lr,
+                lr_scheduler_type="constant_with_warmup",
                 warmup_steps=options.steps // 10,
                 seed=options.seed,
                 save_strategy="no",
@@ -145,7 +146,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=768, help="tokens of a text")
     parser.add_argument("--subjects", type=int, default=4, help="classes to tell apart")
     parser.add_argument("--texts", type=int, default=60, help="at most, a subject, to train on")
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
