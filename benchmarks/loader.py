@@ -22,7 +22,7 @@ import numpy as np
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
 from bigbird_ds.data.shards import Shards
-from bigbird_ds.objectives import OBJECTIVES, build_objective
+from bigbird_ds.objectives import build_objective
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
@@ -53,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=Path, help="a shards folder (default: random text)")
     parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder that made it")
-    parser.add_argument("--objective", choices=list(OBJECTIVES), default="mlm_nsp")
+    parser.add_argument("--objective", choices=["mlm_nsp", "mlm"], default="mlm_nsp")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")

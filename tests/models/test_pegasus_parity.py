@@ -30,7 +30,7 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 @BOTH_MODES
 @pytest.mark.parametrize("padding", [0, 37])
-@pytest.mark.parametrize("seq_len", [64, 704, 705, 800, 1024])
+@pytest.mark.parametrize("seq_len", [64, 705, 1024])
 def test_generation_model_equals_transformers(
     folder: Path, seq_len: int, padding: int, training: bool
 ) -> None:
