@@ -145,7 +145,8 @@ def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.nd
     is_new[..., 1:] = everything[..., 1:] != everything[..., :-1]
     slot = np.cumsum(is_new, axis=-1, dtype=np.int32) - 1
     used = np.flatnonzero(everything != unused)
-    slot, everything, columns = slot.ravel()[used], everything.ravel()[used], is_new.shape[-1]
+    slot, everything = slot.ravel()[used], everything.ravel()[used]
+    columns = random_blocks.shape[-1] + 5
     width = int(slot.max()) + 1
     place = used // columns * width + slot  # in the tables
     shape = (tables, rows, width)
