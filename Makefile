@@ -29,15 +29,18 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev,plot]"
 	touch $@
 
-# The virtual environment's folder must be on PATH: DeepSpeed looks for ninja there.
+# The virtual environment's folder must be on PATH: DeepSpeed looks for ninja there. What it
+# compiles is kept in the environment, apart from that of other environments.
+RUN    := PATH="$(abspath $(BIN)):$$PATH" TORCH_EXTENSIONS_DIR="$(abspath $(VENV))/torch_extensions"
+
 demo: $(READY)
-	PATH="$(abspath $(BIN)):$$PATH" bash launch/demo.sh
+	$(RUN) bash launch/demo.sh
 
 demo-pegasus: $(READY)
-	PATH="$(abspath $(BIN)):$$PATH" bash launch/demo_pegasus.sh
+	$(RUN) bash launch/demo_pegasus.sh
 
 test: check
-	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from bigbird_ds import log
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.training.build_lock import wait_for_build
 
 _FIRST_PORT = 20000
 
@@ -108,6 +109,8 @@ def start(local_rank: int | None = None) -> Ranks:
     deepspeed_logger.setLevel("WARNING")
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename: not the user's.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated.*")
+    if device.type == "cpu":
+        wait_for_build()
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
