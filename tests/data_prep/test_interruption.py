@@ -19,8 +19,8 @@ MANY_SECONDS = 60.0
 
 @pytest.fixture
 def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
-    """A job of about a hundred units."""
-    (tmp_path / "many.jsonl").write_bytes(corpus.documents.read_bytes() * 8)
+    """A job of hundreds of units, some seconds: long enough to be stopped on a busy machine."""
+    (tmp_path / "many.jsonl").write_bytes(corpus.documents.read_bytes() * 30)
     options = ["--tokenizer", corpus.tokenizer, "--unit-size", "16K", "--workers", 2]
     return ["shard", tmp_path / "many.jsonl", *options]
 
