@@ -8,7 +8,7 @@ Traffic: bytes that a rank sends per layer, the largest of all ranks, counted wh
 Ulysses is DeepSpeed's `DistributedAttention` around our own attention, run on the same tensors; its
 all-to-alls are counted in the same way. Both are real processes on gloo. Bytes are proportional to
 heads x head dimension, so a narrow layer stands for a wide one: the last column scales to
-BigBird-base (768 wide) in bf16.
+BigBird-base (768 wide) in fp32. (In bf16 the forward halves; sums of gradients stay fp32.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bigbird_ds.training.distributed import Ranks
 
 BLOCK, RANDOM_BLOCKS = 64, 3
 HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses can go to 8 ranks
-BASE_WIDTH, BF16_BYTES, FP32_BYTES = 768, 2, 4
+BASE_WIDTH, FP32_BYTES = 768, 4
 MIB = 1 << 20
 
 
@@ -63,7 +63,7 @@ def main() -> int:
 def traffic_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     print(
         f"{'N':>9} {'P':>2} | bytes a rank sends per layer, MiB: "
-        "ours fwd   bwd | Ulysses fwd   bwd | formula | Ulysses / ours | base bf16: ours fwd+bwd"
+        "ours fwd   bwd | Ulysses fwd   bwd | formula | Ulysses / ours | base fp32: ours fwd+bwd"
     )
     rows = []
     for size in arguments.ranks:
@@ -77,14 +77,14 @@ def traffic_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             width = HEADS * HEAD_DIM
             row["ulysses_formula"] = 4 * length * width / size * (size - 1) / size * FP32_BYTES
             row["ratio"] = ulysses / ours
-            row["base_bf16"] = ours * BASE_WIDTH / width * BF16_BYTES / FP32_BYTES
+            row["base_fp32"] = ours * BASE_WIDTH / width
             rows.append(row)
             print(
                 f"{length:>9,} {size:>2} | {'':38}"
                 f"{row['ours_forward'] / MIB:8.3f} {row['ours_backward'] / MIB:5.3f} | "
                 f"{row['ulysses_forward'] / MIB:11.3f} {row['ulysses_backward'] / MIB:6.3f} | "
                 f"{row['ulysses_formula'] / MIB:7.3f} | {row['ratio']:13.1f}x | "
-                f"{row['base_bf16'] / MIB:.2f} MiB",
+                f"{row['base_fp32'] / MIB:.2f} MiB",
                 flush=True,
             )
     return rows
