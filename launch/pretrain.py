@@ -59,9 +59,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
     with stop_on_signals() as request, fast_fp32_products(ranks.device):
         run = build_run(config, ranks)
-        exit_code = train(run, request)
-        distributed.stop()
-    return exit_code
+        return train(run, request)
 
 
 def main() -> int:
