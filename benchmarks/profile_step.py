@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
 from environment import environment  # noqa: E402
-from step_contenders import CONTENDERS, DTYPES, MODELS, OURS, Case, build  # noqa: E402
+from step_contenders import CONTENDERS, DTYPES, OURS, Case, build  # noqa: E402
+from step_families import MODELS  # noqa: E402
 
 
 def main() -> int:

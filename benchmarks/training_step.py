@@ -3,6 +3,7 @@
     python benchmarks/training_step.py                                # base width, 2 layers, CPU
     python benchmarks/training_step.py --dtype fp32 bf16 --lengths 4096 --json result.json
     python benchmarks/training_step.py --contenders ours --lengths 65536 --checkpointing
+    python benchmarks/training_step.py --model pegasus-large --lengths 3072   # 2 + 2 layers, CPU
     python benchmarks/training_step.py --device cuda --dtype bf16 --layers 12 --batch 8
 
 All contenders have the same weights and input, and must agree on the loss before they are timed.
@@ -37,12 +38,12 @@ from gpu.report import peak_bytes, release, synchronize  # noqa: E402
 from step_contenders import (  # noqa: E402
     CONTENDERS,
     DTYPES,
-    MODELS,
     TRANSFORMERS,
     Case,
     Contender,
     build,
 )
+from step_families import MODELS  # noqa: E402
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}  # relative, of losses
