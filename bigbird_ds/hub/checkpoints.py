@@ -3,7 +3,8 @@
 ``RUN/checkpoints/step-N/`` holds::
 
     config.json, model*.safetensors      fp32 weights; a Hub-format folder of its own
-    optimizer*.safetensors               AdamW's moments as ``exp_avg/NAME``, ``exp_avg_sq/NAME``
+    optimizer*.safetensors               AdamW's moments as ``exp_avg/NAME``, ``exp_avg_sq/NAME``;
+                                         Adafactor's as ``row_var/``, ``col_var/``, ``variance/``
     state.json                           step, place in the data, run config: readable by eye
     manifest.json                        size and sha256 of every file; written last
 

@@ -21,6 +21,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_without_effect(section: Any, section_name: str, option: str) -> None:
+    """Raise ConfigError where an option that ``section.name`` does not read was set."""
+    value, chosen = getattr(section, option), section.name
+    if value != type(section).model_fields[option].default:
+        raise ConfigError(
+            f"{section_name}.{option} has no effect on {chosen}",
+            seen=f"{section_name}.{option}={value!r}, {section_name}.name={chosen}",
+            needed=f"options of {chosen} alone",
+            change=f"leave out {section_name}.{option}, or change {section_name}.name",
+        )
+
+
 class ObjectiveConfig(Section):
     name: Literal["mlm_nsp", "mlm", "gap_sentences"] = Field(
         "mlm_nsp",
@@ -63,14 +75,7 @@ class ObjectiveConfig(Section):
             else [field.name for field in dataclasses.fields(GapOptions)]
         )
         for name in foreign:
-            default = type(self).model_fields[name].default
-            if getattr(self, name) != default:
-                raise ConfigError(
-                    f"objective.{name} has no effect on {self.name}",
-                    seen=f"objective.{name}={getattr(self, name)!r}, objective.name={self.name}",
-                    needed="options of this objective alone",
-                    change=f"leave out objective.{name}, or objective.name",
-                )
+            _refuse_without_effect(self, "objective", name)
         _ = self.gap_options
         return self
 
@@ -113,11 +118,25 @@ class ParallelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates")
-    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
+    name: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="adafactor: far less memory for its state, at ZeRO stage 0 alone"
+    )
+    lr: float = Field(
+        1e-4,
+        gt=0,
+        description="peak learning rate; adafactor's is relative to the size of the weights, and "
+        "never above 1 / sqrt(step)",
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay rates")
+    eps: float = Field(1e-6, gt=0, description="adamw: epsilon")
     weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
     clip: float = Field(1.0, ge=0, description="largest global gradient norm (0: no clipping)")
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> OptimizerConfig:
+        for name in ("betas", "eps") if self.name != "adamw" else ():
+            _refuse_without_effect(self, "optimizer", name)
+        return self
 
 
 class ScheduleConfig(Section):

@@ -63,7 +63,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
 
     Raises:
         ConfigError: an unknown key, a key that the run config decides, fp16, or a ZeRO stage that
-            does not exist.
+            does not exist or that the optimizer or the precision cannot have.
     """
     user = copy.deepcopy(config.deepspeed)
     for key in list(user):
@@ -94,6 +94,15 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             needed="0, 1, 2 or 3",
             change="deepspeed.zero_optimization.stage",
         )
+    if config.optimizer.name == "adafactor" and stage:
+        raise ConfigError(
+            "Adafactor needs whole matrices, and ZeRO gives an optimizer flat pieces of them: a "
+            "piece has no rows and columns, and its norm depends on the number of ranks",
+            seen=f"optimizer.name=adafactor, deepspeed.zero_optimization.stage={stage}",
+            needed="stage 0",
+            change="deepspeed.zero_optimization.stage=0, or optimizer.name=adamw",
+        )
+    _check_gradient_dtype(user, stage)
     accumulation = config.accumulation(world_size)
     user.update(
         train_micro_batch_size_per_gpu=config.batch.micro,
@@ -102,6 +111,19 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         steps_per_print=1_000_000_000,
     )
     return user
+
+
+def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
+    wanted = user.get("data_types", {}).get("grad_accum_dtype")
+    own = "bf16" if user.get("bf16", {}).get("enabled") else "fp32"
+    if stage == 0 and wanted not in (None, own):
+        raise ConfigError(
+            "without ZeRO, DeepSpeed sums gradients in the precision of the weights",
+            seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r} at stage 0 with {own} weights",
+            needed=f"{own}, or ZeRO stage 1 to 3",
+            change="leave out deepspeed.data_types.grad_accum_dtype, or "
+            "deepspeed.zero_optimization.stage=1",
+        )
 
 
 def _check_fp16(user: dict[str, Any]) -> None:

@@ -19,11 +19,11 @@ from deepspeed.utils.tensor_fragment import (
 )
 from torch import Tensor, nn
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from bigbird_ds.training.optimizer import state_shapes
 
 
 def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield ``(kind, parameter name, fp32 tensor)``: kind is ``weight`` or a name of ``MOMENTS``.
+    """Yield ``(kind, parameter name, fp32 tensor)``: kind is ``weight`` or one of ``state_shapes``.
 
     Frozen parameters and buffers have a weight alone. A tensor is valid until the next one is asked
     for.
@@ -33,8 +33,8 @@ def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tens
     for name, parameter in model.named_parameters():
         yield "weight", name, access.weight(parameter).float()
         if parameter.requires_grad:
-            for moment in MOMENTS:
-                yield moment, name, access.moment(parameter, moment)
+            for kind in access.shapes(parameter):
+                yield kind, name, access.moment(parameter, kind)
     for name, buffer in model.named_buffers():
         yield "weight", name, buffer.float()
 
@@ -54,7 +54,7 @@ def set_optimizer_state(
     Args:
         optimizer_step: number of optimizer steps done.
         weight: parameter name -> its fp32 weight, on any device.
-        moment: (``exp_avg`` or ``exp_avg_sq``, parameter name) -> the fp32 moment.
+        moment: (kind as ``state_shapes`` names it, parameter name) -> the fp32 tensor.
     """
     access = _access(engine)
     access.make_state()
@@ -62,20 +62,20 @@ def set_optimizer_state(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             access.set_weight(parameter, weight(name))
-            for kind in MOMENTS:
+            for kind in access.shapes(parameter):
                 access.set_moment(parameter, moment(kind, name), kind)
-    for state in access.adamw.state.values():
+    for state in access.inner.state.values():
         state["step"] = torch.tensor(float(optimizer_step), device=_step_device(state))
 
 
 def forget_empty_step(engine: Any) -> None:
     """Undo the optimizer step without gradients that DeepSpeed makes at stage 0 in bf16.
 
-    It would count as a step in AdamW's bias correction, and no other stage makes it.
+    It would count as a step, and no other stage makes it.
     """
     access = _access(engine)
     if isinstance(access, _Stage0):
-        access.adamw.state.clear()
+        access.inner.state.clear()
 
 
 def global_gradient_norm(engine: Any, model: nn.Module) -> Callable[[], float]:
@@ -104,22 +104,27 @@ class _Access:
         self.engine = engine
         self.optimizer = engine.optimizer
         # The torch optimizer that DeepSpeed wraps; the same object that we passed in.
-        self.adamw: torch.optim.Optimizer = engine.basic_optimizer
+        self.inner: torch.optim.Optimizer = engine.basic_optimizer
+        self.name = type(self.inner).__name__.lower()
 
     def link(self) -> None:
         """Make DeepSpeed's per-parameter views of the moments point at them."""
 
+    def shapes(self, tensor: Tensor) -> dict[str, tuple[int, ...]]:
+        """What the optimizer keeps for a tensor."""
+        return state_shapes(self.name, tensor.shape)
+
     def make_state(self) -> None:
-        """Make zero moments exist for every tensor that AdamW steps."""
-        for group in self.adamw.param_groups:
+        """Make zero moments exist for every tensor that the optimizer steps."""
+        for group in self.inner.param_groups:
             for tensor in group["params"]:
                 self._make_moments(tensor)
 
     def _make_moments(self, tensor: Tensor) -> None:
-        state = self.adamw.state[tensor]
-        for kind in MOMENTS:
-            state.setdefault(kind, torch.zeros_like(tensor))
-        on_device = self.adamw.defaults.get("fused") or self.adamw.defaults.get("capturable")
+        state = self.inner.state[tensor]
+        for kind, shape in self.shapes(tensor).items():
+            state.setdefault(kind, tensor.new_zeros(shape))
+        on_device = self.inner.defaults.get("fused") or self.inner.defaults.get("capturable")
         step_device = tensor.device if on_device else torch.device("cpu")
         state.setdefault("step", torch.tensor(0.0, device=step_device))
 
@@ -138,7 +143,7 @@ class _Access:
 
 
 class _Stage0(_Access):
-    """No partition. In fp32 AdamW steps the parameters themselves, in bf16 fp32 copies of them."""
+    """No partition. The parameters themselves are stepped in fp32, in bf16 fp32 copies of them."""
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
@@ -157,13 +162,13 @@ class _Stage0(_Access):
         return self._master(parameter).detach()
 
     def moment(self, parameter: nn.Parameter, kind: str) -> Tensor:
-        return self.adamw.state[self._master(parameter)][kind]
+        return self.inner.state[self._master(parameter)][kind]
 
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
         self._master(parameter).data.copy_(value)
 
     def set_moment(self, parameter: nn.Parameter, value: Tensor, kind: str) -> None:
-        self.adamw.state[self._master(parameter)][kind].copy_(value)
+        self.inner.state[self._master(parameter)][kind].copy_(value)
 
 
 class _Stage1And2(_Access):

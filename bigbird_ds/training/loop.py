@@ -58,7 +58,7 @@ def train(run: Run, request: StopRequest) -> int:
 
         # One optimizer step.
         step = run.state.step + 1
-        set_learning_rate(run.adamw, learning_rate(step, config))
+        set_learning_rate(run.optimizer, learning_rate(step, config))
         gradient_norm = _optimizer_step(run, step, micro_batches, counts, meter)
         run.state = replace(
             run.state, step=step, tokens=run.state.tokens + int(counts.tokens), data=data_state

@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
 from bigbird_ds.training.model_setup import resolve_model_config
+from bigbird_ds.training.optimizer import state_shapes
 from bigbird_ds.vocabulary import Vocabulary
 
 _GIB = 1 << 30
@@ -56,12 +58,14 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
 
     width = 2 if bf16 else 4
     fp32_gradients = config.deepspeed.get("data_types", {}).get("grad_accum_dtype") == "fp32"
+    shapes = [state_shapes(config.optimizer.name, p.shape) for p in model.parameters()]
+    state = sum(math.prod(shape) for kinds in shapes for shape in kinds.values())
     # ZeRO steps an fp32 copy of its partition; stage 0 needs one in bf16 alone.
-    copies = 3 if bf16 or stage else 2
+    copies = number if bf16 or stage else 0
     return MemoryPlan(
         weights=shared(width * number, 3),
         gradients=shared((4 if fp32_gradients else width) * number, 2),
-        optimizer=shared(4 * copies * number, 1),
+        optimizer=shared(4 * (state + copies), 1),
         activations=saved_bytes(config, model_config),
     )
 

@@ -14,6 +14,7 @@ from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FOLDER_NAME,
+    TrainingState,
     find_checkpoint,
     list_checkpoints,
     newest_intact,
@@ -81,10 +82,27 @@ class _TensorFiles:
 
 
 def load_optimizer(folder: Path, step: int, engine: Any, model: nn.Module) -> None:
-    """Put a checkpoint's fp32 weights and moments into an engine made at any layout."""
+    """Put a checkpoint's fp32 weights and optimizer state into an engine made at any layout."""
     weights = _TensorFiles(folder, "model*.safetensors")
     moments = _TensorFiles(folder, "optimizer*.safetensors")
     set_optimizer_state(engine, model, step, weights, lambda kind, name: moments(f"{kind}/{name}"))
+
+
+def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
+    """Refuse a checkpoint of another optimizer, whose state ``optimizer.name`` cannot go on from.
+
+    Raises:
+        CheckpointError: the checkpoint in ``folder`` is of another optimizer than ``name``.
+    """
+    saved = state.run_config.get("optimizer", {}).get("name", "adamw")
+    if saved != name:
+        raise CheckpointError(
+            "the checkpoint holds the state of another optimizer",
+            seen=f"optimizer.name={saved} in {folder}",
+            needed=f"a checkpoint of {name}",
+            change=f"optimizer.name={saved}; or to begin anew from these weights alone: another "
+            f"output, and model={folder}",
+        )
 
 
 def check_same_model(folder: Path, config: dict[str, Any]) -> None:

@@ -29,9 +29,10 @@ from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig, check_documents
 from bigbird_ds.training.losses import StepLoss
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
-from bigbird_ds.training.optimizer import build_adamw
+from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.resume import (
     check_same_model,
+    check_same_optimizer,
     choose_checkpoint,
     load_optimizer,
 )
@@ -48,7 +49,7 @@ class Run:
     ranks: Ranks
     output: Path
     model: nn.Module
-    adamw: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     engine: Any
     batches: Iterable[tuple[list[Batch], dict[str, Any]]]
     evaluation: Iterable[Batch] | None
@@ -78,6 +79,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     if checkpoint is not None:
         check_same_model(checkpoint, model_config.to_dict())
         state = read_state(checkpoint)
+        check_same_optimizer(checkpoint, state, config.optimizer.name)
         _report_resume(checkpoint, state, config)
     batches = TrainingBatches(
         shards,
@@ -111,8 +113,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         model.bert.set_sequence_parallel(ranks.parallel)
     if config.train.activation_checkpointing:
         model.gradient_checkpointing_enable()
-    adamw = build_adamw(model, config.optimizer)
-    engine = _initialize(model, adamw, engine_config)
+    optimizer = build_optimizer(model, config.optimizer)
+    engine = _initialize(model, optimizer, engine_config)
     if checkpoint is not None:
         load_optimizer(checkpoint, state.step, engine, model)
     _report_start(config, ranks, model, model_config, shards)
@@ -121,7 +123,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         ranks=ranks,
         output=output,
         model=model,
-        adamw=adamw,
+        optimizer=optimizer,
         engine=engine,
         batches=batches,
         evaluation=evaluation,
@@ -187,12 +189,12 @@ def _open_shards(
 
 
 def _initialize(
-    model: nn.Module, adamw: torch.optim.Optimizer, engine_config: dict[str, Any]
+    model: nn.Module, optimizer: torch.optim.Optimizer, engine_config: dict[str, Any]
 ) -> Any:
     import deepspeed
 
     engine, *_ = deepspeed.initialize(
-        model=StepLoss(model), optimizer=adamw, config=engine_config, dist_init_required=False
+        model=StepLoss(model), optimizer=optimizer, config=engine_config, dist_init_required=False
     )
     forget_empty_step(engine)
     return engine
