@@ -84,7 +84,10 @@ class Vocabulary:
         pieces = [processor.IdToPiece(i) for i in range(size)]
         unk = processor.unk_id()
         family = PEGASUS if unk == PEGASUS_UNKNOWN else BIGBIRD
-        names = _bigbird_specials(pieces, path) if family == BIGBIRD else _PEGASUS_SPECIALS
+        names = _bigbird_specials(pieces, path) if family == BIGBIRD else dict(_PEGASUS_SPECIALS)
+        # the original BigBird vocabulary has <s>, and tells sentencepiece of none
+        has_bos = family == BIGBIRD and processor.bos_id() < 0 and "<s>" in pieces
+        names["bos"] = pieces.index("<s>") if has_bos else processor.bos_id()
         # Both families hold their special and reserved pieces below the unknown piece's
         # id; the original program masks and draws only ids above it (its `ids > 100`).
         is_special = np.array(
@@ -94,7 +97,6 @@ class Vocabulary:
         return cls(
             size=size,
             pad=max(processor.pad_id(), 0),
-            bos=processor.bos_id(),
             eos=processor.eos_id(),
             unk=unk,
             is_special=is_special,

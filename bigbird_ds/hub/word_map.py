@@ -74,7 +74,14 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
     """
     from sentencepiece import SentencePieceProcessor
 
-    theirs = _read_tokenizer(source / "tokenizer.json")
+    if not (source / "tokenizer.json").is_file():
+        raise CheckpointError(
+            "the words of this checkpoint cannot be mapped without its tokenizer",
+            seen=f"no {source / 'tokenizer.json'}",
+            needed="the checkpoint's tokenizer.json",
+            change="put it there (transformers' AutoTokenizer writes it with save_pretrained)",
+        )
+    theirs = read_tokenizer(source / "tokenizer.json")
     ids: dict[str, int] = theirs.get_vocab()
     by_piece: dict[str, int] = {}
     for token, index in sorted(ids.items(), key=lambda item: item[1]):
@@ -100,16 +107,14 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
     return WordMap(rows)
 
 
-def _read_tokenizer(path: Path) -> Any:
+def read_tokenizer(path: Path) -> Any:
+    """The ``Tokenizer`` of a ``tokenizer.json``.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
     from tokenizers import Tokenizer
 
-    if not path.is_file():
-        raise CheckpointError(
-            "the words of this checkpoint cannot be mapped without its tokenizer",
-            seen=f"no {path}",
-            needed="the checkpoint's tokenizer.json",
-            change="put it there (transformers' AutoTokenizer writes it with save_pretrained)",
-        )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as cause:  # the library raises bare Exception

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.families import (
@@ -18,13 +19,19 @@ from bigbird_ds.training.families import (
 )
 from bigbird_ds.vocabulary import Vocabulary
 
+# BigBird's released configs say this, where their own tokenizer has the two the other way round.
+# The model reads neither.
+_SWAPPED_IDS = {"bos_token_id": 1, "eos_token_id": 2}
+
 
 def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConfig:
     """The model's config: what the run config says, completed and checked by the tokenizer.
 
     Raises:
-        ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, or a
-            sequence length that does not fit blocks or positions.
+        ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, special
+            ids or initial weights of another tokenizer, or a sequence length that does not fit
+            blocks or positions.
+        CheckpointError: the initial weights have a tokenizer that cannot be read.
         DataError: a tokenizer of the other family.
     """
     config_class = MODEL_CLASSES[config.objective.name].config_class
@@ -33,7 +40,10 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
     not_ours = HUB_ONLY_KEYS - set(config_class.known_keys())
     settings = {key: value for key, value in config.model.items() if key not in not_ours}
     settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
-    model_config: ModelConfig = config_class.from_dict(from_tokenizer | settings)
+    if config.initial_weights:
+        require_same_tokenizer(Path(config.initial_weights), vocabulary, config.data.tokenizer)
+    special_ids = _special_ids(settings, from_tokenizer, config.data.tokenizer)
+    model_config: ModelConfig = config_class.from_dict(from_tokenizer | settings | special_ids)
     if model_config.vocab_size < vocabulary.size:
         raise ConfigError(
             "the model has fewer embeddings than the tokenizer has pieces",
@@ -59,6 +69,32 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         )
     check_target_length(config, model_config)
     return model_config
+
+
+def _special_ids(
+    settings: dict[str, Any], from_tokenizer: dict[str, Any], tokenizer: str
+) -> dict[str, int]:
+    """The special ids, which are the tokenizer's; the model config may repeat them.
+
+    Raises:
+        ConfigError: the model config names an id that is another piece in the tokenizer.
+    """
+    ids = {name: index for name, index in from_tokenizer.items() if name.endswith("_token_id")}
+    swapped = _SWAPPED_IDS if "sep_token_id" in ids else {}
+    wrong = {
+        name: settings[name]
+        for name, index in ids.items()
+        if settings.get(name) not in (None, index, swapped.get(name))
+    }
+    if wrong:
+        raise ConfigError(
+            "the model config has special ids of another tokenizer",
+            seen=", ".join(f"model.{name}={index}" for name, index in wrong.items()),
+            needed=", ".join(f"{name} {ids[name]}" for name in wrong) + f" ({tokenizer})",
+            change="model: leave the ids out to take the tokenizer's; where weights of another "
+            "tokenizer came along, `bigbird-ds import ... --tokenizer` first",
+        )
+    return ids
 
 
 def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path | None) -> Any:

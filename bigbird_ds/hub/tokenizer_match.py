@@ -1,0 +1,75 @@
+"""Whether weights have their words in the order of a tokenizer: that of the shards to train on.
+
+A folder of weights carries a tokenizer of its own, in the files of whichever library wrote it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.word_map import read_tokenizer
+from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, Vocabulary
+
+
+def require_same_tokenizer(weights: Path, vocabulary: Vocabulary, tokenizer: str) -> None:
+    """Compare the tokenizer in the folder ``weights``, if it has one, with that of the shards.
+
+    Args:
+        vocabulary: of the shards.
+        tokenizer: its folder, for the error.
+
+    Raises:
+        ConfigError: another tokenizer: the model would meet every id with another word's embedding.
+        CheckpointError, DataError: a tokenizer's file that cannot be read.
+    """
+    found = _token_ids(weights, vocabulary.family)
+    if found is None:
+        return
+    file, ids = found
+    wanted = {vocabulary.pieces[i]: int(i) for i in np.flatnonzero(~vocabulary.is_special)}
+    if vocabulary.family == BIGBIRD:  # the names of Pegasus' special pieces differ by file
+        for name, index in (("CLS", vocabulary.cls), ("SEP", vocabulary.sep)):
+            wanted[f"[{name}]"] = index
+        wanted["[MASK]"] = vocabulary.mask
+    others = {piece: ids.get(piece) for piece, index in wanted.items() if ids.get(piece) != index}
+    if not others:
+        return
+    shown = "[MASK]" if "[MASK]" in others else next(iter(others))
+    there = "absent" if others[shown] is None else f"id {others[shown]}"
+    raise ConfigError(
+        "the model has another tokenizer than the shards",
+        seen=f"{len(others):,} of {len(wanted):,} pieces differ in {file}: "
+        f"{shown!r} is {there}, and id {wanted[shown]} in {tokenizer}",
+        needed="weights whose words are in the order of data.tokenizer",
+        change="model (BERT, RoBERTa: `bigbird-ds import ... --tokenizer "
+        f"{tokenizer}` puts the words into this order), or data.tokenizer and the shards",
+    )
+
+
+def _token_ids(folder: Path, family: str) -> tuple[Path, dict[str, int]] | None:
+    """The file that decides the ids, and the id of each token; None where there is no tokenizer.
+
+    ``tokenizer.json`` goes first: a Pegasus ``spiece.model`` of the Hub counts from another id.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return path, read_tokenizer(path).get_vocab()
+    path = folder / SPIECE_NAME
+    if path.is_file() and family == BIGBIRD:
+        return path, _numbered(Vocabulary.from_folder(folder).pieces)
+    path = folder / "vocab.txt"
+    if path.is_file():
+        return path, _numbered(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    path = folder / "vocab.json"
+    if path.is_file():
+        values = files.read_json(path, CheckpointError, "the vocabulary of the model")
+        return path, values if isinstance(values, dict) else {}
+    return None
+
+
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: index for index, token in enumerate(tokens)}
