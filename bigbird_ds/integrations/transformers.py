@@ -2,7 +2,8 @@
 
 ``accelerate(model)`` puts, in every encoder layer, a module of ours in the place of the attention.
 It holds the very same projections: parameters, their names, checkpoints and ``save_pretrained`` are
-as before. ``restore(model)`` puts the replaced modules back.
+as before. The activations become one operation each. ``restore(model)`` puts the replaced modules
+back.
 
 What changes: nothing of size N x N is built; ``autocast`` works; an input that is short enough for
 full attention leaves the next long one block-sparse, where transformers stays in full attention for
@@ -25,6 +26,7 @@ from torch import nn
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.integrations.activations import fuse_activations, restore_activations
 
 try:
     from transformers.models.big_bird.modeling_big_bird import (
@@ -51,6 +53,9 @@ _PROJECTIONS = ("query", "key", "value")
 
 def accelerate(model: nn.Module, style: str = "hf") -> Any:
     """Replace the block-sparse attention in every layer of ``model``, in place.
+
+    Its activations, where they are the tanh form of GELU, are replaced by the same in one
+    operation.
 
     Args:
         model: any BigBird or BigBirdPegasus class of transformers. Call this before wrapping the
@@ -94,6 +99,7 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
             setattr(layer, family.attention, ours)
         hook = encoder.register_forward_pre_hook(_choose_attention, with_kwargs=True)
         setattr(encoder, _HOOK, hook)
+    fuse_activations(model)
     return model
 
 
@@ -119,6 +125,7 @@ def restore(model: nn.Module) -> Any:
             (theirs,) = ours.replaced
             setattr(layer, family.attention, theirs.train(ours.training))
             encoder.attention_type = theirs.attention_type
+    restore_activations(model)
     return model
 
 
