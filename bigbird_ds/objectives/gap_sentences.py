@@ -9,17 +9,16 @@ L: sequence length of the input. T: target length. M: most tokens masked in the 
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bigbird_ds.errors import ConfigError, DataError, nearest
-from bigbird_ds.objectives.masking import Masker, fill_budget, target_capacity
+from bigbird_ds.objectives.masking import Masker, target_capacity
 from bigbird_ds.objectives.pretraining import IGNORED
-from bigbird_ds.objectives.principal_sentences import STRATEGIES, WordCounts, rank_sentences
+from bigbird_ds.objectives.principal_sentences import STRATEGIES, choices_of
+from bigbird_ds.objectives.word_counts import WordCounts
 from bigbird_ds.objectives.words import WordReader
 from bigbird_ds.vocabulary import PEGASUS, Vocabulary
 
@@ -33,7 +32,7 @@ class GapOptions:
         strategy: how sentences are chosen, one of ``STRATEGIES``.
         gap_ratio: share of a document's sentences that is taken out, drawn for each window between
             these two.
-        score_noise: see ``rank_sentences``.
+        score_noise: see ``choices_of``.
         keep_fraction: share of the chosen sentences that stay in the input all the same.
         input_mask_fraction: share of the input's tokens to mask besides, as in MLM; 0: none.
     """
@@ -181,41 +180,36 @@ class GapSentences:
     ) -> np.ndarray:
         """Numbers of the gap sentences of a window, increasing.
 
-        Each document of the window is ranked by itself. All first choices come before all second
+        Each document of the window chooses by itself. All first choices come before all second
         ones, in a random order among them; a sentence that no longer fits the target is passed
         over. Where not even one fits, the first choice is taken alone, and its target is cut.
         """
         low, high = self.options.gap_ratio
         ratio = generator.uniform(low, high)
         room = self.options.target_length - 1
-        words, starts = self._words.read(ids)
-        sentence_of_word = np.searchsorted(spans[:, 0], starts, side="right") - 1
-        numbers, ranks = [], []
-        bounds = np.flatnonzero(np.diff(spans[:, 2], prepend=-1, append=-1))
-        for first, last in itertools.pairwise(bounds):
-            if last - first < 2:
-                continue
-            begin, end = np.searchsorted(sentence_of_word, (first, last))
-            counts = WordCounts.of(
-                words[begin:end], sentence_of_word[begin:end] - first, int(last - first)
-            )
-            wanted = max(1, math.floor(ratio * (last - first)))
-            # Every sentence has a token, so that no more than this can be of use.
-            ranking = rank_sentences(
-                counts,
-                self.options.strategy,
-                min(wanted, room),
-                self.options.score_noise,
-                generator,
-            )
-            numbers.append(first + ranking)
-            ranks.append(np.arange(len(ranking)) + generator.random(len(ranking)))
-        if not numbers:
+        document = np.cumsum(np.diff(spans[:, 2], prepend=spans[:1, 2]) != 0)
+        sizes = np.bincount(document)
+        # Every sentence has a token, so that no more than `room` can be of use.
+        wanted = np.clip(np.floor(ratio * sizes).astype(np.int64), 1, room)
+        wanted[sizes < 2] = 0
+        if not wanted.any():
             return np.empty(0, dtype=np.int64)
-        order = np.concatenate(numbers)[np.argsort(np.concatenate(ranks), kind="stable")]
-        lengths = (spans[:, 1] - spans[:, 0])[order]
-        taken = order[fill_budget(lengths, room)]
-        return np.sort(taken if len(taken) else order[:1])
+        words, starts = self._words.read(ids)
+        sentence = np.searchsorted(spans[:, 0], starts, side="right") - 1
+        counts = WordCounts.of(words, sentence, document)
+        choices = choices_of(counts, self.options.strategy, self.options.score_noise, generator)
+        lengths = (spans[:, 1] - spans[:, 0]).tolist()
+        chosen: list[int] = []
+        passed_over: list[int] = []
+        for turn in _turns(wanted, generator).tolist():
+            best = choices.next(turn)
+            if lengths[best] > room:
+                passed_over.append(best)
+                continue
+            chosen.append(best)
+            room -= lengths[best]
+            choices.take(best)
+        return np.array(sorted(chosen) or passed_over[:1], dtype=np.int64)
 
     def _without(self, ids: np.ndarray, gaps: np.ndarray) -> tuple[int, np.ndarray]:
         """The text with a mask for each gap, and its length."""
@@ -235,3 +229,10 @@ class GapSentences:
             target = np.concatenate([*pieces, [self.vocabulary.eos]])[:length]
             labels[: len(target)] = target
         return labels
+
+
+def _turns(wanted: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Which document chooses, turn by turn; each has so many turns as it is ``wanted`` to."""
+    rank = np.arange(int(wanted.sum())) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    order = np.argsort(rank + generator.random(len(rank)), kind="stable")
+    return np.repeat(np.arange(len(wanted)), wanted)[order]

@@ -2,112 +2,95 @@
 
 The importance of a sentence s in a document D is ROUGE-1 F1 of s against D without s. Of sentence
 and rest together the words are those of D, so with o shared words F1 = 2 o / (words of D), and one
-pass over the words scores all sentences. Legend: D = words of a document, S = sentences.
+pass over the words scores all sentences. Legend: W = words of a window, S = its sentences.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+from bigbird_ds.objectives.greedy_sentences import GreedyByWords, GreedyByWordTypes
+from bigbird_ds.objectives.word_counts import WordCounts
 
 STRATEGIES = ("ind_orig", "ind_uniq", "seq_orig", "seq_uniq", "lead", "random")
 
 
-@dataclass(frozen=True, eq=False)
-class WordCounts:
-    """Which words each sentence of a document has, and how often; a row per (sentence, word).
+class Choices(Protocol):
+    """The sentences of a window, the best of each document first."""
 
-    Attributes:
-        num_sentences: S.
-        sentence, word, count: (rows,) int64; words are numbered from 0.
-        total: (num_words,) int64, how often each word is in the document.
-    """
+    def next(self, document: int) -> int:
+        """The best sentence of ``document`` that this has not given before."""
+        ...
 
-    num_sentences: int
-    sentence: np.ndarray
-    word: np.ndarray
-    count: np.ndarray
-    total: np.ndarray
-
-    @classmethod
-    def of(cls, words: np.ndarray, sentence: np.ndarray, num_sentences: int) -> WordCounts:
-        """Args:
-        words: (D,) hashes or numbers of the document's words.
-        sentence: (D,) int64, the sentence that each is in.
-        num_sentences: S; a sentence may have no word at all.
-        """
-        distinct, word = np.unique(words, return_inverse=True)
-        pairs = word * np.int64(num_sentences) + sentence
-        keys, count = np.unique(pairs, return_counts=True)
-        total = np.bincount(word, minlength=len(distinct))
-        return cls(num_sentences, keys % num_sentences, keys // num_sentences, count, total)
-
-    def f1(self, chosen: np.ndarray, unique: bool) -> np.ndarray:
-        """(S,) float64: ROUGE-1 F1 of ``chosen`` with each sentence against what is then left.
-
-        Args:
-            chosen: (num_words,) int64, how often each word is in the sentences chosen so far; the
-                value for a sentence among them means nothing.
-            unique: count each word of either side once.
-        """
-        before, left = chosen[self.word], (self.total - chosen)[self.word]
-        if not unique:
-            shared = np.minimum(chosen, self.total - chosen).sum()
-            gain = np.minimum(before + self.count, left - self.count) - np.minimum(before, left)
-            return 2.0 * (shared + self._sum(gain)) / max(int(self.total.sum()), 1)
-        is_new = before == 0
-        is_last = left == self.count
-        both = (before > 0) & (left > 0)
-        ours, theirs = int((chosen > 0).sum()), int((chosen < self.total).sum())
-        shared = int(((chosen > 0) & (chosen < self.total)).sum())
-        overlap = shared + self._sum(~is_last) - self._sum(both)
-        sizes = ours + self._sum(is_new) + theirs - self._sum(is_last)
-        return 2.0 * overlap / np.maximum(sizes, 1)
-
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        """(S,) sums of a value per row over the rows of each sentence."""
-        return np.bincount(self.sentence, weights=values, minlength=self.num_sentences)
+    def take(self, sentence: int) -> None:
+        """Say that a sentence is in the target: it counts in what comes next."""
+        ...
 
 
-def rank_sentences(
-    counts: WordCounts,
-    strategy: str,
-    number: int,
-    noise: float,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """The ``number`` principal sentences of a document, the first choice first.
+def choices_of(
+    counts: WordCounts, strategy: str, noise: float, generator: np.random.Generator
+) -> Choices:
+    """Ways to choose.
 
     Args:
-        counts: of the document.
-        strategy: ``ind_*`` scores every sentence by itself, ``seq_*`` adds the sentence that
-            raises the F1 of all chosen most, one after the other; ``*_orig`` counts a word as often
-            as it occurs, ``*_uniq`` once. ``lead`` takes the first sentences, ``random`` any.
+        counts: of the window.
+        strategy: ``ind_*`` scores every sentence by itself; ``seq_*`` gives the sentence that
+            raises the F1 of all taken so far most, and one that was not taken changes nothing;
+            ``*_orig`` counts a word as often as it occurs, ``*_uniq`` once. ``lead`` gives the
+            first sentences first, ``random`` any.
         noise: importances (for ``seq_*`` their increases) are multiplied by 1 + noise * u, u
             uniform in [-1, 1], drawn for each sentence.
         generator: draws the noise.
     """
-    sentences = counts.num_sentences
-    number = min(number, sentences)
+    sentences = len(counts.document)
     if strategy == "lead":
-        return np.arange(number)
+        return _Ranked(counts.document, -np.arange(sentences))
     if strategy == "random":
-        return generator.permutation(sentences)[:number]
+        return _Ranked(counts.document, generator.random(sentences))
     way, kind = strategy.split("_")
     factor = 1 + noise * generator.uniform(-1, 1, sentences)
-    chosen = np.zeros(len(counts.total), dtype=np.int64)
-    if way == "ind":
-        scores = counts.f1(chosen, kind == "uniq") * factor
-        return np.argsort(-scores, kind="stable")[:number]
-    ranking = np.empty(number, dtype=np.int64)
-    is_free = np.ones(sentences, dtype=bool)
-    reached = 0.0
-    for place in range(number):
-        scores = counts.f1(chosen, kind == "uniq")
-        gains = np.where(is_free, (scores - reached) * factor, -np.inf)
-        best = int(gains.argmax())
-        ranking[place], is_free[best], reached = best, False, float(scores[best])
-        rows = counts.sentence == best
-        chosen[counts.word[rows]] += counts.count[rows]
-    return ranking
+    if way == "seq":
+        greedy = GreedyByWordTypes if kind == "uniq" else GreedyByWords
+        return greedy(counts, factor)
+    return _Ranked(counts.document, importances(counts, kind == "uniq") * factor)
+
+
+def importances(counts: WordCounts, unique: bool) -> np.ndarray:
+    """(S,) float64: ROUGE-1 F1 of each sentence against the rest of its document.
+
+    Args:
+        unique: count each word of either side once.
+    """
+    shared = np.minimum(counts.count, counts.total[counts.word] - counts.count)
+    if not unique:
+        words = np.bincount(counts.document_of_word, counts.total, len(counts.document))
+        return 2.0 * counts.sum_by_sentence(shared) / np.maximum(words[counts.document], 1)
+    is_shared = shared > 0
+    types = np.bincount(counts.document_of_word, minlength=len(counts.document))
+    # a word that the sentence alone has is no word of the rest
+    sizes = types[counts.document] + counts.sum_by_sentence(is_shared)
+    return 2.0 * counts.sum_by_sentence(is_shared) / np.maximum(sizes, 1)
+
+
+@dataclass
+class _Ranked:
+    """Sentences in the order of a score that what is taken does not change."""
+
+    document: np.ndarray
+    score: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._order = np.lexsort((-self.score, self.document)).tolist()
+        self._place = np.searchsorted(self.document, np.unique(self.document)).tolist()
+
+    def next(self, document: int) -> int:
+        place = self._place[document]
+        self._place[document] = place + 1
+        sentence: int = self._order[place]
+        return sentence
+
+    def take(self, sentence: int) -> None:
+        pass

@@ -126,6 +126,20 @@ def test_sentences_that_no_longer_fit_the_target_are_passed_over() -> None:
     assert (found["input_ids"] == VOCABULARY.sentence_mask).sum() == 2
 
 
+@pytest.mark.parametrize("strategy", ["seq_orig", "seq_uniq"])
+def test_a_sentence_that_is_passed_over_does_not_count_as_taken(strategy: str) -> None:
+    """Words of `a` and `b`, twice each; the long sentence says them all and fits no target of 9."""
+    a, b = ([*range(n, n + 4)] for n in (FIRST, FIRST + 20))
+    sentences = [[*a, *b, FIRST + 40], a, b, [FIRST + 41], [FIRST + 42]]
+    ids = np.array([token for sentence in sentences for token in sentence])
+    ends = np.cumsum([len(sentence) for sentence in sentences])
+    spans = np.stack([np.append(0, ends[:-1]), ends, np.zeros(len(ends), np.int64)], axis=1)
+    options = GapOptions(target_length=9, strategy=strategy, gap_ratio=(0.7, 0.7), score_noise=0.0)
+    objective = GapSentences(VOCABULARY, options)
+    # Were it taken, `a` and `b` would have nothing left to share, and come after the others.
+    assert objective.choose(ids, spans, keyed_generator(0, "masks")).tolist() == [1, 2]
+
+
 def test_a_sentence_longer_than_the_target_is_cut_without_an_end() -> None:
     found = example([[60, 50]], strategy="lead", keep_fraction=0.0)
     assert len(target_of(found)) == T and VOCABULARY.eos not in target_of(found)

@@ -1,0 +1,111 @@
+"""Megabytes of text per second and core whose gap sentences are chosen, for each strategy.
+
+    python benchmarks/gap_sentences.py DOCUMENTS.jsonl TOKENIZER [--json FILE]
+
+Choosing alone is timed, as the data loader does it for each window: words off the ids, scores, the
+choice. `packed` has the documents as they are, several in a window; `long` has all of the text as
+a single document. Times are of the process, so that others on the machine count less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from environment import environment
+
+from bigbird_ds.keyed_random import keyed_generator
+from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
+from bigbird_ds.objectives.principal_sentences import STRATEGIES
+from data_prep.encoding import DocumentEncoder, sentences_of
+
+SHAPES = [(3072, 256), (65536, 4096)]  # lengths of input and target
+NUM_WINDOWS = 48
+LEAST_SECONDS = 1.0
+
+Window = tuple[np.ndarray, np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("documents", type=Path, help='JSON lines with the field "text"')
+    parser.add_argument("tokenizer", type=Path, help="a tokenizer folder of the Pegasus family")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    arguments = parser.parse_args()
+
+    encoder = DocumentEncoder(arguments.tokenizer)
+    ids, spans, num_bytes = read_text(arguments.documents, encoder)
+    bytes_per_token = num_bytes / len(ids)
+    print(f"{num_bytes / 1e6:.1f} MB, {bytes_per_token:.2f} bytes a token")
+    print(f"{'strategy':>10} {'text':>7} {'length':>7} {'target':>7} {'MB/s':>7}")
+    results = []
+    for text, (length, target) in itertools.product(("packed", "long"), SHAPES):
+        windows = list(itertools.islice(cut(ids, spans, length - 1, text == "long"), NUM_WINDOWS))
+        for strategy in STRATEGIES:
+            options = GapOptions(target_length=target, strategy=strategy)
+            objective = GapSentences(encoder.vocabulary, options)
+            speed = tokens_per_second(objective, windows) * bytes_per_token / 1e6
+            results.append((strategy, text, length, target, round(speed, 1)))
+            print(f"{strategy:>10} {text:>7} {length:>7} {target:>7} {speed:>7.1f}", flush=True)
+    if arguments.json:
+        names = ("strategy", "text", "length", "target", "megabytes_per_second")
+        found = {
+            "environment": environment(torch.device("cpu")),
+            "results": [dict(zip(names, row, strict=True)) for row in results],
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def read_text(path: Path, encoder: DocumentEncoder) -> tuple[np.ndarray, np.ndarray, int]:
+    """All ids in a row, sentences (n, 3) as an objective gets them, and the bytes of the text."""
+    ids, spans, position, num_bytes = [], [], 0, 0
+    for number, line in enumerate(path.open(encoding="utf-8")):
+        text = json.loads(line)["text"]
+        encoded = encoder.encode(text)
+        starts = encoded.sentence_starts.astype(np.int64)
+        ends = np.append(starts[1:], len(encoded.ids))
+        numbers = np.full(len(starts), number)
+        spans.append(np.stack([starts + position, ends + position, numbers], axis=1))
+        ids.append(encoded.ids)
+        position += len(encoded.ids)
+        num_bytes += sum(len(sentence.encode()) + 1 for sentence in sentences_of(text))
+    return np.concatenate(ids), np.concatenate(spans), num_bytes
+
+
+def cut(ids: np.ndarray, spans: np.ndarray, capacity: int, is_long: bool):
+    """Windows of whole sentences, as long as they get."""
+    first = 0
+    while first < len(spans):
+        begin = spans[first, 0]
+        last = int(np.searchsorted(spans[:, 1], begin + capacity, side="right"))
+        if last <= first:
+            first += 1  # a sentence longer than a window
+            continue
+        window = spans[first:last] - np.array([begin, begin, 0])
+        if is_long:
+            window[:, 2] = 0
+        yield ids[begin : spans[last - 1, 1]], window
+        first = last
+
+
+def tokens_per_second(objective: GapSentences, windows: list[Window]) -> float:
+    num_tokens, began = 0, time.process_time()
+    for step in itertools.count():
+        for number, (ids, spans) in enumerate(windows):
+            objective.choose(ids, spans, keyed_generator(0, "benchmark", step, number))
+            num_tokens += len(ids)
+        seconds = time.process_time() - began
+        if seconds > LEAST_SECONDS:
+            return num_tokens / seconds
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    main()
