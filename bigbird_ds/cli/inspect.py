@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
+from typing import Any
 
 from bigbird_ds.errors import EXIT_DONE
 
@@ -16,15 +18,22 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.cli.folder_kinds import FolderKind, act_on
     from bigbird_ds.data.describe import describe_shards
     from bigbird_ds.data.verify import is_shards_folder
-    from bigbird_ds.hub import describe
-    from bigbird_ds.hub.checkpoints import is_checkpoint
-    from bigbird_ds.hub.verify import is_export, is_run
+    from bigbird_ds.hub.checkpoints import is_checkpoint, is_export, is_run
 
     kinds = [
         FolderKind("a folder of shards", is_shards_folder, describe_shards),
-        FolderKind("a checkpoint", is_checkpoint, describe.describe_checkpoint),
-        FolderKind("a run", is_run, describe.describe_run),
-        FolderKind("a model in Hub format", is_export, describe.describe_export),
+        FolderKind(
+            "a checkpoint", is_checkpoint, lambda folder: _models().describe_checkpoint(folder)
+        ),
+        FolderKind("a run", is_run, lambda folder: _models().describe_run(folder)),
+        FolderKind(
+            "a model in Hub format", is_export, lambda folder: _models().describe_export(folder)
+        ),
     ]
     print(act_on(arguments.folder, kinds))
     return EXIT_DONE
+
+
+def _models() -> Any:
+    """``bigbird_ds.hub.describe``, which imports torch: seconds that shards need not wait for."""
+    return importlib.import_module("bigbird_ds.hub.describe")

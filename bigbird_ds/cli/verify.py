@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
+from typing import Any
 
 from bigbird_ds.errors import EXIT_DONE
 
@@ -21,34 +23,31 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from bigbird_ds.cli.folder_kinds import FolderKind, act_on
     from bigbird_ds.data.verify import is_shards_folder
-    from bigbird_ds.hub import verify as hub_verify
-    from bigbird_ds.hub.checkpoints import is_checkpoint
+    from bigbird_ds.hub.checkpoints import is_checkpoint, is_export, is_run
 
     log.setup()
+    deep = arguments.deep
     kinds = [
         FolderKind(
-            "a folder of shards",
-            is_shards_folder,
-            lambda folder: _verify_shards(folder, arguments.deep),
+            "a folder of shards", is_shards_folder, lambda folder: _verify_shards(folder, deep)
         ),
         FolderKind(
             "a checkpoint",
             is_checkpoint,
-            lambda folder: hub_verify.verify_one_checkpoint(folder, arguments.deep),
+            lambda folder: _models().verify_one_checkpoint(folder, deep),
         ),
+        FolderKind("a run", is_run, lambda folder: _models().verify_run(folder, deep)),
         FolderKind(
-            "a run",
-            hub_verify.is_run,
-            lambda folder: hub_verify.verify_run(folder, arguments.deep),
-        ),
-        FolderKind(
-            "a model in Hub format",
-            hub_verify.is_export,
-            lambda folder: hub_verify.verify_export(folder, arguments.deep),
+            "a model in Hub format", is_export, lambda folder: _models().verify_export(folder, deep)
         ),
     ]
     print(act_on(arguments.folder, kinds))
     return EXIT_DONE
+
+
+def _models() -> Any:
+    """``bigbird_ds.hub.verify``, which imports torch: seconds that shards need not wait for."""
+    return importlib.import_module("bigbird_ds.hub.verify")
 
 
 def _verify_shards(folder: Path, deep: bool) -> str:

@@ -75,6 +75,14 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / STATE_NAME).is_file()
 
 
+def is_run(folder: Path) -> bool:
+    return (folder / RUN_CONFIG_NAME).is_file()
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / CONFIG_NAME).is_file()
+
+
 def verify_checkpoint(folder: Path) -> None:
     """Compare every file with the manifest.
 

@@ -10,8 +10,6 @@ from safetensors import safe_open
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.auto import load_pretrained
 from bigbird_ds.hub.checkpoints import (
-    CONFIG_NAME,
-    RUN_CONFIG_NAME,
     list_checkpoints,
     read_state,
     verify_checkpoint,
@@ -23,14 +21,6 @@ from bigbird_ds.hub.verify_files import (
     check_weight_files,
 )
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / RUN_CONFIG_NAME).is_file()
-
-
-def is_export(folder: Path) -> bool:
-    return (folder / CONFIG_NAME).is_file()
 
 
 def verify_one_checkpoint(folder: Path, deep: bool) -> str:

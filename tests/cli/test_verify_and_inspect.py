@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,14 @@ def test_an_intact_folder_passes(words: list[str], folder: Path) -> None:
     result = run_command("verify", folder, *words)
     assert result.returncode == 0, result.stderr.decode()
     assert f"{folder} is intact: 2 shards, 40 documents" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("name", ["verify", "inspect"])
+def test_shards_are_looked_at_without_torch(name: str, folder: Path) -> None:
+    probe = "import sys; from bigbird_ds.cli.main import main; code = main(sys.argv[1:]); "
+    probe += "sys.exit(code or ('torch' in sys.modules))"
+    words = [sys.executable, "-c", probe, name, str(folder)]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def test_every_damaged_file_is_named_in_one_message(folder: Path) -> None:
