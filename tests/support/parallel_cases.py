@@ -9,8 +9,11 @@ import torch
 import torch.distributed as dist
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention.full import full_attention, full_bias
 from bigbird_ds.attention.parallel import (
     SequenceParallel,
+    cross_attention,
+    gather_keys_and_values,
     local_slice,
     sequence_parallel_attention,
 )
@@ -33,9 +36,7 @@ class AttentionCase:
 
 def attention_errors(ranks: Ranks, cases: list[AttentionCase]) -> list[dict[str, float]]:
     """For each case, the largest relative error of the result and of each gradient."""
-    group = dist.group.WORLD
-    assert group is not None
-    parallel = SequenceParallel.of(group)
+    parallel = _all_ranks()
     return [_errors(case, parallel) for case in cases]
 
 
@@ -61,18 +62,12 @@ def _errors(case: AttentionCase, parallel: SequenceParallel) -> dict[str, float]
         mask[0, -length // 3 :] = 0
         mask[1, length // 4 : length // 2] = 0
 
-    expected = _with_gradients(
-        lambda *x: block_sparse_attention(*x, pattern, mask, backend="reference"), q, k, v, grad
+    return _compared(
+        lambda *x: block_sparse_attention(*x, pattern, mask, backend="reference"),
+        lambda *x: sequence_parallel_attention(*x, pattern, mask, parallel),
+        [q, k, v, grad],
+        parallel,
     )
-    own = [local_slice(x, parallel, 2).contiguous() for x in (q, k, v, grad)]
-    found = _with_gradients(
-        lambda *x: sequence_parallel_attention(*x, pattern, mask, parallel), *own
-    )
-    errors = {}
-    for name, whole, part in zip(("context", "q", "k", "v"), expected, found, strict=True):
-        target = local_slice(whole, parallel, 2)
-        errors[name] = float((part - target).abs().max() / whole.abs().max())
-    return errors
 
 
 def _with_gradients(function: Any, *tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -87,12 +82,132 @@ def _with_gradients(function: Any, *tensors: torch.Tensor) -> list[torch.Tensor]
 
 def traffic_of(ranks: Ranks, num_blocks: list[int]) -> list[dict[str, int]]:
     """Bytes that this rank sent forward and backward, for sequences of these many blocks."""
-    group = dist.group.WORLD
-    assert group is not None
-    parallel = SequenceParallel.of(group)
+    parallel = _all_ranks()
     counts = []
     for number in num_blocks:
         parallel.traffic.clear()
         _errors(AttentionCase(number, block_size=4, num_random_blocks=3), parallel)
         counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
     return counts
+
+
+@dataclass(frozen=True)
+class ShortCase:
+    """A short sequence that reads itself and a long one, both cut into parts."""
+
+    length: int  # of the short one, on each rank
+    long_length: int
+    padded: bool = False
+    dtype: torch.dtype = torch.float64
+
+
+ShortErrors = list[tuple[tuple[int, ShortCase], dict[str, float]]]
+
+
+def short_errors(
+    ranks: Ranks, sizes: list[int], cases: list[ShortCase]
+) -> tuple[ShortErrors, dict[str, float]]:
+    """As ``attention_errors``, for cross-attention and for a decoder's attention to itself.
+
+    For each case and each number of ranks in ``sizes``; the others stand aside. And the sums that
+    must agree where weights are dropped, over all ranks.
+    """
+    found = []
+    for size in sizes:
+        group = dist.new_group(list(range(size)))
+        if ranks.rank < size:
+            assert group is not None
+            parallel = SequenceParallel.of(group)
+            found += [((size, case), _short_errors(case, parallel)) for case in cases]
+    return found, _dropout_sums(0.3)
+
+
+def _short_errors(case: ShortCase, parallel: SequenceParallel) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(length: int) -> torch.Tensor:
+        return torch.randn(2, 3, length, 8, generator=generator, dtype=case.dtype)
+
+    short, long = case.length * parallel.size, case.long_length * parallel.size
+    mask = torch.ones(2, long, dtype=torch.int64)
+    if case.padded:
+        mask[0, -long // 2 :] = 0  # at P = 2 nothing of the last rank is seen
+        mask[1, long // 4 : long // 3] = 0
+    own_mask = local_slice(mask, parallel, 1)
+    inputs = [random(short), random(long), random(long), random(short)]
+    bias = full_bias(mask, False, short, long, inputs[0])
+    own_bias = full_bias(own_mask, False, case.length, case.long_length, inputs[0])
+    assert own_bias is not None
+    errors = _compared(
+        lambda *x: full_attention(*x, bias),
+        lambda *x: cross_attention(*x, own_bias[:, :, 0], parallel),
+        inputs,
+        parallel,
+    )
+    seen = (parallel.rank + 1) * case.length
+
+    def own_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        k, v = (x[:, :, :seen] for x in gather_keys_and_values(k, v, parallel))
+        return full_attention(q, k, v, full_bias(None, True, case.length, seen, q))
+
+    itself = _compared(
+        lambda *x: full_attention(*x, full_bias(None, True, short, short, x[0])),
+        own_attention,
+        [random(short) for _ in range(4)],
+        parallel,
+    )
+    return errors | {f"itself {name}": error for name, error in itself.items()}
+
+
+def _dropout_sums(probability: float) -> dict[str, float]:
+    """This rank's shares of what must agree where weights of cross-attention are dropped.
+
+    <result, grad> is <v, gradient of v>; a small step of q and k moves it by <step, gradient>.
+    """
+    parallel = _all_ranks()
+    generator = torch.Generator().manual_seed(parallel.rank)
+    q, k, v, grad, step_q, step_k = (
+        torch.randn(2, 3, length, 8, generator=generator, dtype=torch.float64)
+        for length in (5, 40, 40, 5, 5, 40)
+    )
+
+    def run(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(parallel.rank)
+        return cross_attention(q, k, v, None, parallel, probability)
+
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    result = run(q, k)
+    result.backward(grad)
+    assert q.grad is not None and k.grad is not None and v.grad is not None
+    with torch.no_grad():
+        size = 1e-5
+        ahead, behind = (run(q + s * step_q, k + s * step_k) for s in (size, -size))
+        kept = run(q, k)
+        without = cross_attention(q, k, v, None, parallel)
+    return {
+        "result": float((result * grad).sum()),
+        "v": float((v * v.grad).sum()),
+        "moved": float(((ahead - behind) * grad).sum()) / (2 * size),
+        "q and k": float((step_q * q.grad).sum() + (step_k * k.grad).sum()),
+        "same again": float((kept - result).abs().max()),
+        "away from no dropout": float((without - result).abs().max()),
+    }
+
+
+def _compared(
+    alone: Any, shared: Any, inputs: list[torch.Tensor], parallel: SequenceParallel
+) -> dict[str, float]:
+    """Relative errors of this rank's part of a result and of its gradients."""
+    expected = _with_gradients(alone, *inputs)
+    found = _with_gradients(shared, *(local_slice(x, parallel, 2).contiguous() for x in inputs))
+    errors = {}
+    for name, whole, part in zip(("context", "q", "k", "v"), expected, found, strict=True):
+        target = local_slice(whole, parallel, 2)
+        errors[name] = float((part - target).abs().max() / whole.abs().max())
+    return errors
+
+
+def _all_ranks() -> SequenceParallel:
+    group = dist.group.WORLD
+    assert group is not None
+    return SequenceParallel.of(group)

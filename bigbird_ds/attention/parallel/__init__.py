@@ -2,5 +2,13 @@
 
 from bigbird_ds.attention.parallel.attention import sequence_parallel_attention
 from bigbird_ds.attention.parallel.group import SequenceParallel, Traffic, local_slice
+from bigbird_ds.attention.parallel.short import cross_attention, gather_keys_and_values
 
-__all__ = ["SequenceParallel", "Traffic", "local_slice", "sequence_parallel_attention"]
+__all__ = [
+    "SequenceParallel",
+    "Traffic",
+    "cross_attention",
+    "gather_keys_and_values",
+    "local_slice",
+    "sequence_parallel_attention",
+]

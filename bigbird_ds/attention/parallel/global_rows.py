@@ -2,9 +2,7 @@
 
 Legend: B = batch, H = heads, s = block size, D = head dimension, S = tokens of this rank.
 
-Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
-exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
-l_p. The traffic is a few blocks, whatever the length.
+The traffic is a few blocks, whatever the length. How results merge is told in ``partial.py``.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ import torch
 from torch import Tensor
 
 from bigbird_ds.attention.parallel.group import SequenceParallel
-
-_CHUNK_TOKENS = 8192  # keys at a time, so that no score matrix grows with the sequence
+from bigbird_ds.attention.parallel.partial import attend_to_own_keys, own_key_gradients
 
 
 class GlobalState(NamedTuple):
@@ -50,20 +47,7 @@ def compute_global_rows(
         key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
     """
     ends = _from_owners(q, block_size, parallel, "forward", "global queries")
-    scale = q.shape[-1] ** -0.5
-    wide = torch.promote_types(q.dtype, torch.float32)
-    largest = ends.new_full(ends.shape[:-1], -torch.inf, dtype=wide)
-    total = torch.zeros_like(largest)
-    context = torch.zeros(ends.shape, dtype=wide, device=ends.device)
-    for keys in _chunks(k.shape[2]):
-        scores = _scores(ends, k[:, :, keys], key_bias, keys, scale, wide)
-        larger = torch.maximum(largest, scores.amax(-1))
-        weights = torch.exp(scores - larger[..., None])
-        shrink = torch.exp(largest - larger)
-        total = total * shrink + weights.sum(-1)
-        context = context * shrink[..., None] + weights @ v[:, :, keys].to(wide)
-        largest = larger
-
+    context, total, largest = attend_to_own_keys(ends, k, v, key_bias)
     overall = parallel.all_reduce(largest.clone(), "forward", "global merge", maximum=True)
     shrink = torch.exp(largest - overall)
     merged = torch.cat([context, total[..., None]], -1) * shrink[..., None]
@@ -119,21 +103,9 @@ class _GlobalRows(torch.autograd.Function):
         size, parallel = ctx.block_size, ctx.parallel
         # Only the owners of the two blocks have a gradient for them.
         grad = _from_owners(grad, size, parallel, "backward", "global gradients")
-        scale = ends.shape[-1] ** -0.5
-        wide = context.dtype
-        grad = grad.to(wide)
+        grad = grad.to(context.dtype)
         delta = (grad * context).sum(-1, keepdim=True)
-        grad_ends = torch.zeros_like(context)
-        grad_k = torch.empty_like(k)
-        grad_v = torch.empty_like(v)
-        for keys in _chunks(k.shape[2]):
-            key, value = k[:, :, keys].to(wide), v[:, :, keys].to(wide)
-            scores = _scores(ends, k[:, :, keys], key_bias, keys, scale, wide)
-            weights = torch.exp(scores - log_sum[..., None])
-            grad_scores = weights * (grad @ value.transpose(-1, -2) - delta) * scale
-            grad_v[:, :, keys] = (weights.transpose(-1, -2) @ grad).to(v.dtype)
-            grad_k[:, :, keys] = (grad_scores.transpose(-1, -2) @ ends.to(wide)).to(k.dtype)
-            grad_ends += grad_scores @ key
+        grad_ends, grad_k, grad_v = own_key_gradients(ends, k, v, key_bias, log_sum, grad, delta)
         parallel.all_reduce(grad_ends, "backward", "global queries")
         grad_q = k.new_zeros(*k.shape[:2], ctx.num_queries, k.shape[-1])
         if parallel.is_first:
@@ -157,19 +129,3 @@ def _from_owners(
     for work in waits:
         work.wait()
     return torch.cat([first, last], dim=2)
-
-
-def _scores(
-    queries: Tensor,
-    keys: Tensor,
-    key_bias: Tensor | None,
-    where: slice,
-    scale: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    scores = (queries @ keys.transpose(-1, -2)).to(dtype) * scale
-    return scores if key_bias is None else scores + key_bias[:, :, None, where].to(dtype)
-
-
-def _chunks(length: int) -> list[slice]:
-    return [slice(start, start + _CHUNK_TOKENS) for start in range(0, length, _CHUNK_TOKENS)]

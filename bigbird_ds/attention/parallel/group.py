@@ -15,7 +15,8 @@ class Traffic:
     """Bytes that this rank has sent, by direction (``forward``, ``backward``) and kind.
 
     Point-to-point bytes are exact. A collective counts what a bandwidth-optimal algorithm sends per
-    rank: a broadcast or a reduction its size, an all-reduce twice that times (P - 1) / P.
+    rank: a broadcast or a reduction its size, an all-reduce twice that times (P - 1) / P, an
+    all-gather the parts of the P - 1 others.
     """
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -73,6 +74,19 @@ class SequenceParallel:
         dist.all_reduce(tensor, op=operation, group=self.group)
         return tensor
 
+    def all_gather(self, tensor: Tensor, direction: str, kind: str) -> Tensor:
+        """``(P, ...)``: every rank's ``tensor``, which has the same shape on all, in rank order."""
+        self.traffic.add(direction, kind, (self.size - 1) * tensor.nbytes)
+        gathered = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=self.group)
+        return gathered.unflatten(0, (self.size, -1))
+
+    def to_owners(self, parts: Tensor, direction: str, kind: str) -> Tensor:
+        """``(P, ...)``: what each rank has for this one; part r of ``parts`` is for rank r."""
+        received, ones = torch.empty_like(parts), [1] * self.size
+        self.exchange(received, parts, ones, ones, direction, kind).wait()
+        return received
+
     def exchange(
         self,
         received: Tensor,
@@ -86,7 +100,8 @@ class SequenceParallel:
 
         Collective: a rank with nothing to send or receive takes part as well.
         """
-        self.traffic.add(direction, kind, sent.nbytes)
+        own_share = sent_counts[self.rank] / max(len(sent), 1)  # stays here
+        self.traffic.add(direction, kind, sent.nbytes * (1 - own_share))
         return dist.all_to_all_single(
             received, sent, received_counts, sent_counts, group=self.group, async_op=True
         )

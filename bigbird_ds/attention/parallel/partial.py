@@ -1,0 +1,133 @@
+"""Attention of some queries to the keys of this rank alone: what ranks merge, and its gradients.
+
+Legend: B = batch, H = heads, L = queries, S = keys of this rank, D = head dimension.
+
+Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
+exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
+l_p. The backward computes the weights again from the log-sum-exp over all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_SCORES_AT_ONCE = 1 << 20  # a head, so that no score matrix grows with the sequence
+
+
+class Partial(NamedTuple):
+    """Attention before the division, fp32 at least.
+
+    Attributes:
+        context: (B, H, L, D), values weighted by exp(score - largest).
+        total: (B, H, L), the sum of these weights.
+        largest: (B, H, L), the largest score.
+    """
+
+    context: Tensor
+    total: Tensor
+    largest: Tensor
+
+
+class WeightDropout(NamedTuple):
+    """Which weights of attention are dropped: drawn again in the backward from the same seed."""
+
+    probability: float
+    seed: int
+
+
+def attend_to_own_keys(
+    queries: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    dropout: WeightDropout | None = None,
+) -> Partial:
+    """Attention of ``queries`` (B, H, L, D) to k and v (B, H, S, D), before the ranks merge it.
+
+    Args:
+        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        dropout: of weights; the sum that divides them is taken before.
+    """
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    largest = queries.new_full(queries.shape[:-1], -torch.inf, dtype=wide)
+    total = torch.zeros_like(largest)
+    context = torch.zeros(queries.shape, dtype=wide, device=queries.device)
+    for keys, kept in _chunks(queries, k, dropout):
+        scores = _scores(queries, k, key_bias, keys, wide)
+        larger = torch.maximum(largest, scores.amax(-1))
+        weights = torch.exp(scores - larger[..., None])
+        shrink = torch.exp(largest - larger)
+        total = total * shrink + weights.sum(-1)
+        if kept is not None:
+            weights = weights * kept
+        context = context * shrink[..., None] + weights @ v[:, :, keys].to(wide)
+        largest = larger
+    return Partial(context, total, largest)
+
+
+def own_key_gradients(
+    queries: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    log_sum: Tensor,
+    grad: Tensor,
+    delta: Tensor,
+    dropout: WeightDropout | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's share of the queries' gradients, in the dtype of ``grad``; those of its k and v.
+
+    Args:
+        log_sum: (B, H, L), log-sum-exp of the scores over the keys of all ranks.
+        grad: (B, H, L, D), of the merged result, fp32 at least.
+        delta: (B, H, L, 1), the sum of ``grad`` times the merged result.
+    """
+    wide = grad.dtype
+    scale = queries.shape[-1] ** -0.5
+    wide_queries = queries.to(wide)
+    grad_queries = torch.zeros_like(grad)
+    grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
+    for keys, kept in _chunks(queries, k, dropout):
+        key, value = k[:, :, keys].to(wide), v[:, :, keys].to(wide)
+        scores = _scores(queries, k, key_bias, keys, wide)
+        weights = torch.exp(scores - log_sum[..., None])
+        grad_weights = grad @ value.transpose(-1, -2)
+        used = weights
+        if kept is not None:
+            grad_weights, used = grad_weights * kept, weights * kept
+        grad_scores = weights * (grad_weights - delta) * scale
+        grad_v[:, :, keys] = (used.transpose(-1, -2) @ grad).to(v.dtype)
+        grad_k[:, :, keys] = (grad_scores.transpose(-1, -2) @ wide_queries).to(k.dtype)
+        grad_queries += grad_scores @ key
+    return grad_queries, grad_k, grad_v
+
+
+def _chunks(
+    queries: Tensor, k: Tensor, dropout: WeightDropout | None
+) -> Iterator[tuple[slice, Tensor | None]]:
+    """Slices of the keys and, with dropout, what the weights of each are multiplied by."""
+    batch, heads, number, _ = queries.shape
+    length = k.shape[2]
+    size = max(1, _SCORES_AT_ONCE // number)
+    generator = None
+    if dropout is not None:
+        generator = torch.Generator(k.device).manual_seed(dropout.seed)
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        kept = None
+        if dropout is not None:
+            shape = (batch, heads, number, stop - start)
+            drawn = torch.rand(shape, generator=generator, device=k.device)
+            kept = (drawn >= dropout.probability) / (1 - dropout.probability)
+        yield slice(start, stop), kept
+
+
+def _scores(
+    queries: Tensor, k: Tensor, key_bias: Tensor | None, keys: slice, dtype: torch.dtype
+) -> Tensor:
+    scores = (queries @ k[:, :, keys].transpose(-1, -2)).to(dtype) * queries.shape[-1] ** -0.5
+    return scores if key_bias is None else scores + key_bias[:, :, None, keys].to(dtype)

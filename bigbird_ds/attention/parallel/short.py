@@ -1,0 +1,141 @@
+"""A short sequence beside the long one, cut into parts too: a decoder that reads a shared input.
+
+Legend: B = batch, H = heads, P = ranks, L = the short sequence's tokens of this rank, the same
+number on each, S = the long one's tokens of this rank, D = head dimension.
+
+Each rank owns a contiguous part of the short sequence and works on that alone. Where the short
+sequence reads itself, keys and values of all its tokens are gathered. Where it reads the long one,
+its queries go to all ranks, each attends to its own part, and the partial results merge at the
+owner of the query: no rank holds more of the long sequence than its part. The traffic is a few
+times P * L vectors, whatever the length of the long sequence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bigbird_ds.attention.parallel.group import SequenceParallel
+from bigbird_ds.attention.parallel.partial import (
+    WeightDropout,
+    attend_to_own_keys,
+    own_key_gradients,
+)
+
+
+def gather_keys_and_values(
+    k: Tensor, v: Tensor, parallel: SequenceParallel
+) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, H, P * L, D) of the whole short sequence from this rank's (B, H, L, D).
+
+    Collective and differentiable: gradients go back to their owners and are added there.
+    """
+    keys, values = _Gather.apply(torch.stack([k, v]), parallel).unbind()
+    return keys, values
+
+
+def cross_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    parallel: SequenceParallel,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of the short sequence to the whole long one; collective and differentiable.
+
+    Args:
+        q: (B, H, L, D), this rank's part of the short sequence.
+        k, v: (B, H, S, D), this rank's part of the long one.
+        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        dropout: probability of dropping a weight; the caller passes 0 outside training.
+
+    Returns:
+        (B, H, L, D), softmax attention to the keys of all ranks.
+    """
+    drops = None
+    if dropout > 0:
+        drops = WeightDropout(dropout, int(torch.randint(1 << 62, ())))
+    with torch.autocast(q.device.type, enabled=False):
+        k, v = k.to(q.dtype), v.to(q.dtype)
+        context: Tensor = _CrossAttention.apply(q, k, v, key_bias, parallel, drops)
+    return context
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parallel: SequenceParallel) -> Tensor:
+        ctx.parallel = parallel
+        return _joined(parallel.all_gather(x, "forward", "decoder keys"))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _to_owners(grad, ctx.parallel, "decoder keys"), None
+
+
+class _CrossAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        parallel: SequenceParallel,
+        dropout: WeightDropout | None,
+    ) -> Tensor:
+        queries = _joined(parallel.all_gather(q, "forward", "cross queries"))
+        partial = attend_to_own_keys(queries, k, v, key_bias, dropout)
+        log_sums = partial.largest + torch.log(partial.total)
+        results = torch.cat(
+            [partial.context / partial.total[..., None], log_sums[..., None]], dim=-1
+        )
+        results = parallel.to_owners(_parts(results, parallel), "forward", "cross merge")
+        contexts, log_sums = results[..., :-1], results[..., -1]
+        context = (torch.softmax(log_sums, dim=0)[..., None] * contexts).sum(0)
+        ctx.save_for_backward(queries, k, v, key_bias, context, torch.logsumexp(log_sums, dim=0))
+        ctx.parallel, ctx.dropout = parallel, dropout
+        return context.to(q.dtype, copy=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        queries, k, v, key_bias, context, log_sum = ctx.saved_tensors
+        parallel: SequenceParallel = ctx.parallel
+        with torch.autocast(grad.device.type, enabled=False):
+            grad = grad.to(context.dtype)
+            delta = (grad * context).sum(-1, keepdim=True)
+            own = torch.cat([grad, delta, log_sum[..., None]], dim=-1)
+            everyone = _joined(parallel.all_gather(own, "backward", "cross gradients"))
+            grad_queries, grad_k, grad_v = own_key_gradients(
+                queries,
+                k,
+                v,
+                key_bias,
+                log_sum=everyone[..., -1],
+                grad=everyone[..., :-2],
+                delta=everyone[..., -2:-1],
+                dropout=ctx.dropout,
+            )
+            grad_q = _to_owners(grad_queries, parallel, "cross queries").to(queries.dtype)
+        return grad_q, grad_k, grad_v, None, None, None
+
+
+def _joined(parts: Tensor) -> Tensor:
+    """Parts (P, ..., L, D) in rank order as (..., P * L, D)."""
+    return parts.movedim(0, -3).flatten(-3, -2)
+
+
+def _parts(whole: Tensor, parallel: SequenceParallel) -> Tensor:
+    """(..., P * L, D) as contiguous (P, ..., L, D)."""
+    return whole.unflatten(-2, (parallel.size, -1)).movedim(-3, 0).contiguous()
+
+
+def _to_owners(grad: Tensor, parallel: SequenceParallel, kind: str) -> Tensor:
+    """The sum of all ranks' gradients (..., P * L, D), each part at its owner: (..., L, D)."""
+    # Many ranks' shares are summed: in fp32 at least.
+    wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    return parallel.to_owners(_parts(wide, parallel), "backward", kind).sum(0).to(grad.dtype)
