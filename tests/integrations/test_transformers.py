@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from support.transformers_twin import assert_same_gradients, load_twin, random_batch, save_twin
+from support.transformers_twin import (
+    TINY,
+    assert_same_gradients,
+    load_twin,
+    random_batch,
+    save_twin,
+)
 
 from bigbird_ds.errors import ConfigError
 
 transformers = pytest.importorskip("transformers", reason="it is transformers' model")
 
+from bigbird_ds.integrations.activations import FusedGELU  # noqa: E402
 from bigbird_ds.integrations.transformers import accelerate, restore  # noqa: E402
 
 BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 128}
@@ -53,6 +60,13 @@ def pegasus(training: bool) -> Any:
     return transformers.BigBirdPegasusForConditionalGeneration(config).train(training)
 
 
+def pegasus_batch(length: int) -> dict[str, Any]:
+    batch = random_batch(2, length, padding=5, seed=length)
+    del batch["token_type_ids"]
+    generator = torch.Generator().manual_seed(length)
+    return batch | {"labels": torch.randint(3, 120, (2, 7), generator=generator)}
+
+
 def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Of the parameters that the loss depends on: all but the pooler's."""
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -81,11 +95,31 @@ def test_any_sequence_of_lengths_gives_what_a_fresh_model_gives(
 def test_a_bigbird_pegasus_gives_what_a_fresh_one_gives(training: bool) -> None:
     model = accelerate(pegasus(training))
     for length in (LONG, SHORT, RAGGED, LONG):
-        batch = random_batch(2, length, padding=5, seed=length)
-        del batch["token_type_ids"]
-        labels = torch.randint(3, 120, (2, 7))
-        expected, found = pegasus(training)(**batch, labels=labels), model(**batch, labels=labels)
+        batch = pegasus_batch(length)
+        twin = pegasus(training)
+        expected, found = twin(**batch), model(**batch)
         torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=0)
+        model.zero_grad()
+        expected.loss.backward()
+        found.loss.backward()
+        assert_same_gradients(model, twin)
+        assert model.model.encoder.layers[0].self_attn.self.query.weight.grad.abs().max() > 0
+
+
+def test_a_bigbird_pegasus_trains_under_autocast() -> None:
+    batch = pegasus_batch(LONG)
+    model, exact = accelerate(pegasus(True)), pegasus(True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
+    expected = exact(**batch).loss
+    expected.backward()
+    torch.testing.assert_close(loss.float(), expected, rtol=0, atol=0.05)
+    wanted = dict(exact.named_parameters())
+    for name, parameter in model.named_parameters():
+        error = (parameter.grad - wanted[name].grad).norm()
+        assert error < 0.1 * wanted[name].grad.norm(), name
 
 
 def test_positional_ids_and_embeddings_choose_by_their_length_too(folder: Path) -> None:
@@ -111,6 +145,28 @@ def test_it_trains_under_autocast_where_transformers_crashes(folder: Path) -> No
     expected = fresh(folder, True)(**batch, labels=torch.tensor([0, 1])).loss
     torch.testing.assert_close(loss.float(), expected, rtol=0, atol=0.05)
     assert all(torch.isfinite(gradient).all() for gradient in gradients_of(model).values())
+
+
+def test_what_transformers_cannot_compute_works(folder: Path) -> None:
+    """Masks of truth values, and no random blocks at all."""
+    batch = random_batch(2, LONG, padding=5)
+    masked = batch | {"attention_mask": batch["attention_mask"].bool()}
+    with pytest.raises(RuntimeError, match="bool"):
+        fresh(folder, False)(**masked)
+    with torch.no_grad():
+        expected = fresh(folder, False)(**batch).logits
+        found = accelerate(fresh(folder, False))(**masked).logits
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+    without = load_twin(folder, "BigBirdForSequenceClassification", num_random_blocks=0)
+    with pytest.raises(RuntimeError):
+        without(**batch)
+    from bigbird_ds import BigBirdForSequenceClassification
+
+    ours = BigBirdForSequenceClassification.from_pretrained(folder, num_random_blocks=0)
+    with torch.no_grad():
+        found = accelerate(without)(**batch).logits
+        torch.testing.assert_close(found, ours(**batch).logits, rtol=0, atol=1e-5)
 
 
 def test_checkpointed_layers_repeat_themselves_even_after_an_input_of_another_length(
@@ -147,6 +203,29 @@ def test_attention_weights_come_on_request_and_sum_to_one(folder: Path, asked_be
         torch.testing.assert_close(layer.sum(-1), torch.ones(1, 2, LONG))
     restore(model)
     assert len(model(**batch, output_attentions=True).attentions) == 2
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast", "gelu", "relu"])
+def test_activations_compute_the_same_in_one_operation(activation: str) -> None:
+    torch.manual_seed(5)
+    config = transformers.BigBirdConfig(**TINY, **BLOCKS, hidden_act=activation)
+    model = transformers.BigBirdForMaskedLM(config)
+    before = model.bert.encoder.layer[0].intermediate.intermediate_act_fn
+    heads = model.cls.predictions.transform
+    twin, batch = copy.deepcopy(model), random_batch(2, LONG, padding=5)
+    accelerate(model)
+    is_tanh_form = activation in ("gelu_new", "gelu_fast")
+    found = model.bert.encoder.layer[0].intermediate.intermediate_act_fn
+    for module in (found, heads.transform_act_fn):
+        assert isinstance(module, FusedGELU) == is_tanh_form
+    labels = batch["input_ids"]
+    expected, output = twin(**batch, labels=labels), model(**batch, labels=labels)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=0, atol=1e-5)
+    expected.loss.backward()
+    output.loss.backward()
+    assert_same_gradients(model, twin)
+    restore(model)
+    assert model.bert.encoder.layer[0].intermediate.intermediate_act_fn is before
 
 
 def test_parameters_and_saved_files_are_the_same(folder: Path, tmp_path: Path) -> None:
