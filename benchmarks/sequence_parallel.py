@@ -1,6 +1,7 @@
 """What ranks that share a sequence send each other, and what they hold: counted, not computed.
 
     python benchmarks/sequence_parallel.py                       # traffic, ours beside Ulysses
+    python benchmarks/sequence_parallel.py --decoder             # of a BigBirdPegasus decoder layer
     python benchmarks/sequence_parallel.py --memory              # peak memory of a rank
     python benchmarks/sequence_parallel.py --json results.json
 
@@ -9,6 +10,10 @@ Ulysses is DeepSpeed's `DistributedAttention` around our own attention, run on t
 all-to-alls are counted in the same way. Both are real processes on gloo. Bytes are proportional to
 heads x head dimension, so a narrow layer stands for a wide one: the last column scales to
 BigBird-base (768 wide) in fp32. (In bf16 the forward halves; sums of gradients stay fp32.)
+
+A decoder layer of BigBirdPegasus gathers keys and values of its short target, sends its queries to
+all ranks and merges their results. Bytes are again those of the largest rank, per layer; the last
+column scales to BigBirdPegasus-large (1024 wide, 16 heads), fp32.
 """
 
 from __future__ import annotations
@@ -29,16 +34,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.distributed import run_distributed
 from support.parallel_memory import peak_memory
 
+from bigbird_ds import BigBirdPegasusConfig
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import (
     SequenceParallel,
     sequence_parallel_attention,
 )
+from bigbird_ds.models.layers import Memory, Visibility
+from bigbird_ds.models.pegasus_layers import BigBirdPegasusDecoderLayer
 from bigbird_ds.training.distributed import Ranks
 
 BLOCK, RANDOM_BLOCKS = 64, 3
 HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses can go to 8 ranks
-BASE_WIDTH, FP32_BYTES = 768, 4
+BASE_WIDTH, LARGE_WIDTH, FP32_BYTES = 768, 1024, 4
 MIB = 1 << 20
 
 
@@ -49,11 +58,18 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536, 1048576])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--style", default="hf")
+    parser.add_argument("--decoder", action="store_true", help="a layer of a decoder instead")
+    parser.add_argument("--target-length", type=int, default=256, help="of the decoder")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of traffic")
     parser.add_argument("--memory-length", type=int, default=65536)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    rows = memory_rows(arguments) if arguments.memory else traffic_rows(arguments)
+    measure = traffic_rows
+    if arguments.memory:
+        measure = memory_rows
+    elif arguments.decoder:
+        measure = decoder_rows
+    rows = measure(arguments)
     if arguments.json is not None:
         record = {"torch": torch.__version__, "style": arguments.style, "rows": rows}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")
@@ -166,6 +182,58 @@ def pattern_of_heads(pattern: BlockPattern, heads: range) -> BlockPattern:
         key_blocks=pattern.key_blocks[heads.start : heads.stop],
         key_counts=pattern.key_counts[heads.start : heads.stop],
     )
+
+
+def decoder_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    target = arguments.target_length
+    print(
+        f"a decoder layer, target of {target}: bytes a rank sends, MiB\n"
+        f"{'N':>9} {'P':>2} | {'forward':>8} {'formula':>8} | {'backward':>8} {'formula':>8} | "
+        "large, fp32: both"
+    )
+    rows = []
+    for size in arguments.ranks:
+        for length in arguments.lengths:
+            found = run_distributed(count_decoder_traffic, size, length, target)
+            row: dict[str, Any] = {"length": length, "ranks": size, "target": target}
+            for name in found[0]:
+                row[name] = max(counts[name] for counts in found)
+            # K and V, queries, results with a log-sum a head; and their gradients, with one
+            # number a head more: each token of the target goes to the P - 1 others.
+            width, sent = HEADS * HEAD_DIM, target * (size - 1) / size * FP32_BYTES
+            row["forward_formula"] = sent * (4 * width + HEADS)
+            row["backward_formula"] = sent * (4 * width + 2 * HEADS)
+            # 16 heads of 64: the numbers beside the vectors are few, as heads are wide.
+            row["large_fp32"] = 2 * sent * (4 * LARGE_WIDTH + 1.5 * 16)
+            rows.append(row)
+            print(
+                f"{length:>9,} {size:>2} | {row['forward'] / MIB:8.3f} "
+                f"{row['forward_formula'] / MIB:8.3f} | {row['backward'] / MIB:8.3f} "
+                f"{row['backward_formula'] / MIB:8.3f} | {row['large_fp32'] / MIB:.2f} MiB",
+                flush=True,
+            )
+    return rows
+
+
+def count_decoder_traffic(ranks: Ranks, length: int, target: int) -> dict[str, int]:
+    """Bytes this rank sends in one decoder layer whose input ranks share, forward and backward."""
+    group = dist.group.WORLD
+    assert group is not None
+    parallel = SequenceParallel.of(group)
+    width = HEADS * HEAD_DIM
+    config = BigBirdPegasusConfig(
+        vocab_size=10, d_model=width, decoder_attention_heads=HEADS, decoder_ffn_dim=width
+    )
+    torch.manual_seed(ranks.rank)
+    layer = BigBirdPegasusDecoderLayer(config, 0)
+    own = target // ranks.world_size
+    hidden = torch.randn(1, own, width, requires_grad=True)
+    states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
+    bias = full_bias(None, True, own, own * (ranks.rank + 1), hidden)
+    sees = Visibility(sparse=False, bias=bias, parallel=parallel)
+    result, *_ = layer(hidden, sees, memory=Memory(states, parallel=parallel))
+    result.sum().backward()
+    return {d: parallel.traffic.total(d) for d in ("forward", "backward")}
 
 
 def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.corpus import TINY_MODEL, Corpus, make_corpus
+from support.corpus import Corpus, bigbird_run_settings, make_corpus
 
 
 @pytest.fixture(scope="session")
@@ -19,21 +19,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture
 def run_settings(corpus: Corpus, tmp_path: Path) -> dict[str, Any]:
     """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""
-    return {
-        "model": dict(TINY_MODEL),
-        "data": {
-            "train": str(corpus.shards),
-            "tokenizer": str(corpus.tokenizer),
-            "sequence_length": 128,
-            "workers": 0,
-        },
-        "batch": {"sequences": 4, "micro": 2},
-        "deepspeed": {"zero_optimization": {"stage": 1}},
-        "optimizer": {"lr": 3e-3},
-        "schedule": {"warmup_steps": 2},
-        "train": {"steps": 4, "seed": 7, "save_every": 0, "log_every": 1},
-        "output": str(tmp_path / "run"),
-    }
+    return bigbird_run_settings(corpus, tmp_path / "run")
 
 
 @pytest.fixture

@@ -99,6 +99,11 @@ class BlockPattern:
         return self._on_device[device]
 
 
+def forget_patterns() -> None:
+    """Draw patterns anew from now on, and copy their tables to the devices anew."""
+    _build.cache_clear()
+
+
 @functools.lru_cache(maxsize=_CACHED_PATTERNS)
 def _build(
     seq_len: int,

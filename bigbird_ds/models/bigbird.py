@@ -13,7 +13,6 @@ from torch import nn
 
 from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import SequenceParallel
-from bigbird_ds.attention.parallel.plan import check_divides
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
@@ -22,6 +21,7 @@ from bigbird_ds.models.inputs import complete_inputs
 from bigbird_ds.models.layers import BigBirdEmbeddings, Memory, Visibility
 from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from bigbird_ds.models.pretrained import PretrainedModel
+from bigbird_ds.models.sharing import check_sharing
 
 
 class BigBirdPreTrainedModel(PretrainedModel):
@@ -121,7 +121,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
             inputs = inputs.padded(config.block_size, config.pad_token_id or 0)
         self._check_positions(past + inputs.shape[1])
         if self.parallel is not None:
-            self._check_parallel(sparse, inputs.shape[1])
+            check_sharing(config, inputs.shape[1], self.parallel.size)
             inputs = inputs.part(self.parallel)
         hidden = self.embeddings(
             inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
@@ -190,17 +190,6 @@ class BigBirdModel(BigBirdPreTrainedModel):
             return given
         wanted = _chosen(use_cache, self.config.use_cache) and not self.encoder.checkpoints_now
         return KeyValueCache() if wanted else None
-
-    def _check_parallel(self, sparse: bool, seq_len: int) -> None:
-        assert self.parallel is not None
-        if not sparse:
-            raise ConfigError(
-                "only block-sparse attention can share a sequence between ranks",
-                seen=f"{seq_len} tokens, attention_type {self.config.attention_type}",
-                needed=f"more than {self.config.max_full_attention_tokens} tokens, block_sparse",
-                change="data.sequence_length, or parallel.sequence=1",
-            )
-        check_divides(seq_len // self.config.block_size, self.config.block_size, self.parallel.size)
 
     def _check_positions(self, needed: int) -> None:
         if needed > self.config.max_position_embeddings:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
@@ -48,7 +49,18 @@ class LayerStack(nn.Module):
         want_states: bool = False,
         want_weights: bool = False,
     ) -> EncoderOutput:
-        """Run ``layers``, called as ``BigBirdLayer`` is, on (B, S, D)."""
+        """Run ``layers``, called as ``BigBirdLayer`` is, on (B, S, D).
+
+        Raises:
+            ConfigError: weights of attention are wanted of a sequence that ranks share.
+        """
+        if want_weights and sees.parallel is not None:
+            raise ConfigError(
+                "no rank has the attention weights of a shared sequence",
+                seen="output_attentions, and set_sequence_parallel before",
+                needed="one of the two",
+                change="leave output_attentions out, or set_sequence_parallel(None)",
+            )
         states, all_weights, all_memory_weights = [hidden], [], []
         for layer in layers:
             arguments = (hidden, sees, want_weights, memory, cache)

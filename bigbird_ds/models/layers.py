@@ -46,10 +46,12 @@ class Memory:
     Attributes:
         states: ``(B, T, D)``.
         bias: broadcastable to (B, H, queries, T), added to the scores; None: everything seen.
+        parallel: the ranks that share both sequences, of which this one has parts; None: nobody.
     """
 
     states: torch.Tensor
     bias: torch.Tensor | None = None
+    parallel: SequenceParallel | None = None
 
 
 class BigBirdEmbeddings(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.lm_heads import IGNORED
@@ -61,6 +62,24 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         self.encoder = BigBirdPegasusEncoder(config)
         self.decoder = BigBirdPegasusDecoder(config)
         self.finish_init()
+
+    @property
+    def parallel(self) -> SequenceParallel | None:
+        """The ranks that share every sequence; None: nobody."""
+        return self.encoder.parallel
+
+    def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
+        """Share every input and every target with other ranks from now on.
+
+        Each rank is given the whole batch, embeds and computes its own part of both, and returns
+        the states of these parts. Rank r of P has input tokens r * S / P on, and target tokens
+        r * T' / P on, with T' the length of the target rounded up to a multiple of P.
+
+        Raises:
+            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
+                ranks do not divide; a cache.
+        """
+        self.encoder.parallel = self.decoder.parallel = parallel
 
     def forward(
         self,

@@ -5,13 +5,21 @@ Legend: B = batch, S = input length, T = target length, M = masked tokens, V = v
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.lm_heads import select_positions, summed_loss, token_loss
+from bigbird_ds.models.lm_heads import (
+    IGNORED,
+    own_targets,
+    select_positions,
+    summed_loss,
+    token_loss,
+)
 from bigbird_ds.models.pegasus import (
     BigBirdPegasusModel,
     BigBirdPegasusPreTrainedModel,
@@ -105,6 +113,8 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
             target_positions, target_ids: (B, M) int64, tokens masked in the input, to be predicted
                 from the encoder's states; -100 in unused slots. None: no tokens are masked.
 
+        Where ranks share the sequences, each is given all of them and counts what is in its parts.
+
         Returns:
             0-dim fp32 tensors: ``target_loss`` (sum of cross entropies), ``target_tokens``,
             ``target_correct``, and with masked tokens ``mlm_loss``, ``mlm_targets``,
@@ -121,11 +131,15 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
             return_dict=False,
         )
         hidden, encoded = outputs
+        parallel = self.model.parallel
+        if parallel is not None:
+            labels = _own_labels(labels, parallel)
         loss, number, correct = summed_loss(self._scores(hidden), labels)
         sums = {"target_loss": loss, "target_tokens": number, "target_correct": correct}
         if target_positions is not None and target_ids is not None:
-            logits = self._scores(select_positions(encoded, target_positions))
-            loss, number, correct = summed_loss(logits, target_ids)
+            places, ids = own_targets(target_positions, target_ids, encoded.shape[1], parallel)
+            logits = self._scores(select_positions(encoded, places))
+            loss, number, correct = summed_loss(logits, ids)
             sums |= {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
         return sums
 
@@ -134,9 +148,25 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         return shift_right(labels, self.config)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.lm_head(hidden) + self.final_logits_bias
+        scores = self.lm_head(hidden)
+        return scores + self.final_logits_bias.to(scores.dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # The bias keeps its dtype where the weights are cast. Unlike them it has no fp32 copy while
+        # bf16 weights are trained, and would come out of a run rounded.
+        exact = self.final_logits_bias
+        super()._apply(fn, recurse)
+        if self.final_logits_bias.dtype != exact.dtype:
+            self.final_logits_bias = exact.to(self.final_logits_bias.device)
+        return self
 
     def _start_part(self, part: str) -> None:
         if part == "final_logits_bias":  # files of other programs may lack it
             self.final_logits_bias.zero_()
         super()._start_part(part)
+
+
+def _own_labels(labels: torch.Tensor, parallel: SequenceParallel) -> torch.Tensor:
+    """The labels of this rank's part of the decoder's tokens; padding does not count."""
+    extra = -labels.shape[1] % parallel.size
+    return local_slice(F.pad(labels, (0, extra), value=IGNORED), parallel, 1)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bigbird_ds.attention.full import full_attention, full_probabilities
+from bigbird_ds.attention.parallel import cross_attention, gather_keys_and_values
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
 from bigbird_ds.models.layers import BigBirdSelfAttention, Memory, Visibility
@@ -74,7 +75,15 @@ class BigBirdPegasusDecoderAttention(nn.Module):
         memory = sees.states if isinstance(sees, Memory) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         dropout = self.dropout if self.training else 0.0
-        context = full_attention(q, k, v, sees.bias, dropout)
+        parallel = sees.parallel
+        if parallel is not None and memory is not None:
+            bias = None if sees.bias is None else sees.bias[:, :, 0]
+            context = cross_attention(q, k, v, bias, parallel, dropout)
+        else:
+            if parallel is not None:
+                seen = q.shape[2] * (parallel.rank + 1)
+                k, v = (x[:, :, :seen] for x in gather_keys_and_values(k, v, parallel))
+            context = full_attention(q, k, v, sees.bias, dropout)
         weights = full_probabilities(q, k, sees.bias) if want_weights else None
         return self.out_proj(context.transpose(1, 2).flatten(2)), weights
 

@@ -51,23 +51,30 @@ def count_batch(batch: dict[str, Tensor]) -> list[float]:
 
 
 def keep_own_targets(batch: dict[str, Tensor], parallel: SequenceParallel) -> dict[str, Tensor]:
-    """A batch with the targets alone that lie in this rank's part of the sequences.
+    """A batch with the masked tokens alone that lie in this rank's part of the sequences.
 
-    The slots that stay are those in use, rounded up: the prediction head then costs a rank its
+    A decoder's labels stay whole: the model shifts them before it takes its part. The slots of
+    masked tokens that stay are those in use, rounded up: the prediction head then costs a rank its
     share. Places stay those in the whole sequence. To be called while the batch is on the CPU, as
     the number of slots follows from what is in them.
     """
+    if "target_positions" not in batch:
+        return batch
     positions, ids = batch["target_positions"], batch["target_ids"]
     part = batch["input_ids"].shape[1] // parallel.size
     own = (positions // part == parallel.rank) & (ids != IGNORE_INDEX)
-    most = max(int(own.sum(1).max()), 1)
-    slots = min(-(-most // _SLOT_MULTIPLE) * _SLOT_MULTIPLE, positions.shape[1])
+    slots = own_slots(int(own.sum(1).max()), positions.shape[1])
     order = torch.argsort(~own, dim=1, stable=True)[:, :slots]
     kept = own.gather(1, order)
     return batch | {
         "target_positions": torch.where(kept, positions.gather(1, order), part * parallel.rank),
         "target_ids": torch.where(kept, ids.gather(1, order), IGNORE_INDEX),
     }
+
+
+def own_slots(most: int, capacity: int) -> int:
+    """Slots for targets of which a rank's part of a sample has ``most``, of ``capacity`` in all."""
+    return min(-(-max(most, 1) // _SLOT_MULTIPLE) * _SLOT_MULTIPLE, capacity)
 
 
 class StepLoss(nn.Module):

@@ -1,8 +1,7 @@
 """What a run will take, before anything runs: the batch arithmetic, data, and memory by kind.
 
-Weights, gradients and optimizer state follow from ZeRO's partition. What backward keeps is not
-estimated: the model runs once on tensors without data, and every tensor that autograd saves is
-counted.
+Weights, gradients and optimizer state follow from ZeRO's partition; what backward keeps is counted
+in ``activations.py``.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_ds.data.format import TRAIN, Manifest
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.objectives.masking import target_capacity
+from bigbird_ds.models.sharing import check_sharing
+from bigbird_ds.training.activations import saved_bytes
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
@@ -70,92 +66,6 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
     )
 
 
-def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
-    """Bytes that one micro-batch keeps for its backward pass on one rank."""
-    dtype = torch.bfloat16 if uses_bf16(config) else torch.float32
-    layers = _layers(model_config)
-    least = _count_saved(config, _with_layers(model_config, [1] * len(layers)), dtype)
-    total = least
-    widest = 0
-    for stack, number in enumerate(layers):
-        more = [2 if other == stack else 1 for other in range(len(layers))]
-        layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
-        total += (number - 1) * layer
-        if config.train.activation_checkpointing:
-            # Each layer's inputs stay, and all of one layer while it is computed again.
-            length = config.objective.target_length if stack else config.data.sequence_length
-            inputs = config.batch.micro * length * model_config.hidden_size * dtype.itemsize
-            total += number * (inputs - layer)
-            widest = max(widest, layer)
-    return total + widest
-
-
-def _layers(model_config: ModelConfig) -> list[int]:
-    """Layers of each stack: of the encoder, and of the decoder where there is one."""
-    if isinstance(model_config, BigBirdConfig):
-        return [model_config.num_hidden_layers]
-    return [model_config.encoder_layers, model_config.decoder_layers]
-
-
-def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
-    if isinstance(model_config, BigBirdConfig):
-        return model_config.replace(num_hidden_layers=layers[0])
-    return model_config.replace(encoder_layers=layers[0], decoder_layers=layers[1])
-
-
-def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtype) -> int:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        # Fake tensors have a device, a shape and a dtype, and no memory.
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            model = MODEL_CLASSES[config.objective.name](model_config).train()
-            return count_saved(model, example_batch(config))
-    finally:
-        torch.set_default_dtype(before)
-
-
-def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes of all distinct tensors that autograd saves in one forward pass, parameters apart."""
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    found: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            found[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # The graph must live until the count, or a freed storage's address could come again.
-        sums: dict[str, Any] = model.loss_sums(**batch)  # type: ignore[operator]
-        total = sum(storage.nbytes() for storage in found.values())
-    del sums
-    return total
-
-
-def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:
-    """A batch of the right shapes on the current default device."""
-    objective, length = config.objective, config.data.sequence_length
-    micro = config.batch.micro
-    batch = {
-        name: torch.ones(micro, length, dtype=torch.int64)
-        for name in ("input_ids", "attention_mask")
-    }
-    masked = objective.mask_fraction
-    if objective.name == "gap_sentences":
-        masked = objective.input_mask_fraction
-        batch["labels"] = torch.zeros(micro, objective.target_length, dtype=torch.int64)
-    else:
-        batch["token_type_ids"] = torch.zeros(micro, length, dtype=torch.int64)
-    if masked:
-        for name in ("target_positions", "target_ids"):
-            batch[name] = torch.zeros(micro, target_capacity(masked, length), dtype=torch.int64)
-    if objective.name == "mlm_nsp":
-        batch["next_sentence_label"] = torch.zeros(micro, dtype=torch.int64)
-    return batch
-
-
 def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None) -> str:
     """The whole plan in words.
 
@@ -172,6 +82,8 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     deepspeed_config(config, world_size)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
+    if config.parallel.sequence > 1:
+        check_sharing(model_config, config.data.sequence_length, config.parallel.sequence)
     memory = plan_memory(config, model_config, world_size)
     lines = [
         *_step_lines(config, world_size),
@@ -188,11 +100,14 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
 
 def _step_lines(config: RunConfig, world_size: int) -> list[str]:
     accumulation = config.accumulation(world_size)
-    ranks = world_size // config.parallel.sequence
+    sharing = config.parallel.sequence
+    parts = f"{world_size // sharing} data-parallel rank(s)"
+    if sharing > 1:
+        parts = f"{world_size // sharing} group(s) of {sharing} rank(s) that share sequences"
     precision = "bf16" if uses_bf16(config) else "fp32"
     return [
         f"step: {config.batch.sequences} sequences of {config.data.sequence_length:,} tokens = "
-        f"{ranks} data-parallel rank(s) x {config.batch.micro} micro x {accumulation} accumulated",
+        f"{parts} x {config.batch.micro} micro x {accumulation} accumulated",
         f"layout: {world_size} rank(s), ZeRO-{zero_stage(config)}, {precision}",
     ]
 

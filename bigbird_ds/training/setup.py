@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_ds import files
-from bigbird_ds.attention.parallel.plan import check_divides
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, TrainingState, read_state
 from bigbird_ds.log import logger
+from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
@@ -68,7 +68,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     engine_config = deepspeed_config(config, ranks.world_size)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
-    _check_sharing(config, model_config)
+    if config.parallel.sequence > 1:
+        check_sharing(model_config, config.data.sequence_length, config.parallel.sequence)
     objective = build_objective(config.objective.name, vocabulary, config.objective)
     shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
     check_documents(config, shards.num_documents, shards.num_undivided)
@@ -110,7 +111,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
 
     model = build_model(config, model_config, checkpoint).to(ranks.device)
     if ranks.parallel is not None:
-        model.bert.set_sequence_parallel(ranks.parallel)
+        getattr(model, model.base_prefix).set_sequence_parallel(ranks.parallel)
     if config.train.activation_checkpointing:
         model.gradient_checkpointing_enable()
     optimizer = build_optimizer(model, config.optimizer)
@@ -130,30 +131,6 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         state=state,
         bf16=uses_bf16(config),
     )
-
-
-def _check_sharing(config: RunConfig, model_config: ModelConfig) -> None:
-    """Refuse sequences that the ranks cannot share; the model would, at the first step."""
-    size, length = config.parallel.sequence, config.data.sequence_length
-    if size == 1:
-        return
-    if config.objective.name == "gap_sentences":
-        raise ConfigError(
-            "ranks cannot share the sequences of an encoder-decoder yet",
-            seen=f"parallel.sequence={size}, objective.name=gap_sentences",
-            needed="parallel.sequence=1",
-            change="parallel.sequence",
-        )
-    sparse = model_config.attention_type == "block_sparse"
-    if not sparse or length <= model_config.max_full_attention_tokens:
-        raise ConfigError(
-            "only block-sparse attention can share a sequence between ranks",
-            seen=f"data.sequence_length={length}, model.attention_type="
-            f"{model_config.attention_type}",
-            needed=f"block_sparse and more than {model_config.max_full_attention_tokens} tokens",
-            change="data.sequence_length, or parallel.sequence=1",
-        )
-    check_divides(length // model_config.block_size, model_config.block_size, size)
 
 
 def _check_same_config(config: RunConfig, ranks: Ranks) -> None:

@@ -49,6 +49,25 @@ def make_corpus(folder: Path, num_documents: int = 40) -> Corpus:
     return Corpus(documents, tokenizer, shards)
 
 
+def bigbird_run_settings(corpus: Corpus, output: Path) -> dict[str, Any]:
+    """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""
+    return {
+        "model": dict(TINY_MODEL),
+        "data": {
+            "train": str(corpus.shards),
+            "tokenizer": str(corpus.tokenizer),
+            "sequence_length": 128,
+            "workers": 0,
+        },
+        "batch": {"sequences": 4, "micro": 2},
+        "deepspeed": {"zero_optimization": {"stage": 1}},
+        "optimizer": {"lr": 3e-3},
+        "schedule": {"warmup_steps": 2},
+        "train": {"steps": 4, "seed": 7, "save_every": 0, "log_every": 1},
+        "output": str(output),
+    }
+
+
 def command(words: list[Any]) -> None:
     """Run ``bigbird-ds`` in this process and insist on success."""
     assert main([str(word) for word in words]) == 0

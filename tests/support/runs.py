@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bigbird_ds.errors import UserError
 from bigbird_ds.training.config_file import check_run_config
@@ -38,6 +39,33 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
     assert train(run, StopRequest()) == 0
     ranks.barrier()
     return metrics(settings)
+
+
+def train_and_differentiate(
+    ranks: Ranks, runs: list[dict[str, Any]], differentiated: list[dict[str, Any]]
+) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:
+    """``train_all`` of some runs and ``first_gradients`` of others."""
+    return train_all(ranks, runs), first_gradients(ranks, differentiated)
+
+
+def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every parameter's full gradient before each run's first optimizer step, which is made too."""
+    from deepspeed.utils import safe_get_full_grad
+
+    from bigbird_ds.training import loop
+
+    original = loop.global_gradient_norm
+    found: list[dict[str, Any]] = []
+
+    def look(engine: Any, model: Any) -> Any:
+        pairs = ((name, safe_get_full_grad(p)) for name, p in model.named_parameters())
+        found.append({name: grad.float().numpy().copy() for name, grad in pairs})
+        return original(engine, model)
+
+    with mock.patch.object(loop, "global_gradient_norm", look):
+        one_step = {"train.steps": 1, "schedule.warmup_steps": 0}
+        train_all(ranks, [changed(run, **one_step) for run in runs])
+    return found
 
 
 def metrics(settings: dict[str, Any]) -> list[dict[str, Any]]:

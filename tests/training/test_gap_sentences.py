@@ -14,7 +14,10 @@ from support.distributed import run_distributed
 from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
 from support.runs import changed, errors_of, losses, train_all
 
+from bigbird_ds.errors import DataError
+from bigbird_ds.log import logger
 from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.families import check_documents
 from bigbird_ds.training.plan import describe_plan
 
 STAGE = "deepspeed.zero_optimization.stage"
@@ -83,6 +86,40 @@ def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(
 
 
 @pytest.mark.launch
+def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    bf16 = {"deepspeed.bf16.enabled": True}
+    fp32_gradients = {"deepspeed.data_types.grad_accum_dtype": "fp32"}
+    layouts: dict[str, dict[str, Any]] = {
+        "fp32": {},
+        "zero 1": {**bf16, **fp32_gradients},
+        "zero 1, another micro-batch": {**bf16, **fp32_gradients, "batch.micro": 1},
+        "zero 1, gradients in bf16": bf16,
+        "zero 0": {**bf16, STAGE: 0},
+        "zero 2": {**bf16, **fp32_gradients, STAGE: 2},
+        "zero 3": {**bf16, **fp32_gradients, STAGE: 3, PERSIST: 0},
+        "half": {**bf16, **fp32_gradients, "train.steps": 2, "schedule.total_steps": 4},
+    }
+    saved = tmp_path / "half" / "checkpoints" / "step-2"
+    layouts["resumed"] = {**bf16, **fp32_gradients, "resume": str(saved)}
+    runs = [
+        changed(settings, **layout, output=str(tmp_path / name)) for name, layout in layouts.items()
+    ]
+    one_rank = changed(runs[1], output=str(tmp_path / "one rank"))
+    lines = run_distributed(train_all, 2, runs)[0]
+    lines.insert(-2, run_distributed(train_all, 1, [one_rank])[0][0])
+    *near, half, resumed = lines
+    for found in near:
+        # bf16 keeps 8 bits: losses agree to about 2 ** -8.
+        assert losses(found) == pytest.approx(losses(near[0]), rel=4e-3)
+        assert found[-1]["eval_target_loss"] == pytest.approx(
+            near[0][-1]["eval_target_loss"], rel=4e-3
+        )
+    assert losses(half) + losses(resumed) == losses(near[1])
+
+
+@pytest.mark.launch
 def test_what_cannot_be_meant_is_said_before_the_first_step(
     settings: dict[str, Any], corpus: Corpus
 ) -> None:
@@ -92,13 +129,30 @@ def test_what_cannot_be_meant_is_said_before_the_first_step(
             "data.tokenizer": str(corpus.tokenizer),
             "data.train": str(corpus.shards),
         },
-        "cannot share the sequences of an encoder-decoder": {"parallel.sequence": 2},
+        "only block-sparse attention can share": {
+            "parallel.sequence": 2,
+            "data.sequence_length": 112,
+        },
         "of another model family": {"model.model_type": "big_bird"},
     }
     runs = [changed(settings, **case) for case in cases.values()]
     found = run_distributed(errors_of, 2, runs)[0]
     for expected, message in zip(cases, found, strict=True):
         assert message is not None and expected in message
+
+
+def test_documents_of_one_sentence_are_counted_and_a_corpus_of_them_is_refused(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = check_run_config(settings, "test")
+    monkeypatch.setattr(logger, "propagate", True)
+    with caplog.at_level("WARNING"):
+        check_documents(config, 12, 0)
+        assert not caplog.records
+        check_documents(config, 12, 3)
+    assert "3 of 12 documents have a single sentence" in caplog.text
+    with pytest.raises(DataError, match="no document has two sentences"):
+        check_documents(config, 12, 12)
 
 
 def test_the_plan_counts_both_stacks(settings: dict[str, Any]) -> None:

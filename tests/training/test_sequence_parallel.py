@@ -19,6 +19,7 @@ LAYOUTS: dict[int, dict[str, dict[str, Any]]] = {
         "zero 1": {SHARED: 2, STAGE: 1},
         "zero 3": {SHARED: 2, STAGE: 3, PERSIST: 0},
         "zero 0": {SHARED: 2, STAGE: 0},
+        "zero 2": {SHARED: 2, STAGE: 2},
         "checkpointed": {SHARED: 2, STAGE: 1, "train.activation_checkpointing": True},
         "mlm": {SHARED: 2, "objective.name": "mlm"},
     },
@@ -54,6 +55,28 @@ def test_losses_gradient_norms_and_evaluation_equal_those_of_one_rank(
                         assert line[key] == pytest.approx(same[key], rel=1e-4), (name, key)
                     if key == "grad_norm":
                         assert line[key] == pytest.approx(same[key], rel=1e-3), name
+
+
+@pytest.mark.launch
+def test_bf16_stays_near_fp32(run_settings: dict[str, Any], tmp_path: Path) -> None:
+    bf16 = {
+        SHARED: 2,
+        "deepspeed.bf16.enabled": True,
+        "deepspeed.data_types.grad_accum_dtype": "fp32",
+    }
+    layouts = [
+        {SHARED: 2, STAGE: 1},
+        {**bf16, STAGE: 2},
+        {**bf16, STAGE: 3, PERSIST: 0, "train.activation_checkpointing": True},
+    ]
+    runs = [
+        changed(run_settings, **layout, output=str(tmp_path / str(number)))
+        for number, layout in enumerate(layouts)
+    ]
+    fp32, *others = run_distributed(train_all, 2, runs)[0]
+    for lines in others:
+        # bf16 keeps 8 bits: losses agree to about 2 ** -8.
+        assert losses(lines) == pytest.approx(losses(fp32), rel=4e-3)
 
 
 @pytest.mark.launch

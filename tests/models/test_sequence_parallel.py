@@ -1,0 +1,37 @@
+"""Ranks that share sequences find the loss and every gradient of one rank, for both families."""
+
+from __future__ import annotations
+
+import pytest
+from support.distributed import run_distributed
+from support.parallel_models import (
+    SharedModelCase,
+    model_errors,
+    refusals,
+)
+
+CASES = [
+    SharedModelCase("bigbird"),
+    SharedModelCase("bigbird", checkpointed=True, padding=9),
+    SharedModelCase("pegasus", target_length=12),
+    # 11 is a multiple of no number of ranks here; the last tokens of the table have no place left
+    SharedModelCase("pegasus", target_length=11, padding=13),
+    SharedModelCase("pegasus", target_length=11, padding=13, checkpointed=True),
+    SharedModelCase("pegasus", target_length=48, use_bias=True, masks_tokens=False),
+]
+
+
+@pytest.mark.launch
+def test_loss_counts_and_gradients_equal_those_of_one_rank() -> None:
+    for found in run_distributed(model_errors, 4, [2, 3, 4], CASES):
+        for (ranks, case), errors in found:
+            assert max(errors.values()) < 1e-9, (ranks, case, errors)
+
+
+def test_what_ranks_cannot_share_is_refused() -> None:
+    messages = refusals()
+    assert "only block-sparse attention can share" in messages["short"]
+    assert "ranks share whole blocks" in messages["half a block"]
+    assert "do not divide its blocks" in messages["odd blocks"]
+    assert "no rank has the attention weights" in messages["weights"]
+    assert "keep no cache" in messages["cache"]

@@ -1,0 +1,83 @@
+"""What backward keeps, counted before anything runs, is what it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.corpus import TINY_MODEL
+from support.distributed import run_distributed
+from support.pegasus_corpus import TINY_PEGASUS_RUN
+from support.runs import changed
+
+from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
+from bigbird_ds.training.activations import count_saved, example_batch, saved_bytes
+from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.families import MODEL_CLASSES
+
+SETTINGS: dict[str, Any] = {
+    "model": {},
+    "data": {"train": "shards", "tokenizer": "tokenizer", "sequence_length": 128},
+    "batch": {"sequences": 2, "micro": 2},
+    "schedule": {"warmup_steps": 0},
+    "train": {"steps": 1},
+    "output": "run",
+}
+BIGBIRD = changed(SETTINGS, **{"objective.name": "mlm_nsp", "model": TINY_MODEL})
+PEGASUS = changed(
+    SETTINGS,
+    **{
+        "objective.name": "gap_sentences",
+        "objective.target_length": 47,
+        "objective.input_mask_fraction": 0.1,
+        "model": TINY_PEGASUS_RUN,
+    },
+)
+
+
+def model_config_of(settings: dict[str, Any]) -> Any:
+    family = BigBirdPegasusConfig if settings is PEGASUS else BigBirdConfig
+    return family.from_dict({**settings["model"], "vocab_size": 500})
+
+
+def sharing(settings: dict[str, Any], size: int) -> Any:
+    return check_run_config(changed(settings, **{"parallel.sequence": size}), "test")
+
+
+def really_saved(ranks: Ranks, runs: list[tuple[Any, Any]]) -> list[int]:
+    counts = []
+    for config, model_config in runs:
+        model = MODEL_CLASSES[config.objective.name](model_config).train()
+        parallel = ranks.sharing_sequences(ranks.world_size).parallel
+        getattr(model, model.base_prefix).set_sequence_parallel(parallel)
+        counts.append(count_saved(model, example_batch(config)))
+    return counts
+
+
+@pytest.mark.launch
+def test_a_rank_that_shares_sequences_keeps_what_is_counted_for_it() -> None:
+    runs = [(sharing(settings, 2), model_config_of(settings)) for settings in (BIGBIRD, PEGASUS)]
+    _, second = run_distributed(really_saved, 2, runs)
+    assert second == [saved_bytes(config, model_config) for config, model_config in runs]
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("settings", [BIGBIRD, PEGASUS], ids=["bigbird", "pegasus"])
+def test_ranks_that_share_keep_nearly_their_part(
+    settings: dict[str, Any], checkpoints: bool
+) -> None:
+    model_config = model_config_of(settings).replace(max_position_embeddings=4096)
+    long = changed(
+        settings,
+        **{"data.sequence_length": 4096, "train.activation_checkpointing": checkpoints},
+    )
+    alone, shared = (saved_bytes(sharing(long, size), model_config) for size in (1, 4))
+    assert 3.3 < alone / shared < 4
+
+
+def test_a_model_runs_after_it_was_counted() -> None:
+    config, model_config = sharing(BIGBIRD, 1), model_config_of(BIGBIRD)
+    saved_bytes(config, model_config)
+    model = MODEL_CLASSES["mlm_nsp"](model_config)
+    assert float(model.loss_sums(**example_batch(config))["mlm_loss"].detach()) > 0

@@ -1,0 +1,149 @@
+"""An encoder-decoder whose ranks share sequences: the run on one rank, at every layout.
+
+Every gradient is compared for both families here. Processes start slowly, so they are started once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from support.corpus import Corpus, bigbird_run_settings
+from support.distributed import run_distributed
+from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.runs import changed, losses, train_and_differentiate
+
+STAGE = "deepspeed.zero_optimization.stage"
+PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
+SHARED = "parallel.sequence"
+CHECKPOINTS = "train.activation_checkpointing"
+
+
+@pytest.fixture(scope="module")
+def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_pegasus_corpus(tmp_path_factory.mktemp("pegasus"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What runs on one rank and on ranks that share found.
+
+    Attributes:
+        alone: metrics of the run on one rank.
+        shared: layout -> metrics on two ranks that share.
+        resumed: metrics of a run on two ranks that share, then on four.
+        gradients_alone: family -> parameter -> its gradient in the first step, on one rank.
+        gradients_shared: family -> for each layout of two groups of two, the same.
+    """
+
+    alone: list[dict[str, Any]]
+    shared: dict[str, list[dict[str, Any]]]
+    resumed: list[dict[str, Any]]
+    gradients_alone: dict[str, dict[str, Any]]
+    gradients_shared: dict[str, list[dict[str, Any]]]
+
+
+FP32 = {
+    "zero 1, checkpointed": {STAGE: 1, CHECKPOINTS: True},
+    "zero 0": {STAGE: 0},
+    "zero 2, accumulated": {STAGE: 2, "batch.micro": 1},
+    "zero 3": {STAGE: 3, PERSIST: 0},
+}
+BF16 = {"deepspeed.bf16.enabled": True, "deepspeed.data_types.grad_accum_dtype": "fp32"}
+TWO_BY_TWO = [{STAGE: 1}, {STAGE: 3, PERSIST: 0, CHECKPOINTS: True}]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, pegasus_corpus: Corpus, corpus: Corpus
+) -> Trained:
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(settings: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
+        return changed(settings, **changes, output=str(folder / name))
+
+    # 47 tokens of a target: two ranks have 24 places each, four have 12.
+    pegasus = changed(
+        pegasus_run_settings(pegasus_corpus, folder), **{"objective.target_length": 47}
+    )
+    half = run(
+        pegasus,
+        "resumed",
+        **{"train.steps": 2, "schedule.total_steps": 4, "data.validation": None},
+    )
+    families = {
+        "pegasus": changed(pegasus, **{"data.validation": None}),
+        "bigbird": bigbird_run_settings(corpus, folder),
+    }
+    layouts = {**FP32, "bf16": {**BF16, STAGE: 2}}
+    alone, gradients_alone = run_distributed(
+        train_and_differentiate,
+        1,
+        [run(pegasus, "alone")],
+        [run(settings, name + " alone") for name, settings in families.items()],
+    )[0]
+    shared, _ = run_distributed(
+        train_and_differentiate,
+        2,
+        [
+            *(run(pegasus, name, **layout, **{SHARED: 2}) for name, layout in layouts.items()),
+            changed(half, **{SHARED: 2}),
+        ],
+        [],
+    )[0]
+    (resumed,), gradients = run_distributed(
+        train_and_differentiate,
+        4,
+        [changed(half, **{SHARED: 4, "train.steps": 4})],
+        [
+            run(settings, f"{name} {number}", **layout, **{SHARED: 2})
+            for name, settings in families.items()
+            for number, layout in enumerate(TWO_BY_TWO)
+        ],
+    )[0]
+    return Trained(
+        alone[0],
+        dict(zip(layouts, shared, strict=False)),
+        resumed,
+        dict(zip(families, gradients_alone, strict=True)),
+        {"pegasus": gradients[:2], "bigbird": gradients[2:]},
+    )
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("family", ["pegasus", "bigbird"])
+def test_every_gradient_of_two_groups_of_two_equals_that_of_one_rank(
+    trained: Trained, family: str
+) -> None:
+    expected = trained.gradients_alone[family]
+    assert len(expected) > 40
+    largest = max(abs(gradient).max() for gradient in expected.values())
+    for found in trained.gradients_shared[family]:
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            # A key's bias moves no weight of attention: its gradient is 0 up to rounding.
+            scale = max(abs(gradient).max(), 1e-4 * largest)
+            assert np.abs(found[name] - gradient).max() < 1e-5 * scale, name
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("layout", FP32)
+def test_losses_and_evaluation_equal_those_of_one_rank(trained: Trained, layout: str) -> None:
+    assert len(losses(trained.alone)) == 4
+    for line, same in zip(trained.shared[layout], trained.alone, strict=True):
+        for name, value in same.items():
+            if name.endswith(("loss", "accuracy")) or name in ("step", "tokens"):
+                assert line[name] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.launch
+def test_bf16_stays_near_fp32(trained: Trained) -> None:
+    # bf16 keeps 8 bits: losses agree to about 2 ** -8.
+    assert losses(trained.shared["bf16"]) == pytest.approx(losses(trained.alone), rel=4e-3)
+
+
+@pytest.mark.launch
+def test_a_run_goes_on_when_more_ranks_share(trained: Trained) -> None:
+    assert losses(trained.resumed) == pytest.approx(losses(trained.alone), rel=1e-4)
