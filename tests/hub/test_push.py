@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from support.hub_server import HubServer, hub_server
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.files import sha256_of
 from bigbird_ds.hub.push import check_can_push, push
 
 TOKEN = "hf_averysecrettokenthatnobodymaysee"
@@ -54,6 +57,39 @@ def test_every_file_arrives_with_its_bytes_in_a_private_repository(
     assert (made["name"], made["organization"]) == ("model", "someone")
     assert made.get("private") is True or made.get("visibility") == "private"
     assert server.unknown == []
+
+
+def test_the_xet_library_uploads_large_files_and_never_shows_the_token(
+    folder: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, with everything that a run may print at the level of debugging."""
+    pytest.importorskip("hf_xet", reason="huggingface_hub brings it on common processors")
+    code = "import logging, sys; logging.basicConfig(level=logging.DEBUG); from pathlib import Path"
+    code += (
+        "; from bigbird_ds.hub.push import push; print(push(Path(sys.argv[1]), 'someone/model'))"
+    )
+    with hub_server(TOKEN) as server:
+        environment = os.environ | {
+            "HF_TOKEN": TOKEN,
+            "HF_ENDPOINT": server.address,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "0",
+            "HF_HUB_OFFLINE": "0",
+            "HF_DEBUG": "1",
+            "RUST_LOG": "debug",
+        }
+        words = [sys.executable, "-c", code, str(folder)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    assert server.hashes == {name: sha256_of(folder / name) for name in weights}
+    assert sum(map(len, server.blocks)) > 0.5 * sum((folder / n).stat().st_size for n in weights)
+    others = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert server.files == {name: others[name] for name in others.keys() - weights}
+    assert server.unknown == []
+    assert TOKEN not in done.stdout + done.stderr
+    logs = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert all(TOKEN.encode() not in path.read_bytes() for path in logs)
 
 
 def test_a_refused_token_is_told_without_the_token(

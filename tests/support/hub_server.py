@@ -1,4 +1,8 @@
-"""A stub of the Hub's HTTP API on loopback: what an upload needs, every byte kept."""
+"""A stub of the Hub's HTTP API on loopback: what an upload needs, every byte kept.
+
+Large files come as whole files (the LFS protocol) or, from the library ``hf_xet``, as compressed
+blocks for a storage of their own (the Xet protocol), which the stub keeps as they are.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,18 @@ import base64
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+BLOCKS_TOKEN = "a token for the storage of blocks alone"
+
 
 class HubServer(ThreadingHTTPServer):
     """What was asked of it: ``repositories``, and the ``files`` of the one commit.
+
+    Of a file that came as ``blocks`` the commit tells the sha256: ``hashes``.
 
     Args:
         token: the only one that is let in.
@@ -24,6 +33,8 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: list[dict[str, Any]] = []
         self.large: dict[str, bytes] = {}  # sha256 -> bytes
         self.files: dict[str, bytes] = {}
+        self.hashes: dict[str, str] = {}
+        self.blocks: list[bytes] = []
         self.unknown: list[str] = []
 
     @property
@@ -62,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_request(self) -> None:
         body = self._body()
         shown = self.headers.get("Authorization", "")
+        if self.path.startswith("/blocks/") and shown == f"Bearer {BLOCKS_TOKEN}":
+            self._keep_blocks(body)
+            return
         if shown != f"Bearer {self.server.token}":  # a server that quotes what it was sent
             self._answer({"error": f"not let in with {shown}"}, 401)
             return
@@ -79,6 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(
                 {"objects": [self._action(entry) for entry in json.loads(body)["objects"]]}
             )
+        elif "/xet-write-token/" in path:
+            expires = int(time.time()) + 3600
+            address = f"{self.server.address}/blocks"
+            self._answer({"casUrl": address, "exp": expires, "accessToken": BLOCKS_TOKEN})
         elif "/commit/" in path:
             self._commit(body)
             address = f"{self.server.address}/someone/model/commit/{'1' * 40}"
@@ -86,6 +104,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.server.unknown.append(f"{self.command} {path}")
             self._answer({"error": "not found"}, 404)
+
+    def _keep_blocks(self, body: bytes) -> None:
+        if "/v1/xorbs/" in self.path:
+            self.server.blocks.append(body)
+            self._answer({"was_inserted": True})
+        elif "/v1/shards" in self.path:  # which blocks make which file
+            self._answer({"result": 1})
+        else:  # blocks known already, and later versions of the protocol: there are none
+            self._answer({}, 404)
 
     def _action(self, entry: dict[str, Any]) -> dict[str, Any]:
         href = f"{self.server.address}/large/{entry['oid']}"
@@ -96,8 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 self.server.files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
+            elif line["key"] == "lfsFile" and value["oid"] in self.server.large:
                 self.server.files[value["path"]] = self.server.large[value["oid"]]
+            elif line["key"] == "lfsFile":
+                self.server.hashes[value["path"]] = value["oid"]
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
