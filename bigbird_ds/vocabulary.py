@@ -58,7 +58,8 @@ class Vocabulary:
         """Read ``folder/spiece.model``.
 
         Raises:
-            DataError: no such file, no sentencepiece model, or one without [CLS], [SEP], [MASK].
+            DataError: no such file, no sentencepiece model, or one without [CLS], [SEP], [MASK] or
+                Pegasus' masks.
         """
         from sentencepiece import SentencePieceProcessor
 
@@ -88,6 +89,8 @@ class Vocabulary:
         # the original BigBird vocabulary has <s>, and tells sentencepiece of none
         has_bos = family == BIGBIRD and processor.bos_id() < 0 and "<s>" in pieces
         names["bos"] = pieces.index("<s>") if has_bos else processor.bos_id()
+        if family == PEGASUS:
+            _check_pegasus_masks(pieces, path)
         # Both families hold their special and reserved pieces below the unknown piece's
         # id; the original program masks and draws only ids above it (its `ids > 100`).
         is_special = np.array(
@@ -114,6 +117,18 @@ _PEGASUS_SPECIALS = {
     "mask": PEGASUS_WORD_MASK,
     "sentence_mask": PEGASUS_SENTENCE_MASK,
 }
+
+
+def _check_pegasus_masks(pieces: list[str], path: Path) -> None:
+    """Raise DataError where learned pieces are in the place of the masks; their names differ."""
+    for index in (PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK):
+        if not (pieces[index].startswith("<") and pieces[index].endswith(">")):
+            raise DataError(
+                "the tokenizer lacks a mask",
+                seen=f"id {index} is {pieces[index]!r} in {path}, with <unk> at {PEGASUS_UNKNOWN}",
+                needed="the mask of sentences at id 2 and that of words at id 3",
+                change="make the tokenizer with `bigbird-ds tokenizer --family pegasus`",
+            )
 
 
 def _bigbird_specials(pieces: list[str], path: Path) -> dict[str, int]:

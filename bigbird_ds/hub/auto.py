@@ -60,6 +60,8 @@ _CLASS_BY_TENSOR: dict[str, dict[str, str]] = {
         "final_logits_bias": "BigBirdPegasusForConditionalGeneration",
         "classification_head.": "BigBirdPegasusForSequenceClassification",
         "qa_outputs.": "BigBirdPegasusForQuestionAnswering",
+        "model.encoder.": "BigBirdPegasusForConditionalGeneration",
+        "lm_head.": "BigBirdPegasusForCausalLM",
         "": "BigBirdPegasusModel",
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,25 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
 
 GENERATION_CONFIG_NAME = "generation_config.json"
+
+
+# What config.json of old checkpoints says of generation, where transformers still looks for it.
+_OLD_KEYS = ("early_stopping", "length_penalty", "max_length", "min_length", "num_beams")
+
+
+def bring_generation_config(source: Path, folder: Path, values: dict[str, Any]) -> None:
+    """Copy the file of the Hub folder ``source``, or write what its config.json says instead.
+
+    Args:
+        values: that config.json. An imported one keeps none of its keys about generation.
+    """
+    if (source / GENERATION_CONFIG_NAME).is_file():
+        shutil.copyfile(source / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
+        return
+    ids = {name: value for name, value in values.items() if name.endswith("_token_id")}
+    old = {name: values[name] for name in _OLD_KEYS if name in values}
+    if old:
+        files.write_json(folder / GENERATION_CONFIG_NAME, ids | old)
 
 
 def write_generation_config(folder: Path, model: Any, state: TrainingState) -> None:

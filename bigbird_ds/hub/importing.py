@@ -19,6 +19,7 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
+from bigbird_ds.hub.generation import bring_generation_config
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.source_tensors import (
     EditedTensors,
@@ -44,7 +45,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 # How the families end the names of their tables of positions.
-POSITION_TABLES = ("embeddings.position_embeddings.weight",)
+POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
+_HUB_PEGASUS_UNKNOWN = 2  # id in a file that still wants transformers' offset of 103
 _FRESH_WEIGHTS_SEED = 0  # parts that the source lacks are the same at every import
 
 TokenizerWriter = Callable[[Path, Path], None]
@@ -106,7 +108,7 @@ def import_model(
             ``pytorch_model.bin``, whole or in shards.
         target: the folder to make; it must not exist, or be empty.
         write_tokenizer: makes the tokenizer's files in a folder from a ``spiece.model``; called
-            where the source has no ``tokenizer.json``.
+            where the source has no ``tokenizer.json``, or Pegasus' ids are not in ``spiece.model``.
         tokenizer: a tokenizer folder that the model is to have in the place of its own; for BERT
             and RoBERTa, whose word embeddings are put into its order.
         extend_positions: the number of positions to have; the table is repeated to that length.
@@ -133,6 +135,7 @@ def import_model(
             )
         _require_no_lost_layers(model, converted.tensors, source)
         model.save_pretrained(folder)
+        bring_generation_config(source, folder, values)
         brought = _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
         report = ImportReport(
             source=str(source),
@@ -262,9 +265,21 @@ def _without_twin(model: PretrainedModel, names: Any, others: Any) -> list[str]:
     return [name for name in names if name.removeprefix(prefix) not in known]
 
 
+def _lacks_ids(folder: Path) -> bool:
+    """Whether ``spiece.model`` is of the kind of the Hub that lacks 103 of Pegasus' ids."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto((folder / SPIECE_NAME).read_bytes())
+    except RuntimeError:
+        return True  # it is read again when the files are made, and the error raised
+    return bool(processor.unk_id() == _HUB_PEGASUS_UNKNOWN)
+
+
 def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> list[str]:
     found = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if SPIECE_NAME in found and "tokenizer.json" not in found:
+    if SPIECE_NAME in found and ("tokenizer.json" not in found or _lacks_ids(source)):
         write_tokenizer(source / SPIECE_NAME, folder)
         return sorted(name for name in TOKENIZER_FILES if (folder / name).is_file())
     for name in found:

@@ -12,6 +12,7 @@ from support.commands import user_error
 from support.corpus import Corpus, command
 from transformers import AutoTokenizer, PegasusTokenizer
 
+from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
@@ -102,6 +103,22 @@ def test_ids_are_never_shifted_twice(folder: Path, tmp_path: Path) -> None:
     write_tokenizer_folder(folder / "spiece.model", tmp_path / "again")
     again = (tmp_path / "again" / "spiece.model").read_bytes()
     assert again == (folder / "spiece.model").read_bytes()
+
+
+def test_a_vocabulary_with_words_where_the_masks_should_be_is_refused(tmp_path: Path) -> None:
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(" ".join(topics["types"].split()).split(". ")),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=400,
+        pad_id=0,
+        eos_id=1,
+        bos_id=-1,
+        unk_id=105,
+        minloglevel=2,
+    )
+    with pytest.raises(DataError, match="lacks a mask") as caught:
+        Vocabulary.from_folder(tmp_path)
+    assert "id 2 is" in str(caught.value)
 
 
 def test_a_file_of_the_other_family_is_refused(
