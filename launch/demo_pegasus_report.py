@@ -1,4 +1,7 @@
-"""What `make demo-pegasus` made: gap sentences written by transformers, their ROUGE, and losses.
+"""What `make demo-pegasus` made, before and after training, on held-out documents.
+
+Loss of the gap sentences, and ROUGE of those that transformers writes with the export, by the
+`rouge-score` package.
 
 python launch/demo_pegasus_report.py DEMO_FOLDER
 """
@@ -21,12 +24,12 @@ from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import load_run_config
 from bigbird_ds.vocabulary import Vocabulary
 
-NUM_WINDOWS = 24  # of held-out documents
+NUM_WRITTEN = 24  # windows of held-out documents
 NUM_SHOWN = 2
 
 
 def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
-    """The first windows of the validation split that have a target, as the run evaluates them."""
+    """The windows of the validation split that have a target, as the run evaluates them."""
     assert config.data.validation is not None
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     batches = EvaluationBatches(
@@ -36,8 +39,15 @@ def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
         sequence_length=config.data.sequence_length,
         micro_batch=1,
     )
-    found = [batch for batch in batches if (batch["labels"] != -100).any()]
-    return found[:NUM_WINDOWS]
+    return [batch for batch in batches if (batch["labels"] != -100).any()]
+
+
+@torch.no_grad()
+def mean_loss(model: Any, windows: list[dict[str, torch.Tensor]]) -> float:
+    """Nats per token of the targets, as transformers computes them."""
+    counts = [int((window["labels"] != -100).sum()) for window in windows]
+    losses = [float(model(**window).loss) for window in windows]
+    return sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
 
 
 def write_texts(model: Any, tokenizer: Any, windows: list[dict[str, torch.Tensor]]) -> list[str]:
@@ -65,7 +75,16 @@ def main() -> int:
     untrained = model_class(trained.config).eval()
     untrained.generation_config = trained.generation_config
 
-    windows = held_out_windows(config)
+    everything = held_out_windows(config)
+    losses = {
+        name: mean_loss(model, everything)
+        for name, model in (("untrained", untrained), ("trained", trained))
+    }
+    print(f"\nloss on {len(everything)} windows of held-out documents, nats per target token:")
+    for name, loss in losses.items():
+        print(f"  {name:<10} {loss:.3f}")
+
+    windows = everything[:NUM_WRITTEN]
     targets = [
         tokenizer.decode(window["labels"][window["labels"] != -100], skip_special_tokens=True)
         for window in windows
@@ -85,7 +104,7 @@ def main() -> int:
     lines = [json.loads(line) for line in text.splitlines()]
     train = [line for line in lines if "loss" in line]
     evaluation = [line for line in lines if "eval_loss" in line]
-    print("\nloss of the gap sentences, nats per token:")
+    print("\nloss in the run, nats per target token:")
     print(f"  first step: {train[0]['target_loss']:.3f}")
     print(f"  last step ({train[-1]['step']}): {train[-1]['target_loss']:.3f}")
     print(
