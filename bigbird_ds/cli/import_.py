@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="HUB_FOLDER",
-        help="a local folder in Hub format: BigBird; or BERT or RoBERTa, for a warm start",
+        help="a local folder in Hub format: BigBird or BigBirdPegasus; or BERT or RoBERTa, for a "
+        "warm start",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
     parser.add_argument(

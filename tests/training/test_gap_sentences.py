@@ -16,9 +16,13 @@ from support.runs import changed, errors_of, losses, train_all
 
 from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
+from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config_file import check_run_config
 from bigbird_ds.training.families import check_documents
+from bigbird_ds.training.losses import StepCounts, StepLoss, count_batch
+from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.vocabulary import Vocabulary
 
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
@@ -159,6 +163,23 @@ def test_documents_of_one_sentence_are_counted_and_a_corpus_of_them_is_refused(
     assert "3 of 12 documents have a single sentence" in caplog.text
     with pytest.raises(DataError, match="no document has two sentences"):
         check_documents(config, 12, 12)
+
+
+def test_a_step_without_any_target_has_no_loss_and_no_gradient(
+    settings: dict[str, Any], pegasus_corpus: Corpus
+) -> None:
+    config = check_run_config(settings, "test")
+    vocabulary = Vocabulary.from_folder(pegasus_corpus.tokenizer)
+    objective = build_objective("gap_sentences", vocabulary, config.objective)
+    example = objective.empty_example(config.data.sequence_length)
+    batch = {name: torch.from_numpy(values)[None] for name, values in example.items()}
+    model = build_model(config, resolve_model_config(config, vocabulary), None).train()
+    *targets, tokens = count_batch(batch)
+    assert targets == [0.0, 0.0, 0.0]
+    loss = StepLoss(model)(batch, StepCounts(*targets, tokens, 0.0))["loss"]
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
 def test_the_plan_counts_both_stacks(settings: dict[str, Any]) -> None:
