@@ -134,28 +134,39 @@ class _Rows(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.tables = tables
         ctx.save_for_backward(q, k, v, key_bias)
-        gather = _Gather(q, k, tables, key_bias)
-        q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
-        out = torch.empty_like(q_blocks)
-        for rows, keys, bias in gather.chunks():
-            weights = _weights(q_blocks[rows], _take(k_blocks, keys, gather), bias)
-            torch.bmm(weights, _take(v_blocks, keys, gather), out=out[rows])
-        return out.view(q.shape)
+        return rows_context(q, k, v, tables, key_bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, key_bias = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):  # as in the forward
-            return (*_gradients(q, k, v, key_bias, ctx.tables, grad), None, None)
+            return (*rows_gradients(q, k, v, ctx.tables, key_bias, grad), None, None)
 
 
-def _gradients(
+def rows_context(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    key_bias: torch.Tensor | None,
     tables: RowTables,
+    key_bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """What :func:`attend_rows` returns, of tensors without a history."""
+    gather = _Gather(q, k, tables, key_bias)
+    q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
+    out = torch.empty_like(q_blocks)
+    for rows, keys, bias in gather.chunks():
+        weights = _weights(q_blocks[rows], _take(k_blocks, keys, gather), bias)
+        torch.bmm(weights, _take(v_blocks, keys, gather), out=out[rows])
+    return out.view(q.shape)
+
+
+def rows_gradients(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    tables: RowTables,
+    key_bias: torch.Tensor | None,
     grad: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k and v from that of the result, which has the shape of q."""

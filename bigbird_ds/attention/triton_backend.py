@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 
 from bigbird_ds.attention.block_lists import lists_of
+from bigbird_ds.attention.layout import dense_rows
 from bigbird_ds.attention.pattern import BlockPattern
-from bigbird_ds.attention.triton_ops import block_sparse_forward, dense_rows
+from bigbird_ds.attention.triton_ops import block_sparse_backward, block_sparse_forward
 
 
 def triton_attention(
@@ -42,6 +43,37 @@ def triton_attention_with_lse(
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return block_sparse_forward(
         q, k, v, bits, bits, lists.tensors(), lists.num_slots, pattern.block_size
+    )
+
+
+def triton_gradients(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    context: torch.Tensor,
+    lse: torch.Tensor,
+    pattern: BlockPattern,
+    mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v from that of the context (B, H, S, D), outside autograd.
+
+    Args:
+        context, lse: as :func:`triton_attention_with_lse` returned them.
+    """
+    lists = lists_of(pattern, q.device)
+    return block_sparse_backward(
+        dense_rows(grad),
+        None,
+        dense_rows(q),
+        dense_rows(k),
+        dense_rows(v),
+        context,
+        lse,
+        None if mask is None else mask_bytes(mask),
+        lists.tensors(),
+        lists.num_slots,
+        pattern.block_size,
     )
 
 

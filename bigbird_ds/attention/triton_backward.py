@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 
 from bigbird_ds.attention.block_lists import WorkList
-from bigbird_ds.attention.triton_forward import new_like_projection, real_keys_per_block
+from bigbird_ds.attention.layout import new_like_projection
+from bigbird_ds.attention.triton_forward import real_keys_per_block
 from bigbird_ds.attention.triton_launch import (
     LOG2_E,
     block_pointers,

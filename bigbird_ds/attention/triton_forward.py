@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from bigbird_ds.attention.block_lists import WorkList
+from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton_launch import (
     HIDDEN,
     LN_2,
@@ -176,13 +177,6 @@ def forward(
         )
         merge_slots(part_out, part_lse, out, lse, rows, block_size)
     return out, lse
-
-
-def new_like_projection(x: torch.Tensor) -> torch.Tensor:
-    """An empty (B, H, S, D) that lies in memory as (B, S, H, D): what the projections around
-    attention read and write without a copy."""
-    batch, heads, length, width = x.shape
-    return x.new_empty(batch, length, heads, width).transpose(1, 2)
 
 
 def real_keys_per_block(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:

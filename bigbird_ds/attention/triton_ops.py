@@ -16,6 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from bigbird_ds.attention import triton_backward, triton_forward
 from bigbird_ds.attention.block_lists import WorkList
+from bigbird_ds.attention.layout import dense_rows, new_like_projection
 
 
 @torch.library.custom_op("bigbird_ds::block_sparse_forward", mutates_args=())
@@ -57,7 +58,7 @@ def _(
     num_slots: list[int],
     block_size: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return triton_forward.new_like_projection(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return new_like_projection(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("bigbird_ds::block_sparse_backward", mutates_args=())
@@ -101,7 +102,7 @@ def _(
     num_slots: list[int],
     block_size: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    grad_q, grad_k, grad_v = (triton_forward.new_like_projection(x) for x in (q, k, v))
+    grad_q, grad_k, grad_v = (new_like_projection(x) for x in (q, k, v))
     return grad_q, grad_k, grad_v
 
 
@@ -136,11 +137,6 @@ def _gradients(
 
 
 block_sparse_forward.register_autograd(_gradients, setup_context=_save)
-
-
-def dense_rows(x: torch.Tensor) -> torch.Tensor:
-    """``x`` itself if its last axis is dense, else a copy; the kernels take any other strides."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def must_save(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -1,0 +1,182 @@
+"""Block-sparse attention as one operator, for the graphs that ``torch.compile`` makes of layers.
+
+A graph is of tensors. A pattern passes through it as a number, in a tensor: the layers of a model
+read different patterns, and a graph that held one would serve one layer alone.
+
+Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy
+
+from bigbird_ds.attention.bias import padding_bias
+from bigbird_ds.attention.choice import choose_backend
+from bigbird_ds.attention.gathered import RowTables, rows_context, rows_gradients
+from bigbird_ds.attention.layout import dense_rows, new_like_projection
+from bigbird_ds.attention.pattern import BlockPattern
+
+# Patterns that were given a number, each at its place. They are kept, as the graphs are: there is
+# one a layer and length.
+_patterns: list[BlockPattern] = []
+_numbers: dict[BlockPattern, Tensor] = {}
+
+
+def pattern_number(pattern: BlockPattern) -> Tensor:
+    """The 0-dim int64 tensor, on the CPU, by which :func:`attention_in_graph` knows ``pattern``."""
+    if pattern not in _numbers:
+        _numbers[pattern] = torch.tensor(len(_patterns))
+        _patterns.append(pattern)
+    return _numbers[pattern]
+
+
+def attention_in_graph(
+    q: Tensor, k: Tensor, v: Tensor, number: Tensor, mask: Tensor | None
+) -> Tensor:
+    """``block_sparse_attention`` by the backend that serves best, as one node of a graph.
+
+    Args:
+        q, k, v: ``(B, H, S, D)``, one floating dtype.
+        number: ``pattern_number`` of a pattern for S tokens and H heads.
+        mask: ``(B, S)``, nonzero for real tokens; None: all real.
+
+    Returns:
+        ``(B, H, S, D)``, zeros in the rows of padding, differentiable.
+    """
+    context, _ = numbered_attention(q, k, v, mask, number)
+    return context
+
+
+def keeps_attention(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Policy of activation checkpointing in a graph: keep attention's results, compute the rest
+    again."""
+    kept = op is torch.ops.bigbird_ds.numbered_attention.default
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+@torch.library.custom_op("bigbird_ds::numbered_attention", mutates_args=())
+def numbered_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, number: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context (B, H, S, D), laid out as (B, S, H, D), and the log-sum-exp (B, H, S) in fp32
+    where the backend's gradients need it, else zeros."""
+    pattern = _patterns[int(number)]
+    with torch.autocast(q.device.type, enabled=False):
+        if choose_backend(q, pattern) == "triton":
+            from bigbird_ds.attention.triton_backend import triton_attention_with_lse
+
+            return triton_attention_with_lse(q, k, v, pattern, mask)
+        return _gathered_context(q, k, v, mask, pattern), _no_lse(q)
+
+
+@numbered_attention.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, number: Tensor
+) -> tuple[Tensor, Tensor]:
+    return new_like_projection(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("bigbird_ds::numbered_attention_backward", mutates_args=())
+def numbered_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    number: Tensor,
+    context: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v from that of the context, each laid out as (B, S, H, D)."""
+    pattern = _patterns[int(number)]
+    with torch.autocast(q.device.type, enabled=False):
+        if choose_backend(q, pattern) == "triton":
+            from bigbird_ds.attention.triton_backend import triton_gradients
+
+            return triton_gradients(grad, q, k, v, context, lse, pattern, mask)
+        return _gathered_gradients(grad, q, k, v, mask, pattern)
+
+
+@numbered_attention_backward.register_fake
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    number: Tensor,
+    context: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return new_like_projection(q), new_like_projection(k), new_like_projection(v)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    context, lse = output
+    ctx.mark_non_differentiable(lse)
+    ctx.save_for_backward(*inputs, context, lse)
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradients = numbered_attention_backward(dense_rows(grad), *ctx.saved_tensors)
+    return (*gradients, None, None)
+
+
+numbered_attention.register_autograd(_gradients, setup_context=_save)
+
+
+def _gathered_context(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, pattern: BlockPattern
+) -> Tensor:
+    size = pattern.block_size
+    middle, ends = _apart(q, size)
+    key_bias = None if mask is None else padding_bias(mask, q.dtype)[:, None]
+    context = new_like_projection(q)
+    context[:, :, size:-size] = rows_context(middle, k, v, _middle_rows(pattern, q), key_bias)
+    global_context = rows_context(ends, k, v, _global_rows(pattern, q), key_bias)
+    context[:, :, :size], context[:, :, -size:] = global_context.chunk(2, dim=2)
+    if mask is not None:
+        context.masked_fill_((mask == 0)[:, None, :, None], 0.0)
+    return context
+
+
+def _gathered_gradients(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, pattern: BlockPattern
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = pattern.block_size
+    key_bias = None if mask is None else padding_bias(mask, q.dtype)[:, None]
+    if mask is not None:
+        grad = grad.masked_fill((mask == 0)[:, None, :, None], 0.0)
+    grad_q, grad_k, grad_v = (new_like_projection(x) for x in (q, k, v))
+    (middle, ends), (grad_middle, grad_ends) = _apart(q, size), _apart(grad, size)
+    of_middle = rows_gradients(middle, k, v, _middle_rows(pattern, q), key_bias, grad_middle)
+    of_ends = rows_gradients(ends, k, v, _global_rows(pattern, q), key_bias, grad_ends)
+    grad_q[:, :, size:-size] = of_middle[0]
+    grad_q[:, :, :size], grad_q[:, :, -size:] = of_ends[0].chunk(2, dim=2)
+    torch.add(of_middle[1], of_ends[1], out=grad_k)
+    torch.add(of_middle[2], of_ends[2], out=grad_v)
+    return grad_q, grad_k, grad_v
+
+
+def _apart(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The rows between the two global blocks, and those of the global blocks."""
+    return x[:, :, size:-size], torch.cat([x[:, :, :size], x[:, :, -size:]], dim=2)
+
+
+def _middle_rows(pattern: BlockPattern, q: Tensor) -> RowTables:
+    return RowTables(*pattern.on_device(q.device), pattern.block_size)
+
+
+def _global_rows(pattern: BlockPattern, q: Tensor) -> RowTables:
+    """Two rows that read all n key blocks once."""
+    keys = torch.arange(pattern.num_blocks, device=q.device).expand(1, 2, -1)
+    counts = torch.ones(keys.shape, dtype=torch.int32, device=q.device)
+    return RowTables(keys, counts, pattern.block_size)
+
+
+def _no_lse(q: Tensor) -> Tensor:
+    return q.new_zeros(q.shape[:3], dtype=torch.float32)
