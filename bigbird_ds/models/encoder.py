@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.compilation import compile_layer, seen_in_graph
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
 
@@ -33,6 +34,18 @@ class LayerStack(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gradient_checkpointing = False
+        self.compiled = False
+
+    def compile_layers(self) -> None:
+        """Run each layer as a graph of ``torch.compile`` from now on (see ``compilation.py``)."""
+        self.compiled = True
+        for layer in self.stacked_layers():
+            compile_layer(layer)
+
+    def stacked_layers(self) -> list[nn.Module]:
+        """The layers, first to last."""
+        lists = [child for child in self.children() if isinstance(child, nn.ModuleList)]
+        return [layer for layers in lists for layer in layers]
 
     @property
     def checkpoints_now(self) -> bool:
@@ -62,9 +75,16 @@ class LayerStack(nn.Module):
                 change="leave output_attentions out, or set_sequence_parallel(None)",
             )
         states, all_weights, all_memory_weights = [hidden], [], []
+        # What is rare stays out of the graphs: weights, caches, sequences on several ranks.
+        in_graph = self.compiled and not want_weights and cache is None and sees.parallel is None
         for layer in layers:
             arguments = (hidden, sees, want_weights, memory, cache)
-            if self.checkpoints_now:
+            if in_graph:
+                layer_sees = seen_in_graph(sees, layer, hidden.shape[1])
+                hidden, weights, memory_weights = layer(
+                    hidden, layer_sees, memory, checkpoints=self.checkpoints_now
+                )
+            elif self.checkpoints_now:
                 hidden, weights, memory_weights = checkpoint(
                     layer, *arguments, use_reentrant=False, context_fn=checkpoint_contexts(hidden)
                 )

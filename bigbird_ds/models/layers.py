@@ -13,6 +13,7 @@ from torch import nn
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.full import full_attention, full_probabilities
+from bigbird_ds.attention.graph import attention_in_graph
 from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
@@ -31,12 +32,15 @@ class Visibility:
         bias: broadcastable to (B, H, queries, keys), added to the scores; None: everything seen.
         parallel: the ranks that share the sequence, of which S is this one's part and ``mask`` the
             whole; None: the sequence is here.
+        pattern: in a graph of ``torch.compile``, the ``pattern_number`` of what the layer reads;
+            None: the layer looks its pattern up.
     """
 
     sparse: bool
     mask: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     parallel: SequenceParallel | None = None
+    pattern: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,13 @@ class BigBirdSelfAttention(nn.Module):
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         weights = None
         if isinstance(sees, Visibility) and sees.sparse:
-            if sees.parallel is not None:
-                pattern = self._pattern(hidden.shape[1] * sees.parallel.size)
+            if sees.pattern is not None:
+                context = attention_in_graph(q, k, v, sees.pattern, sees.mask)
+            elif sees.parallel is not None:
+                pattern = self.pattern(hidden.shape[1] * sees.parallel.size)
                 context = sequence_parallel_attention(q, k, v, pattern, sees.mask, sees.parallel)
             else:
-                pattern = self._pattern(hidden.shape[1])
+                pattern = self.pattern(hidden.shape[1])
                 context = block_sparse_attention(q, k, v, pattern, sees.mask)
             if want_weights:
                 weights = attention_probabilities(q, k, pattern, sees.mask)
@@ -136,7 +142,8 @@ class BigBirdSelfAttention(nn.Module):
         """(B, S, D) to (B, H, S, D / H)."""
         return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
 
-    def _pattern(self, seq_len: int) -> BlockPattern:
+    def pattern(self, seq_len: int) -> BlockPattern:
+        """What the layer reads of ``seq_len`` tokens."""
         return BlockPattern.build(
             seq_len,
             num_heads=self.config.num_attention_heads,

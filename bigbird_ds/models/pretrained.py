@@ -61,6 +61,15 @@ class PretrainedModel(nn.Module):
         """Keep what the backward needs."""
         self._set_gradient_checkpointing(False)
 
+    def compile_layers(self) -> None:
+        """Run each layer as a graph of ``torch.compile`` from now on: one graph for all layers.
+
+        The first step of each length and batch size takes seconds to a minute longer. Attention
+        weights, cached decoding and sequences that ranks share are computed without a graph.
+        """
+        for stack in self._stacks():
+            stack.compile_layers()
+
     def packed(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """``output`` itself, or its plain tuple where the caller or the config asks for one."""
         wanted = self.config.return_dict if return_dict is None else return_dict
@@ -161,10 +170,14 @@ class PretrainedModel(nn.Module):
         return self.tied_names if self.config.tie_word_embeddings else {}
 
     def _set_gradient_checkpointing(self, on: bool) -> None:
+        for stack in self._stacks():
+            stack.gradient_checkpointing = on
+
+    def _stacks(self) -> list[Any]:
+        """The model's stacks of layers, each a ``LayerStack``."""
         found = [module for module in self.modules() if hasattr(module, "gradient_checkpointing")]
         assert found, "the model has no stack of layers"
-        for module in found:
-            module.gradient_checkpointing = on  # type: ignore[assignment]
+        return found
 
     def _init_module(self, module: nn.Module) -> None:
         """Normal weights of std ``initializer_range``, zero biases, a zero padding row.

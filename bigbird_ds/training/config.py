@@ -156,6 +156,11 @@ class TrainConfig(Section):
     activation_checkpointing: bool = Field(
         False, description="recompute each layer in backward: less memory, a third more time"
     )
+    compile: bool = Field(
+        False,
+        description="run each layer as one graph of torch.compile, with its small operations "
+        "fused; for GPUs, on a CPU it gains nothing",
+    )
 
 
 class RunConfig(Section):
@@ -192,6 +197,13 @@ class RunConfig(Section):
                 seen=f"train.eval_every={self.train.eval_every}, data.validation=null",
                 needed="a shards folder with a validation split",
                 change="data.validation, or train.eval_every=0",
+            )
+        if self.train.compile and self.parallel.sequence > 1:
+            raise ConfigError(
+                "layers that exchange blocks between ranks are not compiled",
+                seen=f"train.compile=true, parallel.sequence={self.parallel.sequence}",
+                needed="one of the two",
+                change="train.compile=false, or parallel.sequence=1",
             )
         if self.schedule.warmup_steps > self.total_steps:
             raise ConfigError(

@@ -21,6 +21,7 @@ from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, Traini
 from bigbird_ds.log import logger
 from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.objectives import build_objective
+from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
 from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
@@ -114,6 +115,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         getattr(model, model.base_prefix).set_sequence_parallel(ranks.parallel)
     if config.train.activation_checkpointing:
         model.gradient_checkpointing_enable()
+    if config.train.compile:
+        compile_layers(model, config)
     optimizer = build_optimizer(model, config.optimizer)
     engine = _initialize(model, optimizer, engine_config)
     if checkpoint is not None:

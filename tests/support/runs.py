@@ -41,6 +41,15 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return metrics(settings)
 
 
+def train_and_count_graphs(
+    ranks: Ranks, runs: list[dict[str, Any]]
+) -> tuple[list[list[dict[str, Any]]], int]:
+    """``train_all``, and the number of graphs that torch.compile made meanwhile."""
+    from torch._dynamo.utils import counters
+
+    return train_all(ranks, runs), counters["stats"]["unique_graphs"]
+
+
 def train_and_differentiate(
     ranks: Ranks, runs: list[dict[str, Any]], differentiated: list[dict[str, Any]]
 ) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:

@@ -1,0 +1,64 @@
+"""Layers under ``torch.compile``: one graph, which all layers of a kind share.
+
+What lies between the products (biases, GELU, dropout, residuals, norms) is fused. Attention is one
+node of the graph (``attention/graph.py``), and so is activation checkpointing: it keeps the input
+of a layer and the result of its attention, and the backward computes the rest again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from bigbird_ds.attention.graph import keeps_attention, pattern_number
+from bigbird_ds.models.layers import BigBirdSelfAttention, Memory, Visibility
+
+
+def compile_layer(layer: nn.Module) -> None:
+    """Make ``layer(..., checkpoints=...)`` run as a graph; without ``checkpoints`` it runs as ever.
+
+    ``forward`` alone is compiled, so that hooks stay outside of the graph (ZeRO-3 gathers a layer's
+    parameters in them).
+    """
+    layer.forward = functools.partial(_forward, layer)
+
+
+def seen_in_graph(sees: Visibility, layer: nn.Module, seq_len: int) -> Visibility:
+    """``sees``, with the pattern of ``layer`` in the form in which a graph takes it."""
+    if not sees.sparse:
+        return sees
+    attention = next(part for part in layer.modules() if isinstance(part, BigBirdSelfAttention))
+    return replace(sees, pattern=pattern_number(attention.pattern(seq_len)))
+
+
+def _forward(layer: nn.Module, *arguments: Any, checkpoints: bool | None = None) -> Any:
+    if checkpoints is None:
+        return type(layer).forward(layer, *arguments)
+    return _graph()(layer, checkpoints, *arguments)
+
+
+@functools.cache
+def _graph() -> Callable[..., Any]:
+    return torch.compile(_compute, dynamic=False, fullgraph=True)
+
+
+def _compute(
+    layer: nn.Module,
+    checkpoints: bool,
+    hidden: torch.Tensor,
+    sees: Visibility,
+    memory: Memory | None,
+) -> Any:
+    def layer_of(hidden: torch.Tensor) -> Any:
+        return type(layer).forward(layer, hidden, sees, False, memory)
+
+    if not checkpoints:
+        return layer_of(hidden)
+    contexts = functools.partial(create_selective_checkpoint_contexts, keeps_attention)
+    return checkpoint(layer_of, hidden, use_reentrant=False, context_fn=contexts)

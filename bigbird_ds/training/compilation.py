@@ -1,0 +1,45 @@
+"""``train.compile``: the model's layers as graphs of ``torch.compile``, under every ZeRO stage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.encoder import LayerStack
+from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.deepspeed_config import zero_stage
+
+
+def compile_layers(model: Any, config: RunConfig) -> None:
+    """Compile the layers; to be called before the engine is made.
+
+    ZeRO-3 gathers a module's parameters in its hooks, and a graph cannot hold those: each layer
+    becomes a unit whose parameters are gathered together, outside of its graph.
+
+    Raises:
+        ConfigError: there is no compiler, which torch needs for its kernels.
+    """
+    _check_compiler()
+    model.compile_layers()
+    if zero_stage(config) == 3:
+        from deepspeed.utils import set_z3_leaf_modules
+
+        set_z3_leaf_modules(model, sorted(_layer_classes(model), key=lambda kind: kind.__name__))
+
+
+def _layer_classes(model: Any) -> set[type]:
+    stacks = [module for module in model.modules() if isinstance(module, LayerStack)]
+    return {type(layer) for stack in stacks for layer in stack.stacked_layers()}
+
+
+def _check_compiler() -> None:
+    names = (os.environ.get("CXX") or os.environ.get("CC"), "g++", "clang++", "gcc", "clang")
+    if not any(shutil.which(name) for name in names if name):
+        raise ConfigError(
+            "torch.compile needs a C++ compiler",
+            seen="train.compile=true, and no g++ or clang++ on PATH",
+            needed="a compiler on every node",
+            change="install one (set CXX if it has another name), or train.compile=false",
+        )
