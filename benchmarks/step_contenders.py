@@ -14,9 +14,10 @@ from torch import nn
 from bigbird_ds.cpu_products import fast_fp32_products
 
 OURS, DENSE, TRANSFORMERS = "ours", "ours dense", "transformers"
-# with the fp32 products that our launcher chooses on a CPU; a user of transformers has torch's own
+# with the settings that our launcher chooses on a CPU, for products and for memory
 TRANSFORMERS_FAST = "transformers fast"
-OURS_PLAIN = "ours plain"  # with torch's own
+OURS_PLAIN = "ours plain"  # with torch's own, as a user of transformers has them
+PLAIN = (TRANSFORMERS, OURS_PLAIN)
 CONTENDERS = (OURS, DENSE, TRANSFORMERS, OURS_PLAIN, TRANSFORMERS_FAST)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -75,7 +76,7 @@ class Contender:
 
     def products(self) -> AbstractContextManager[object]:
         """The library that computes the matrix products."""
-        if self.case.name in (TRANSFORMERS, OURS_PLAIN):
+        if self.case.name in PLAIN:
             return nullcontext()
         return fast_fp32_products(torch.device(self.case.device))
 

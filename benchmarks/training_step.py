@@ -10,22 +10,20 @@ All contenders have the same weights and input, and must agree on the loss befor
 They take turns, and the table gives medians and ratios, so that whatever else the machine does
 falls on all alike. On a crowded machine `--clock processor --threads 1` counts the time that the
 process had a core, which others do not lengthen (two threads wait for each other, and that
-counts). `ours` has the fp32 products that our launcher chooses on a CPU
-(bigbird_ds/cpu_products.py), `transformers` those of torch; `ours plain` and `transformers fast`
-are the other way round. Peak memory is that of one process a contender that takes two steps. FLOP/s
-counts the matrix products that the contender's model needs, whatever it computes on top of them.
+counts). Each contender has a process of its own, whose peak memory is told. `ours` has the settings
+that our launcher chooses on a CPU (bigbird_ds/cpu_products.py, cpu_memory.py), `transformers` those
+of torch; `ours plain` and `transformers fast` are the other way round. `--one-at-a-time` ends a
+contender before the next begins, where memory does not hold all. FLOP/s counts the matrix products
+that the contender's model needs, whatever it computes on top of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -33,19 +31,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
+from contender_process import CLOCKS, ContenderProcess  # noqa: E402
 from environment import environment  # noqa: E402
-from gpu.report import peak_bytes, release, synchronize  # noqa: E402
 from step_contenders import (  # noqa: E402
     CONTENDERS,
     DTYPES,
     TRANSFORMERS,
     Case,
-    Contender,
-    build,
 )
 from step_families import MODELS  # noqa: E402
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}  # relative, of losses
 
 
@@ -58,7 +53,7 @@ class Result:
         loss: without dropout.
         ratio: the time of the slowest contender, or of transformers in the first dtype where it
             runs, divided by this one's.
-        peak_gib: of a process of its own, model and libraries included; None: not measured.
+        peak_gib: of the process, model and libraries included, or of the tensors on its GPU.
     """
 
     name: str
@@ -70,13 +65,13 @@ class Result:
     ratio: float
     tokens_per_second: float
     gflops_per_second: float
-    peak_gib: float | None = None
+    peak_gib: float
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+        torch.set_num_threads(arguments.threads)  # here for the record alone
     facts = environment(torch.device(arguments.device))
     for name, value in facts.items():
         print(f"{name}: {value}")
@@ -107,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="default: what torch chooses")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each contender")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
-    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--one-at-a-time", action="store_true", help="they do not take turns")
     parser.add_argument("--json", type=Path, help="write the results there, length by length")
     return parser
 
@@ -129,94 +124,69 @@ def _cases(arguments: argparse.Namespace, length: int) -> list[Case]:
     ]
 
 
+@dataclass
+class Measured:
+    """What one contender's process told."""
+
+    case: Case
+    loss: float
+    seconds: list[float]
+    peak_bytes: int
+
+
 def _results(cases: list[Case], arguments: argparse.Namespace) -> list[Result]:
-    contenders = [build(case) for case in cases]
-    losses = _agreed_losses(contenders)
-    times = _times(contenders, arguments.repeats, CLOCKS[arguments.clock])
-    del contenders  # before other processes need the memory
-    release(torch.device(arguments.device))
-    medians = [statistics.median(line) for line in times]
+    if arguments.one_at_a_time:
+        measured = [line for case in cases for line in _measure([case], arguments)]
+    else:
+        measured = _measure(cases, arguments)
+    _check_agreement(measured)
+    medians = [statistics.median(line.seconds) for line in measured]
     peers = [m for case, m in zip(cases, medians, strict=True) if case.name == TRANSFORMERS]
     slowest = peers[0] if peers else max(medians)
     results = []
-    for case, loss, median, all_seconds in zip(cases, losses, medians, times, strict=True):
-        tokens = case.batch * case.length
+    for line, median in zip(measured, medians, strict=True):
+        case = line.case
         result = Result(
             name=case.name,
             dtype=case.dtype,
             length=case.length,
             seconds=median,
-            all_seconds=all_seconds,
-            loss=loss,
+            all_seconds=line.seconds,
+            loss=line.loss,
             ratio=slowest / median,
-            tokens_per_second=tokens / median,
+            tokens_per_second=case.batch * case.length / median,
             gflops_per_second=case.flops / median / 1e9,
+            peak_gib=line.peak_bytes / 2**30,
         )
-        if not arguments.no_memory:
-            result = replace(result, peak_gib=_peak_of_own_process(case) / 2**30)
         results.append(result)
-        peak = "" if result.peak_gib is None else f"{result.peak_gib:9.2f}"
         print(
             f"{case.length:>7,} {case.label:<22} {median:>9.3f} {result.ratio:>6.2f}x "
-            f"{result.tokens_per_second:>10,.0f} {result.gflops_per_second:>9.1f} {peak:>9} "
-            f"{loss:>9.4f}",
+            f"{result.tokens_per_second:>10,.0f} {result.gflops_per_second:>9.1f} "
+            f"{result.peak_gib:>9.2f} {line.loss:>9.4f}",
             flush=True,
         )
     return results
 
 
-def _agreed_losses(contenders: list[Contender]) -> list[float]:
-    """The loss of each; ends the run where those of block-sparse attention differ."""
-    losses = [contender.loss_without_dropout() for contender in contenders]
-    sparse = [
-        (contender.case, loss)
-        for contender, loss in zip(contenders, losses, strict=True)
-        if contender.case.config().attention_type == "block_sparse"
+def _measure(cases: list[Case], arguments: argparse.Namespace) -> list[Measured]:
+    """Losses and times of the contenders, which take turns; the first round does not count."""
+    processes = [ContenderProcess(case, arguments.threads, arguments.clock) for case in cases]
+    losses = [process.loss_without_dropout() for process in processes]
+    rounds = [
+        [process.seconds_of_a_step() for process in processes] for _ in range(1 + arguments.repeats)
     ]
-    for case, loss in sparse:
-        first = sparse[0][1]
-        if not abs(loss - first) <= AGREEMENT[case.dtype] * abs(first):
-            sys.exit(f"{case.label}: loss {loss}, but {sparse[0][0].label} has {first}")
-    return losses
+    peaks = [process.end() for process in processes]
+    times = [list(line) for line in zip(*rounds[1:], strict=True)]
+    return [Measured(*line) for line in zip(cases, losses, times, peaks, strict=True)]
 
 
-def _times(
-    contenders: list[Contender], repeats: int, clock: Callable[[], float]
-) -> list[list[float]]:
-    """Seconds of each step, a list for each contender; the first round does not count."""
-    times: list[list[float]] = [[] for _ in contenders]
-    for _ in range(1 + repeats):
-        for contender, line in zip(contenders, times, strict=True):
-            device = torch.device(contender.case.device)
-            synchronize(device)
-            began = clock()
-            contender.step()
-            synchronize(device)
-            line.append(clock() - began)
-            contender.model.zero_grad(set_to_none=True)
-            release(device)
-    return [line[1:] for line in times]
-
-
-def _peak_of_own_process(case: Case) -> int:
-    """Bytes, measured in a fresh process, so that no contender counts what another left."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(
-        1, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
-    ) as pool:
-        return pool.apply(peak_of_two_steps, (case,))
-
-
-def peak_of_two_steps(case: Case) -> int:
-    """Most memory of this process, or of the tensors on its GPU, over two steps."""
-    contender = build(case)
-    contender.step()
-    contender.step()
-    if case.device != "cpu":
-        return peak_bytes(torch.device(case.device))
-    # not getrusage, whose peak a new process takes over from the one that started it
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+def _check_agreement(measured: list[Measured]) -> None:
+    """End the run where the losses of block-sparse attention differ."""
+    sparse = [line for line in measured if line.case.config().attention_type == "block_sparse"]
+    for line in sparse:
+        first = sparse[0].loss
+        if not abs(line.loss - first) <= AGREEMENT[line.case.dtype] * abs(first):
+            sys.exit(f"{line.case.label}: loss {line.loss}, {sparse[0].case.label}: {first}")
 
 
 def _write(

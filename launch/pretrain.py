@@ -52,11 +52,13 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
     ranks = distributed.start(arguments.local_rank)  # before anything imports DeepSpeed
 
+    from bigbird_ds.cpu_memory import keep_freed_memory
     from bigbird_ds.cpu_products import fast_fp32_products
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.stopping import stop_on_signals
 
+    keep_freed_memory(ranks.device)
     with stop_on_signals() as request, fast_fp32_products(ranks.device):
         run = build_run(config, ranks)
         return train(run, request)
