@@ -17,9 +17,8 @@ import numpy as np
 
 from bigbird_ds.objectives.word_counts import WordCounts
 
-_Heap = list[
-    tuple[float, int]
-]  # negative gain, sentence: the best comes first, of equals the first
+# Of (negative gain, sentence): the best comes first, of equals the first in the text.
+_Heap = list[tuple[float, int]]
 
 
 class _Greedy:
