@@ -150,6 +150,7 @@ def test_a_spiece_model_of_the_hub_gets_its_ids_beside_a_tokenizer_json(
     ids = SentencePieceProcessor(model_file=str(tmp_path / "out" / "spiece.model")).EncodeAsIds(
         text
     )
+    assert main(["verify", str(tmp_path / "out")]) == 0
     for folder in (source, tmp_path / "out"):
         assert transformers.AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == [*ids, 1]
 

@@ -112,6 +112,36 @@ def test_writing_token_by_token_gives_the_scores_of_the_whole(tmp_path: Path) ->
     assert_close(torch.cat(scores, dim=1), whole.logits)
 
 
+@pytest.mark.parametrize("seq_len", [60, 720], ids=["full", "sparse"])
+@torch.no_grad()
+def test_writing_token_by_token_equals_transformers(tmp_path: Path, seq_len: int) -> None:
+    save_pegasus_twin(tmp_path, "BigBirdPegasusForConditionalGeneration")
+    theirs = load_twin(tmp_path, "BigBirdPegasusForConditionalGeneration").eval()
+    ours = BigBirdPegasusForConditionalGeneration.from_pretrained(tmp_path)
+    batch = pegasus_batch(2, seq_len, 7, padding=30)
+    target = batch.pop("labels").clamp(min=0)
+    their_encoded = theirs.model.encoder(**batch)
+    our_encoded = ours.model.encoder(**batch)
+    mask, their_cache, our_cache = batch["attention_mask"], None, KeyValueCache()
+    for place in range(target.shape[1]):
+        piece = target[:, place : place + 1]
+        expected = theirs(
+            attention_mask=mask,
+            encoder_outputs=their_encoded,
+            decoder_input_ids=piece,
+            past_key_values=their_cache,
+            use_cache=True,
+        )
+        their_cache = expected.past_key_values
+        found = ours(
+            attention_mask=mask,
+            encoder_outputs=our_encoded,
+            decoder_input_ids=piece,
+            past_key_values=our_cache,
+        )
+        assert_close(found.logits, expected.logits)
+
+
 def test_training_sums_equal_the_mean_loss() -> None:
     model = BigBirdPegasusForConditionalGeneration(BigBirdPegasusConfig(**TINY_PEGASUS)).train()
     batch = pegasus_batch(2, 720, 12, padding=40)
