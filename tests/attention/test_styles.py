@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,28 @@ def test_google_at_2048_draws_the_first_rows_of_4096_and_ignores_max_positions()
     np.testing.assert_array_equal(at_2048, at_4096[:, :30])
     hf = draw_random_blocks("hf", DrawRequest(2048, 4, 64, 3, 2, 4096), True)
     assert hf.max() == 9 and at_2048.max() > 9
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("case", "digest"),
+    [
+        ((1024, 12, 64, 3, 0), "868d9dcb71bb7057"),
+        ((2048, 12, 64, 3, 5), "edbb3cb483ec0d1c"),
+        ((3072, 12, 64, 3, 11), "85a121db3ce2719a"),
+        ((4096, 16, 64, 3, 23), "d1c90e499064a76c"),
+        ((1280, 12, 64, 3, 1), "1d89acfb69191c44"),
+        ((16384, 2, 64, 3, 7), "a864bd75907469a8"),
+        ((4096, 2, 128, 2, 3), "714e1c45fbfc25d9"),
+    ],
+)
+def test_google_draws_the_bits_of_the_original_program(
+    case: tuple[int, ...], digest: str, training: bool
+) -> None:
+    """The digests are of what its functions drew (google-research/bigbird at 5ede318)."""
+    drawn = draw_random_blocks("google", DrawRequest(*case, max_positions=512), training)
+    assert drawn.dtype == np.int32
+    assert hashlib.sha256(np.ascontiguousarray(drawn)).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize(
