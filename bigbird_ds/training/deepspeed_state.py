@@ -59,13 +59,25 @@ def set_optimizer_state(
     access = _access(engine)
     access.make_state()
     access.link()
+    set_weights(engine, model, weight)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            access.set_weight(parameter, weight(name))
             for kind in access.shapes(parameter):
                 access.set_moment(parameter, moment(kind, name), kind)
     for state in access.inner.state.values():
         state["step"] = torch.tensor(float(optimizer_step), device=_step_device(state))
+
+
+def set_weights(engine: Any, model: nn.Module, weight: Callable[[str], Tensor]) -> None:
+    """Put fp32 weights into an engine whose module holds the same, rounded if need be.
+
+    Args:
+        weight: parameter name -> its fp32 weight, on any device.
+    """
+    access = _access(engine)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            access.set_weight(parameter, weight(name))
 
 
 def forget_empty_step(engine: Any) -> None:

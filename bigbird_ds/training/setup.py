@@ -25,7 +25,7 @@ from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
 from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
-from bigbird_ds.training.deepspeed_state import forget_empty_step
+from bigbird_ds.training.deepspeed_state import forget_empty_step, set_weights
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig, check_documents
 from bigbird_ds.training.losses import StepLoss
@@ -118,7 +118,13 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     if config.train.compile:
         compile_layers(model, config)
     optimizer = build_optimizer(model, config.optimizer)
+    # In bf16 DeepSpeed would make its fp32 copies of weights that it has rounded before.
+    weights = {}
+    if uses_bf16(config) and checkpoint is None:
+        weights = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
     engine = _initialize(model, optimizer, engine_config)
+    if weights:
+        set_weights(engine, model, weights.__getitem__)
     if checkpoint is not None:
         load_optimizer(checkpoint, state.step, engine, model)
     _report_start(config, ranks, model, model_config, shards)

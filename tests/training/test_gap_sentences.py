@@ -99,7 +99,6 @@ def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
         "fp32": {},
         "zero 1": {**bf16, **fp32_gradients},
         "zero 1, another micro-batch": {**bf16, **fp32_gradients, "batch.micro": 1},
-        "zero 1, gradients in bf16": bf16,
         "zero 0": {**bf16, STAGE: 0},
         "zero 2": {**bf16, **fp32_gradients, STAGE: 2},
         "half": {**bf16, **fp32_gradients, "train.steps": 2, "schedule.total_steps": 4},
