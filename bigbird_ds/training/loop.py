@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.keyed_random import keyed_generator
@@ -43,7 +46,7 @@ def train(run: Run, request: StopRequest) -> int:
     config, ranks = run.config, run.ranks
     writer = MetricsWriter(run.output, ranks, run.state.step)
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
-    gradient_norm = math.nan
+    gradient_norm: Callable[[], float] = partial(float, "nan")
     first, saved_step = run.state.step + 1, run.state.step
     batches = iter(run.batches)
 
@@ -104,8 +107,11 @@ def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> S
 
 def _optimizer_step(
     run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, meter: SumMeter
-) -> float:
-    """Forward and backward of every micro-batch, then the step. Returns the gradient norm."""
+) -> Callable[[], float]:
+    """Forward and backward of every micro-batch, then the step.
+
+    Nothing here waits for the device. Returns what reads the gradient norm from it.
+    """
     run.engine.train()
     # Dropout is keyed by step and rank, so that a resumed run draws what it would have drawn.
     seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
@@ -120,22 +126,34 @@ def _optimizer_step(
             norm = global_gradient_norm(run.engine, run.model)
         run.engine.step()
     assert norm is not None
-    return norm()
+    return norm
 
 
 def _to_device(batch: Batch, run: Run) -> Batch:
     if run.ranks.parallel is not None:
         batch = keep_own_targets(batch, run.ranks.parallel)
+        if run.ranks.device.type == "cuda":  # the loader's own batches are pinned already
+            batch = {name: _pinned(value) for name, value in batch.items()}
     return {name: value.to(run.ranks.device, non_blocking=True) for name, value in batch.items()}
 
 
+def _pinned(value: Tensor) -> Tensor:
+    """In memory from which a copy to the device does not make the host wait."""
+    return value if value.is_pinned() else value.pin_memory()
+
+
 def _log(
-    run: Run, meter: SumMeter, gradient_norm: float, speed: Speedometer, writer: MetricsWriter
+    run: Run,
+    meter: SumMeter,
+    read_gradient_norm: Callable[[], float],
+    speed: Speedometer,
+    writer: MetricsWriter,
 ) -> None:
     """Losses are means since the last line; lr and gradient norm are the last step's."""
     config, step = run.config, run.state.step
     if not meter.sums:
         return  # this step was logged already
+    gradient_norm = read_gradient_norm()
     values = {
         "step": step,
         **loss_means(meter.reduce(run.ranks)),
