@@ -67,7 +67,7 @@ class PretrainedModel(nn.Module):
         The first step of each length and batch size takes seconds to a minute longer. Attention
         weights, cached decoding and sequences that ranks share are computed without a graph.
         """
-        for stack in self._stacks():
+        for stack in self._modules_with("stacked_layers"):
             stack.compile_layers()
 
     def packed(self, output: ModelOutput, return_dict: bool | None) -> Any:
@@ -170,12 +170,12 @@ class PretrainedModel(nn.Module):
         return self.tied_names if self.config.tie_word_embeddings else {}
 
     def _set_gradient_checkpointing(self, on: bool) -> None:
-        for stack in self._stacks():
-            stack.gradient_checkpointing = on
+        for module in self._modules_with("gradient_checkpointing"):
+            module.gradient_checkpointing = on
 
-    def _stacks(self) -> list[Any]:
-        """The model's stacks of layers, each a ``LayerStack``."""
-        found = [module for module in self.modules() if hasattr(module, "gradient_checkpointing")]
+    def _modules_with(self, attribute: str) -> list[Any]:
+        """Stacks of layers and what else can be switched by ``attribute``."""
+        found = [module for module in self.modules() if hasattr(module, attribute)]
         assert found, "the model has no stack of layers"
         return found
 

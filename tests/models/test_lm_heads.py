@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.models import lm_heads
 from bigbird_ds.models.lm_heads import summed_head_loss
 
@@ -43,3 +44,20 @@ def test_chunks_give_the_sums_and_gradients_of_the_whole(
         torch.autograd.grad(parts[0], [hidden, head.weight]), wanted, strict=True
     ):
         torch.testing.assert_close(have, want)
+
+
+def test_checkpointing_of_a_model_makes_its_head_hold_fewer_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = BigBirdConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = BigBirdForMaskedLM(config)
+    monkeypatch.setattr(lm_heads, "TARGETS_AT_ONCE_CHECKPOINTING", 4)
+    calls: list[int] = []
+    head = model.cls.predictions
+    head.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    hidden, labels = torch.randn(2, 6, 8), torch.randint(0, 30, (2, 6))
+    whole = summed_head_loss(head, hidden, labels)
+    model.gradient_checkpointing_enable()
+    calls.clear()
+    torch.testing.assert_close(summed_head_loss(head, hidden, labels), whole)
+    assert calls == [4, 4, 4]
