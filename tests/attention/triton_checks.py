@@ -21,6 +21,7 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention, triton_forward
 from bigbird_ds.attention.block_lists import lists_of, meetings_of
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
+from bigbird_ds.attention.graph import attention_in_graph, pattern_number
 from bigbird_ds.attention.reference import dense_counts
 from bigbird_ds.attention.triton_backend import mask_bytes, triton_attention_with_lse
 from bigbird_ds.attention.triton_ops import block_sparse_backward, block_sparse_forward
@@ -252,6 +253,17 @@ def launches(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(triton_forward, "forward", counted)
     return launches
+
+
+def test_the_operator_of_graphs_runs_the_same_kernels(launches) -> None:
+    pattern, mask = make_pattern(CASES[0]), make_mask("lengths", 1, 160)
+    inputs = random_qkv(1, 2, 160, 16)
+    found = attention_in_graph(*inputs, pattern_number(pattern), mask)
+    assert len(launches) == 1
+    wanted = block_sparse_attention(*inputs, pattern, mask, "triton")
+    assert torch.equal(found, wanted)
+    for one, other in zip(gradients(found, inputs), gradients(wanted, inputs), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_checkpointing_computes_the_rest_again_but_not_attention(launches) -> None:
