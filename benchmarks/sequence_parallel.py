@@ -193,11 +193,11 @@ def decoder_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     )
     rows = []
     for size in arguments.ranks:
-        for length in arguments.lengths:
-            found = run_distributed(count_decoder_traffic, size, length, target)
+        found = run_distributed(count_decoder_traffic, size, arguments.lengths, target)
+        for length, *counts_of_ranks in zip(arguments.lengths, *found, strict=True):
             row: dict[str, Any] = {"length": length, "ranks": size, "target": target}
-            for name in found[0]:
-                row[name] = max(counts[name] for counts in found)
+            for name in counts_of_ranks[0]:
+                row[name] = max(counts[name] for counts in counts_of_ranks)
             # K and V, queries, results with a log-sum a head; and their gradients, with one
             # number a head more: each token of the target goes to the P - 1 others.
             width, sent = HEADS * HEAD_DIM, target * (size - 1) / size * FP32_BYTES
@@ -215,7 +215,7 @@ def decoder_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def count_decoder_traffic(ranks: Ranks, length: int, target: int) -> dict[str, int]:
+def count_decoder_traffic(ranks: Ranks, lengths: list[int], target: int) -> list[dict[str, int]]:
     """Bytes this rank sends in one decoder layer whose input ranks share, forward and backward."""
     group = dist.group.WORLD
     assert group is not None
@@ -228,12 +228,16 @@ def count_decoder_traffic(ranks: Ranks, length: int, target: int) -> dict[str, i
     layer = BigBirdPegasusDecoderLayer(config, 0)
     own = target // ranks.world_size
     hidden = torch.randn(1, own, width, requires_grad=True)
-    states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
     bias = full_bias(None, True, own, own * (ranks.rank + 1), hidden)
     sees = Visibility(sparse=False, bias=bias, parallel=parallel)
-    result, *_ = layer(hidden, sees, memory=Memory(states, parallel=parallel))
-    result.sum().backward()
-    return {d: parallel.traffic.total(d) for d in ("forward", "backward")}
+    counts = []
+    for length in lengths:
+        parallel.traffic.clear()
+        states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
+        result, *_ = layer(hidden, sees, memory=Memory(states, parallel=parallel))
+        result.sum().backward()
+        counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
+    return counts
 
 
 def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
