@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.pegasus_corpus import make_pegasus_corpus
+
+from bigbird_ds.objectives.principal_sentences import STRATEGIES
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -43,3 +46,16 @@ def test_attention_times_each_backend(tmp_path):
         *("--repeats", "1", "--threads", "1"),
     )
     assert [result["name"] for result in content["results"]] == ["gathered", "reference", "dense"]
+
+
+def test_gap_sentences_times_every_strategy(tmp_path):
+    corpus = make_pegasus_corpus(tmp_path)
+    content = run_benchmark(
+        "gap_sentences.py",
+        tmp_path,
+        *(str(corpus.documents), str(corpus.tokenizer), "--seconds", "0.01"),
+    )
+    results = content["results"]
+    assert {result["strategy"] for result in results} == set(STRATEGIES)
+    assert len(results) == len(STRATEGIES) * 4  # two lengths, packed and long
+    assert all(result["megabytes_per_second"] > 0 for result in results)
