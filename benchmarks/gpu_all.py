@@ -22,7 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from gpu import attention, training  # noqa: E402
+from gpu import attention, pegasus, training  # noqa: E402
 from gpu.report import Report, median_seconds  # noqa: E402
 from gpu.sizes import SMOKE, Sizes  # noqa: E402
 
@@ -54,7 +54,8 @@ SECTIONS: dict[str, tuple[float, Section]] = {
     "ceilings": (20, ceilings),
     "correctness": (90, attention.check),
     "attention": (90, attention.measure),
-    "training step": (170, training.measure),
+    "training step": (220, training.measure),
+    "encoder-decoder": (60, pegasus.measure),
     "one long sequence": (60, training.measure_longest),
     "memory": (40, training.measure_memory),
     "sweep": (60, attention.sweep),

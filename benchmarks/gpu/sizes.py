@@ -19,6 +19,10 @@ LARGE = {
 }
 
 
+# the released BigBirdPegasus-large; its config's defaults are its sizes
+PEGASUS: dict[str, Any] = {"use_cache": False}
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What is measured. Lengths and ``tokens`` (a micro-batch) are in tokens."""
@@ -36,6 +40,8 @@ class Sizes:
     memory_lengths: tuple[int, ...] = (65_536, 262_144)
     longest: int = 1_048_576
     vocabulary: int = 50_358
+    pegasus: dict[str, Any] = field(default_factory=lambda: PEGASUS)
+    pegasus_lengths: tuple[int, int] = (3072, 256)
     matrix: int = 8192
     copy_bytes: int = 1 << 32
     models: dict[str, dict[str, Any]] = field(
@@ -63,6 +69,20 @@ SMOKE = Sizes(
     memory_lengths=(256,),
     longest=512,
     vocabulary=100,
+    pegasus={
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": 100,
+        "block_size": 16,
+        "num_random_blocks": 1,
+        "use_cache": False,
+    },
+    pegasus_lengths=(128, 16),
     matrix=64,
     copy_bytes=1 << 16,
     models={"base": _TINY, "large": _TINY},

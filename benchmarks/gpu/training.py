@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.models.pretrained import PretrainedModel
 from gpu.report import Report, median_seconds, peak_bytes, release
 from gpu.sizes import Sizes
 
@@ -31,7 +32,7 @@ def ours(
     model = BigBirdForMaskedLM(_config(sizes, size, length, dense)).to(report.device)
     model = model.bfloat16().train()
     if compiled:
-        compile_between_attention(model)
+        compile_layers(model)
     ids, positions, targets = _batch(report.device, sizes, length, batch)
 
     def loss() -> torch.Tensor:
@@ -58,13 +59,15 @@ def peer(
     return model, lambda: model(ids, attention_mask=mask, labels=labels).loss
 
 
-def compile_between_attention(model: nn.Module) -> None:
-    """Fuse what lies between the attentions: projections with their norms, dropouts and GELU."""
-    torch._dynamo.config.recompile_limit = 128  # a compilation a shape, and there are many here
-    for module in model.modules():
-        if type(module).__name__ in ("AddAndNorm", "BigBirdIntermediate", "BigBirdEmbeddings"):
-            on_gpu = next(module.parameters()).is_cuda
-            module.compile(dynamic=False, backend="inductor" if on_gpu else "eager")
+def compile_layers(model: PretrainedModel) -> None:
+    """Each layer as a graph, as ``train.compile`` does it; nothing on a CPU, where it is slow.
+
+    Earlier graphs are forgotten: which kernel dense attention takes is part of a graph, but no
+    reason for torch to make another.
+    """
+    torch._dynamo.reset()
+    if model.device.type == "cuda":
+        model.compile_layers()
 
 
 class Optimizer:
@@ -91,36 +94,36 @@ def measure(report: Report, sizes: Sizes) -> None:
     for size in sizes.models:
         for length in sizes.lengths:
             batch = max(1, sizes.tokens // length)
-            for compiled in (True, False) if length == sizes.lengths[0] else (True,):
+            for compiled in (False, True):  # the simple one first: there is a number at any rate
                 name = f"{size} ours" + ("" if compiled else ", not compiled")
                 _attempt_step(report, sizes, name, length, batch, size, compiled=compiled)
-    for size in sizes.models:
-        _attempt_peer(report, sizes, size)
+    _attempt_peer(report, sizes, "base")
     for length in sizes.lengths:
         batch = max(1, sizes.tokens // length)
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             name = f"base ours, dense {backend.name.split('_')[0].lower()}"
             _attempt_step(report, sizes, name, length, batch, "base", dense=backend)
+    _attempt_peer(report, sizes, "large")
 
 
 def measure_memory(report: Report, sizes: Sizes) -> None:
-    """Bytes a token that a step needs beside weights and gradients, the head's scores included.
-
-    What is checkpointed is not compiled: torch compiles nothing while the mode is active by which
-    the results of attention are kept.
-    """
+    """Bytes a token that a step needs beside weights and gradients, the head's scores included."""
     first, *longer = sizes.memory_lengths
-    cases = [(first, False), (first, True), *((length, True) for length in longer)]
+    cases = [(first, True, False), (first, False, True), (first, True, True)]
+    cases += [(length, True, True) for length in longer]
     for size in sizes.models:
-        for length, checkpointing in cases:
+        for length, checkpointing, compiled in cases:
             setting = f"N {length:,}, " + ("checkpointing" if checkpointing else "everything kept")
+            setting += "" if compiled else ", not compiled"
 
             def work(
-                size=size, length=length, checkpointing=checkpointing, setting=setting
+                size=size,
+                length=length,
+                checkpointing=checkpointing,
+                compiled=compiled,
+                setting=setting,
             ) -> None:
-                model, loss = ours(
-                    report, sizes, size, length, 1, dense=False, compiled=not checkpointing
-                )
+                model, loss = ours(report, sizes, size, length, 1, dense=False, compiled=compiled)
                 if checkpointing:
                     model.gradient_checkpointing_enable()
                 loss().backward()  # the gradients stay, and count as resident
@@ -144,7 +147,7 @@ def measure_longest(report: Report, sizes: Sizes) -> None:
         seconds = median_seconds(step, report.device, repeats=2, warm_up=1)
         report.add("base ours", setting, sizes.longest / seconds, "tokens/s")
         report.add("base ours", setting, peak_bytes(report.device) / 2**30, "GiB peak")
-        report.add("base ours", setting, float(loss()), "loss")
+        report.add("base ours", setting, float(loss().detach()), "loss")
 
     report.attempt("base ours", setting, work)
 
@@ -165,7 +168,7 @@ def _attempt_step(
         chosen = contextlib.nullcontext() if dense is None else sdpa_kernel([dense])
         with chosen:
             model, loss = ours(report, sizes, size, length, batch, dense is not None, compiled)
-            _add_step(report, name, setting, batch * length, model, loss)
+            add_step(report, name, setting, batch * length, model, loss)
 
     report.attempt(name, setting, work)
 
@@ -178,14 +181,14 @@ def _attempt_peer(report: Report, sizes: Sizes, size: str) -> None:
 
         def work(batch=batch, setting=setting) -> None:
             model, loss = peer(report, sizes, size, length, batch)
-            _add_step(report, name, setting, batch * length, model, loss)
+            add_step(report, name, setting, batch * length, model, loss)
 
         report.attempt(name, setting, work)
         if report.records[-1].note != "out of memory":
             return
 
 
-def _add_step(
+def add_step(
     report: Report, name: str, setting: str, tokens: int, model: nn.Module, loss: Loss
 ) -> None:
     seconds = median_seconds(_step(model, loss), report.device, repeats=5, warm_up=3)

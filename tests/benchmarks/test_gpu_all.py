@@ -53,6 +53,8 @@ def test_every_section_measures_something(result: dict) -> None:
 def test_transformers_is_measured_with_the_weights_of_ours(result: dict) -> None:
     pytest.importorskip("transformers")
     assert values(result, "training step", "base transformers block_sparse")["tokens/s"] > 0
+    for name in ("pegasus-large ours", "pegasus-large transformers"):
+        assert values(result, "encoder-decoder", name)["tokens/s"] > 0
 
 
 def test_backends_are_compared_with_the_reference(result: dict) -> None:
@@ -90,6 +92,6 @@ import sys
 for name in {absent!r}:
     sys.modules[name] = None
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
-from gpu import attention, training
+from gpu import attention, pegasus, training
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
