@@ -159,7 +159,7 @@ class TrainConfig(Section):
     compile: bool = Field(
         False,
         description="run each layer as one graph of torch.compile, with its small operations "
-        "fused; for GPUs, on a CPU it gains nothing",
+        "fused; for GPUs (on a CPU it gained 1 to 4 %)",
     )
 
 
