@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from environment import environment
 
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
@@ -81,7 +83,12 @@ def main() -> None:
                 f"{arguments.objective:>10} {length:>8,} {workers:>8} {speed:>14,.0f}", flush=True
             )
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
+        content = {
+            "benchmark": "loader",
+            "environment": environment(torch.device("cpu")),
+            "results": [asdict(result) for result in results],
+        }
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _measure(

@@ -38,6 +38,20 @@ def test_training_step_compares_contenders_that_agree(model, tmp_path):
     assert content["environment"]["torch"]
 
 
+def test_fine_tuning_compares_contenders_that_agree(tmp_path):
+    content = run_benchmark(
+        "fine_tuning.py",
+        tmp_path,
+        *("--size", "tiny", "--lengths", "256", "--repeats", "1", "--threads", "1", "--no-memory"),
+    )
+    for model in ("bigbird", "pegasus"):
+        results = [r for r in content["results"] if r["case"]["model"] == model]
+        assert len(results) == 7
+        assert results[0]["ratio"] == 1.0
+        exact = [r["loss"] for r in results if r["case"]["contender"].endswith("fp32")]
+        assert len(exact) == 2 and abs(exact[0] - exact[1]) < 1e-5
+
+
 def test_attention_times_each_backend(tmp_path):
     content = run_benchmark(
         "attention.py",
@@ -59,3 +73,11 @@ def test_gap_sentences_times_every_strategy(tmp_path):
     assert {result["strategy"] for result in results} == set(STRATEGIES)
     assert len(results) == len(STRATEGIES) * 4  # two lengths, packed and long
     assert all(result["megabytes_per_second"] > 0 for result in results)
+
+
+def test_loader_counts_tokens(tmp_path):
+    options = ("--lengths", "1024", "--workers", "0", "--seconds", "0.2")
+    content = run_benchmark("loader.py", tmp_path, *options)
+    (result,) = content["results"]
+    assert result["tokens_per_second"] > 0
+    assert content["environment"]["numpy"]
