@@ -45,7 +45,9 @@ def _forward(layer: nn.Module, *arguments: Any, checkpoints: bool | None = None)
 
 @functools.cache
 def _graph() -> Callable[..., Any]:
-    return torch.compile(_compute, dynamic=False, fullgraph=True)
+    # Not "fullgraph": beyond torch's limit of 8 kinds of call (lengths, modes, layers) that would
+    # raise, and layers run as they are.
+    return torch.compile(_compute, dynamic=False)
 
 
 def _compute(
