@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from bigbird_ds import (
     BigBirdConfig,
@@ -15,7 +18,9 @@ from bigbird_ds import (
     BigBirdPegasusForConditionalGeneration,
 )
 from bigbird_ds.attention.parallel import SequenceParallel
+from bigbird_ds.attention.triton_ops import must_save
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models import encoder
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.training.distributed import Ranks
 
@@ -30,12 +35,17 @@ SHAPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SharedModelCase:
-    """One model and batch; the last sample ends in padding, and its target too."""
+    """One model and batch; the last sample ends in padding, and its target too.
+
+    Attributes:
+        selective: what activation checkpointing keeps is chosen as on a GPU.
+    """
 
     family: str
     padding: int = 0
     target_length: int = 0
     checkpointed: bool = False
+    selective: bool = False
     use_bias: bool = False
     masks_tokens: bool = True
 
@@ -123,7 +133,9 @@ def _model_errors(case: SharedModelCase, parallel: SequenceParallel) -> dict[str
     expected = _sums_and_gradients(model, batch)
     model.zero_grad()
     getattr(model, model.base_prefix).set_sequence_parallel(parallel)
-    found = _sums_and_gradients(model, batch)
+    contexts = _contexts_of_a_gpu if case.selective else encoder.checkpoint_contexts
+    with mock.patch.object(encoder, "checkpoint_contexts", contexts):
+        found = _sums_and_gradients(model, batch)
     errors = {}
     for name, value in expected.items():
         dist.all_reduce(found[name], group=parallel.group)
@@ -132,6 +144,10 @@ def _model_errors(case: SharedModelCase, parallel: SequenceParallel) -> dict[str
         errors[name] = float((found[name] - value).abs().max()) / scale
     assert len(errors) > 40
     return errors
+
+
+def _contexts_of_a_gpu(_: torch.Tensor) -> Any:
+    return functools.partial(create_selective_checkpoint_contexts, must_save)
 
 
 def _sums_and_gradients(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
