@@ -113,11 +113,11 @@ def check_same_model(folder: Path, config: dict[str, Any]) -> None:
     path = folder / CONFIG_NAME
     saved = files.read_json(path, CheckpointError, "the checkpoint's model config")
     free = ("dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version")
+    wanted = json.loads(json.dumps(config))  # as a file has it: id2label's keys are strings there
     differing = [
         key
-        for key in config
-        if saved.get(key, config[key]) != json.loads(json.dumps(config[key]))
-        and not any(word in key for word in free)
+        for key in wanted
+        if saved.get(key, wanted[key]) != wanted[key] and not any(word in key for word in free)
     ]
     if differing:
         raise CheckpointError(
