@@ -187,16 +187,27 @@ class HubConfig:
         return self.from_dict({**kept, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready, as transformers writes ``config.json``."""
+        """Every field, JSON-ready, under the names of transformers."""
         values: dict[str, Any] = {"model_type": self.model_type}
         for field in dataclasses.fields(self):
             values[field.name] = getattr(self, field.name)
         del values["num_labels"]  # said by id2label
         return values
 
+    def to_file(self) -> dict[str, Any]:
+        """What ``config.json`` holds: every field, but for labels that nobody named.
+
+        transformers leaves those out too; else it warns of them where a new head has more labels.
+        """
+        values = self.to_dict()
+        labels = {0: "LABEL_0", 1: "LABEL_1"}
+        if self.id2label == labels and self.label2id == {"LABEL_0": 0, "LABEL_1": 1}:
+            del values["id2label"], values["label2id"]
+        return values
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``folder/config.json``, whole or not at all."""
-        files.write_json(Path(folder) / CONFIG_NAME, self.to_dict())
+        files.write_json(Path(folder) / CONFIG_NAME, self.to_file())
 
     @classmethod
     def _of_this_family(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class PretrainedModel(nn.Module):
         if self.saves_tied_copies:  # one file holds no two names of one memory
             tensors |= {name: tensors[source].clone() for name, source in ties.items()}
         weights.write_tensors(folder, tensors, max_shard_size)
-        values = self.config.to_dict()
+        values = self.config.to_file()
         values["architectures"] = [type(self).__name__]
         values["dtype"] = str(target).removeprefix("torch.")
         files.write_json(folder / CONFIG_NAME, values)
