@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -284,7 +285,14 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
         assert not torch.allclose(found, fresh(folder, False)(**batch).logits, atol=1e-5)
 
 
-def test_no_short_input_is_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_short_input_is_warned_about(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
+    caplog.set_level(logging.WARNING, logger="transformers")
+    fresh(folder, False)(**random_batch(1, SHORT))
+    assert "original_full" in caplog.text
+    caplog.clear()
     model = accelerate(fresh(folder, False))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
