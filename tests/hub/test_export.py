@@ -52,9 +52,10 @@ def exported(trained: Path) -> Path:
 
 @pytest.mark.launch
 def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_logits(
-    exported: Path, caplog: pytest.LogCaptureFixture
+    exported: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
     with caplog.at_level(logging.WARNING):
         theirs = transformers.AutoModelForPreTraining.from_pretrained(exported)
         tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
@@ -69,6 +70,18 @@ def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_l
         expected, found = theirs(**inputs), ours(**inputs)
     for name in ("prediction_logits", "seq_relationship_logits"):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.launch
+def test_a_new_head_of_any_size_is_reported_as_new_without_a_word_on_labels(
+    exported: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
+    with caplog.at_level(logging.WARNING, logger="transformers"):
+        transformers.AutoModelForSequenceClassification.from_pretrained(exported, num_labels=5)
+    assert "classifier.out_proj.weight" in caplog.text  # it is told, so others would be
+    assert "id2label" not in caplog.text
 
 
 @pytest.mark.launch
