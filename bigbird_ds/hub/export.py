@@ -6,8 +6,10 @@ the tokenizer's files and a model card.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,13 +106,41 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
         return None, None
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()  # what matters is raised below
-    transformers.utils.logging.disable_progress_bar()
-    ours = load_pretrained(folder, dtype=torch.float32).eval()
-    theirs_class = getattr(transformers, type(ours).__name__)
-    theirs, loading = theirs_class.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-    )
+    with _few_words(transformers.utils.logging):  # what matters is raised
+        ours = load_pretrained(folder, dtype=torch.float32).eval()
+        theirs_class = getattr(transformers, type(ours).__name__)
+        theirs, loading = theirs_class.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+        )
+        _check_loading(loading)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if len(tokenizer) > ours.config.vocab_size:
+            raise CheckpointError(
+                "the tokenizer has more pieces than the model has embeddings",
+                seen=f"{len(tokenizer):,} pieces",
+                needed=f"at most {ours.config.vocab_size:,}",
+                change="the tokenizer folder of the run",
+            )
+        largest = _largest_difference(ours, theirs.eval())
+    logger.info("transformers %s gives the same logits", transformers.__version__)
+    return largest, transformers.__version__
+
+
+@contextlib.contextmanager
+def _few_words(logging: Any) -> Iterator[None]:
+    """transformers tells errors alone inside, and draws no progress bars."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _check_loading(loading: dict[str, Any]) -> None:
     strange = {kind: sorted(keys) for kind, keys in loading.items() if keys}
     if strange:
         raise CheckpointError(
@@ -119,21 +149,16 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
             needed="no missing, unexpected or misshapen tensor",
             change="report this: the export is at fault",
         )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if len(tokenizer) > ours.config.vocab_size:
-        raise CheckpointError(
-            "the tokenizer has more pieces than the model has embeddings",
-            seen=f"{len(tokenizer):,} pieces",
-            needed=f"at most {ours.config.vocab_size:,}",
-            change="the tokenizer folder of the run",
-        )
-    # The long input first: transformers goes to full attention for good after a short one.
+
+
+def _largest_difference(ours: Any, theirs: Any) -> float:
+    """Of any logit; CheckpointError where it is more than rounding."""
     largest = 0.0
+    # The long input first: transformers goes to full attention for good after a short one.
     for length in _comparison_lengths(ours.config):
         inputs = _comparison_input(ours.config, length)
         with torch.no_grad():
-            expected = theirs.eval()(**inputs)
-            found = ours(**inputs)
+            expected, found = theirs(**inputs), ours(**inputs)
         for name in ("logits", "prediction_logits", "seq_relationship_logits"):
             if name in expected.keys():  # noqa: SIM118 (a model output, not a dict)
                 gap = float((expected[name] - found[name]).abs().max())
@@ -146,8 +171,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
                         needed=f"at most {allowed:.1e}",
                         change="report this: the export or the model is at fault",
                     )
-    logger.info("transformers %s gives the same logits", transformers.__version__)
-    return largest, transformers.__version__
+    return largest
 
 
 def _comparison_lengths(config: Any) -> list[int]:

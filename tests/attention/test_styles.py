@@ -113,7 +113,7 @@ def test_google_at_2048_draws_the_first_rows_of_4096_and_ignores_max_positions()
 def test_google_draws_the_bits_of_the_original_program(
     case: tuple[int, ...], digest: str, training: bool
 ) -> None:
-    """The digests are of what its functions drew (google-research/bigbird at 5ede318)."""
+    """The digests are of what google-research/bigbird's own functions drew, once, by hand."""
     drawn = draw_random_blocks("google", DrawRequest(*case, max_positions=512), training)
     assert drawn.dtype == np.int32
     assert hashlib.sha256(np.ascontiguousarray(drawn)).hexdigest()[:16] == digest

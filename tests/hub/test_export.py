@@ -56,7 +56,7 @@ def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_l
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="transformers"):
         theirs = transformers.AutoModelForPreTraining.from_pretrained(exported)
         tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
