@@ -18,6 +18,7 @@ from bigbird_ds.attention.parallel import (
     sequence_parallel_attention,
 )
 from bigbird_ds.training.distributed import Ranks
+from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
 
 @dataclass(frozen=True)
@@ -101,25 +102,15 @@ class ShortCase:
     dtype: torch.dtype = torch.float64
 
 
-ShortErrors = list[tuple[tuple[int, ShortCase], dict[str, float]]]
-
-
 def short_errors(
     ranks: Ranks, sizes: list[int], cases: list[ShortCase]
-) -> tuple[ShortErrors, dict[str, float]]:
+) -> tuple[ErrorsOfCases[ShortCase], dict[str, float]]:
     """As ``attention_errors``, for cross-attention and for a decoder's attention to itself.
 
-    For each case and each number of ranks in ``sizes``; the others stand aside. And the sums that
-    must agree where weights are dropped, over all ranks.
+    For each case and each number of ranks in ``sizes``. And the sums that must agree where weights
+    are dropped, over all ranks.
     """
-    found = []
-    for size in sizes:
-        group = dist.new_group(list(range(size)))
-        if ranks.rank < size:
-            assert group is not None
-            parallel = SequenceParallel.of(group)
-            found += [((size, case), _short_errors(case, parallel)) for case in cases]
-    return found, _dropout_sums(0.3)
+    return errors_in_groups(ranks, sizes, cases, _short_errors), _dropout_sums(0.3)
 
 
 def _short_errors(case: ShortCase, parallel: SequenceParallel) -> dict[str, float]:

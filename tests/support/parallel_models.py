@@ -23,6 +23,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models import encoder
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.training.distributed import Ranks
+from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
 LENGTH = 48  # 12 blocks: 2, 3 and 4 ranks divide them
 SHAPE: dict[str, Any] = {
@@ -113,19 +114,12 @@ def batch_of(case: SharedModelCase) -> dict[str, torch.Tensor]:
 
 def model_errors(
     ranks: Ranks, sizes: list[int], cases: list[SharedModelCase]
-) -> list[tuple[tuple[int, SharedModelCase], dict[str, float]]]:
+) -> ErrorsOfCases[SharedModelCase]:
     """The relative errors of all sums and of every parameter's gradient.
 
-    For each case and each number of ranks in ``sizes``; the others stand aside.
+    For each case and each number of ranks in ``sizes``.
     """
-    found = []
-    for size in sizes:
-        group = dist.new_group(list(range(size)))
-        if ranks.rank < size:
-            assert group is not None
-            parallel = SequenceParallel.of(group)
-            found += [((size, case), _model_errors(case, parallel)) for case in cases]
-    return found
+    return errors_in_groups(ranks, sizes, cases, _model_errors)
 
 
 def _model_errors(case: SharedModelCase, parallel: SequenceParallel) -> dict[str, float]:
