@@ -16,6 +16,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="session")
+def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """As ``corpus``, with a tokenizer of the Pegasus family."""
+    return make_corpus(tmp_path_factory.mktemp("pegasus_corpus"), family="pegasus")
+
+
 @pytest.fixture
 def run_settings(corpus: Corpus, tmp_path: Path) -> dict[str, Any]:
     """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.pegasus_corpus import make_pegasus_corpus
 
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
 
@@ -62,12 +61,11 @@ def test_attention_times_each_backend(tmp_path):
     assert [result["name"] for result in content["results"]] == ["gathered", "reference", "dense"]
 
 
-def test_gap_sentences_times_every_strategy(tmp_path):
-    corpus = make_pegasus_corpus(tmp_path)
+def test_gap_sentences_times_every_strategy(pegasus_corpus, tmp_path):
     content = run_benchmark(
         "gap_sentences.py",
         tmp_path,
-        *(str(corpus.documents), str(corpus.tokenizer), "--seconds", "0.01"),
+        *(str(pegasus_corpus.documents), str(pegasus_corpus.tokenizer), "--seconds", "0.01"),
     )
     results = content["results"]
     assert {result["strategy"] for result in results} == set(STRATEGIES)

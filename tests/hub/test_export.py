@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import contents, run_command, user_error
-from support.corpus import TINY_MODEL, Corpus
+from support.corpus import Corpus, bigbird_run_settings
 from support.distributed import run_distributed
 from support.hub_server import hub_server
-from support.runs import train_one
+from support.runs import changed, train_one
 
 from bigbird_ds import BigBirdForPreTraining
 from bigbird_ds.cli.main import main
@@ -26,19 +26,10 @@ from bigbird_ds.hub.export import export
 def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose checkpoint two ranks wrote together."""
     output = tmp_path_factory.mktemp("trained") / "run"
-    settings = {
-        "model": dict(TINY_MODEL),
-        "data": {
-            "train": str(corpus.shards),
-            "validation": str(corpus.shards),
-            "tokenizer": str(corpus.tokenizer),
-            "sequence_length": 128,
-            "workers": 0,
-        },
-        "batch": {"sequences": 4, "micro": 2},
-        "train": {"steps": 2, "log_every": 1},
-        "output": str(output),
-    }
+    settings = changed(
+        bigbird_run_settings(corpus, output),
+        **{"data.validation": str(corpus.shards), "train.steps": 2},
+    )
     run_distributed(train_one, 2, settings)
     return output
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from support.corpus import command
+from support.corpus import Corpus, command
 from support.distributed import run_distributed
-from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.pegasus_corpus import pegasus_run_settings
 from support.runs import train_all
 
 import bigbird_ds
@@ -19,9 +19,9 @@ from bigbird_ds.models.cache import KeyValueCache
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pegasus")
-    settings = pegasus_run_settings(make_pegasus_corpus(folder), folder / "run")
+def exported(pegasus_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    settings = pegasus_run_settings(pegasus_corpus, folder / "run")
     settings["data"]["validation"] = None
     run_distributed(train_all, 1, [settings])
     report = export(folder / "run", folder / "export")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from support.corpus import Corpus
 from support.distributed import run_distributed
-from support.pegasus_corpus import TINY_PEGASUS_RUN, make_pegasus_corpus, pegasus_run_settings
+from support.pegasus_corpus import TINY_PEGASUS_RUN, pegasus_run_settings
 from support.pegasus_twin import save_pegasus_twin
 from support.runs import changed, losses, train_all
 
@@ -156,19 +156,19 @@ def test_a_spiece_model_of_the_hub_gets_its_ids_beside_a_tokenizer_json(
 
 
 @pytest.mark.launch
-def test_a_bf16_run_starts_from_it_without_rounding_what_is_kept_in_fp32(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    corpus = make_pegasus_corpus(tmp_path / "corpus")
+def test_a_bf16_run_starts_from_it_without_rounding_what_is_kept_in_fp32(
+    pegasus_corpus: Corpus, tmp_path: Path
+) -> None:
     shape = {key: value for key, value in TINY_PEGASUS_RUN.items() if key != "model_type"}
     source = save_pegasus_twin(tmp_path / "source", GENERATION, vocab_size=500, **shape)
-    for path in corpus.tokenizer.iterdir():
+    for path in pegasus_corpus.tokenizer.iterdir():
         shutil.copyfile(path, source / path.name)
     report = do_import(source, tmp_path / "out")
-    assert set(report["tokenizer"]) == {path.name for path in corpus.tokenizer.iterdir()}
+    assert set(report["tokenizer"]) == {path.name for path in pegasus_corpus.tokenizer.iterdir()}
     bias = stored(source)["final_logits_bias"]
     assert not torch.equal(bias, bias.bfloat16().float())
 
-    settings = pegasus_run_settings(corpus, tmp_path / "run")
+    settings = pegasus_run_settings(pegasus_corpus, tmp_path / "run")
     settings |= {"model": str(tmp_path / "out"), "train": {"steps": 1, "log_every": 1}}
     settings |= {"optimizer": {"lr": 1e-9}, "schedule": {}}
     path = tmp_path / "run.yaml"

@@ -196,20 +196,16 @@ def test_where_words_begin() -> None:
     assert reader.read(ids[:0])[0].tolist() == []
 
 
-def test_token_ids_rank_sentences_as_rouge_does_on_their_text(tmp_path) -> None:
+def test_token_ids_rank_sentences_as_rouge_does_on_their_text(corpus) -> None:
     """The whole way: text, sentencepiece ids, words, scores; against rouge-score on the text."""
-    from support.corpus import command, write_documents
-
     from bigbird_ds.vocabulary import Vocabulary
     from data_prep.encoding import DocumentEncoder
 
-    documents = write_documents(tmp_path / "documents.jsonl", 20)
-    command(["tokenizer", documents, "--out", tmp_path / "t", "--vocab-size", "500"])
-    vocabulary = Vocabulary.from_folder(tmp_path / "t")
+    vocabulary = Vocabulary.from_folder(corpus.tokenizer)
     reader = WordReader(vocabulary.pieces, vocabulary.is_special)
     text = topics["with"]
     sentences = list(sentences_of(text))
-    encoded = DocumentEncoder(tmp_path / "t").encode(text)
+    encoded = DocumentEncoder(corpus.tokenizer).encode(text)
     starts = encoded.sentence_starts
     words, begins = reader.read(encoded.ids)
     sentence = np.searchsorted(starts, begins, side="right") - 1

@@ -40,19 +40,26 @@ def write_documents(path: Path, num_documents: int = 40) -> Path:
     return path
 
 
-def make_corpus(folder: Path, num_documents: int = 40) -> Corpus:
-    documents = write_documents(folder / "documents.jsonl", num_documents)
+def make_corpus(folder: Path, family: str = "bigbird") -> Corpus:
+    """The corpus by the real commands, with a tokenizer of ``family``."""
+    documents = write_documents(folder / "documents.jsonl")
     tokenizer, shards = folder / "tokenizer", folder / "shards"
-    command(["tokenizer", documents, "--out", tokenizer, "--vocab-size", "500"])
+    words = ["--out", tokenizer, "--vocab-size", "500", "--family", family]
+    command(["tokenizer", documents, *words])
     options = ["--tokenizer", tokenizer, "--validation-fraction", "0.2", "--workers", "1"]
     command(["shard", documents, "--out", shards, *options])
     return Corpus(documents, tokenizer, shards)
 
 
 def bigbird_run_settings(corpus: Corpus, output: Path) -> dict[str, Any]:
-    """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""
+    """A run config that trains a tiny BigBird on the corpus in seconds, dropout 0, fp32."""
+    return tiny_run_settings(TINY_MODEL, corpus, output)
+
+
+def tiny_run_settings(model: dict[str, Any], corpus: Corpus, output: Path) -> dict[str, Any]:
+    """A run config that trains ``model`` on the corpus in seconds, in fp32."""
     return {
-        "model": dict(TINY_MODEL),
+        "model": dict(model),
         "data": {
             "train": str(corpus.shards),
             "tokenizer": str(corpus.tokenizer),

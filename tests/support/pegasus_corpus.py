@@ -1,11 +1,11 @@
-"""The small corpus again with a tokenizer of the Pegasus family, and a run that trains on it."""
+"""A run that trains a tiny model of the Pegasus family on the small corpus."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from support.corpus import Corpus, command, write_documents
+from support.corpus import Corpus, tiny_run_settings
 
 # Sparse attention above (5 + 2 * 1) * 16 = 112 tokens.
 TINY_PEGASUS_RUN: dict[str, Any] = {
@@ -24,32 +24,16 @@ TINY_PEGASUS_RUN: dict[str, Any] = {
 }
 
 
-def make_pegasus_corpus(folder: Path, num_documents: int = 40) -> Corpus:
-    documents = write_documents(folder / "documents.jsonl", num_documents)
-    tokenizer, shards = folder / "tokenizer", folder / "shards"
-    words = ["--out", tokenizer, "--vocab-size", "500", "--family", "pegasus"]
-    command(["tokenizer", documents, *words])
-    options = ["--tokenizer", tokenizer, "--validation-fraction", "0.2", "--workers", "1"]
-    command(["shard", documents, "--out", shards, *options])
-    return Corpus(documents, tokenizer, shards)
-
-
 def pegasus_run_settings(corpus: Corpus, output: Path) -> dict[str, Any]:
-    """A run config that trains a tiny model on the corpus in seconds, dropout 0, fp32."""
-    return {
-        "model": dict(TINY_PEGASUS_RUN),
-        "objective": {"name": "gap_sentences", "target_length": 48, "input_mask_fraction": 0.05},
-        "data": {
-            "train": str(corpus.shards),
-            "validation": str(corpus.shards),
-            "tokenizer": str(corpus.tokenizer),
-            "sequence_length": 128,
-            "workers": 0,
-        },
-        "batch": {"sequences": 4, "micro": 2},
-        "deepspeed": {"zero_optimization": {"stage": 1}},
-        "optimizer": {"lr": 3e-3},
-        "schedule": {"warmup_steps": 2},
-        "train": {"steps": 4, "seed": 7, "save_every": 0, "log_every": 1},
-        "output": str(output),
+    """A run config that trains a tiny BigBirdPegasus in seconds, and evaluates it; dropout 0, fp32.
+
+    ``corpus`` has a tokenizer of the family: the fixture ``pegasus_corpus``.
+    """
+    settings = tiny_run_settings(TINY_PEGASUS_RUN, corpus, output)
+    settings["objective"] = {
+        "name": "gap_sentences",
+        "target_length": 48,
+        "input_mask_fraction": 0.05,
     }
+    settings["data"]["validation"] = str(corpus.shards)
+    return settings

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from support.corpus import Corpus
 from support.distributed import run_distributed
-from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.pegasus_corpus import pegasus_run_settings
 from support.runs import changed, errors_of, losses, metrics, train_all
 
 from bigbird_ds.errors import ConfigError
@@ -23,11 +23,6 @@ from bigbird_ds.training.plan import describe_plan
 
 STAGE = "deepspeed.zero_optimization.stage"
 STEPS, HALF = 4, 2
-
-
-@pytest.fixture(scope="module")
-def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return make_pegasus_corpus(tmp_path_factory.mktemp("adafactor"))
 
 
 @pytest.fixture(scope="module")

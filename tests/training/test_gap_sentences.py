@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from support.corpus import Corpus
 from support.distributed import run_distributed
-from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.pegasus_corpus import pegasus_run_settings
 from support.runs import changed, errors_of, losses, train_all
 
 from bigbird_ds.errors import DataError
@@ -26,11 +26,6 @@ from bigbird_ds.vocabulary import Vocabulary
 
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
-
-
-@pytest.fixture(scope="module")
-def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return make_pegasus_corpus(tmp_path_factory.mktemp("pegasus"))
 
 
 @pytest.fixture

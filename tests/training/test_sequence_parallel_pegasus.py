@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.corpus import Corpus, bigbird_run_settings
 from support.distributed import run_distributed
-from support.pegasus_corpus import make_pegasus_corpus, pegasus_run_settings
+from support.pegasus_corpus import pegasus_run_settings
 from support.runs import changed, losses, train_and_differentiate
 
 STAGE = "deepspeed.zero_optimization.stage"
@@ -20,11 +20,6 @@ PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
 SHARED = "parallel.sequence"
 CHECKPOINTS = "train.activation_checkpointing"
 EPSILON = float(np.finfo(np.float32).eps)  # 1.2e-7
-
-
-@pytest.fixture(scope="module")
-def pegasus_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return make_pegasus_corpus(tmp_path_factory.mktemp("pegasus"))
 
 
 @dataclass(frozen=True)
