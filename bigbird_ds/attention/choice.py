@@ -50,7 +50,7 @@ def triton_attention(
             "the triton attention backend cannot serve here",
             seen=reason,
             needed=f"bf16, fp16 or fp32 on an NVIDIA GPU of compute capability 8.0 or later; "
-            f"block size and head size among {_SIZES}",
+            f"block size among {_SIZES}; head size up to {_SIZES[-1]}",
             change="backend: auto or gathered",
         )
     from bigbird_ds.attention import triton_backend
@@ -63,11 +63,16 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     block, width = pattern.block_size, q.shape[-1]
     if block not in _SIZES:
         return f"block size {block}"
-    if width not in _SIZES:
+    if width > _SIZES[-1]:
         return f"head size {width}"
     if q.dtype not in _DTYPES:
         return f"dtype {q.dtype}"
-    return _why_not_device(q.device, 4 * block * width * q.dtype.itemsize)
+    return _why_not_device(q.device, 4 * block * tile_width(width) * q.dtype.itemsize)
+
+
+def tile_width(head_size: int) -> int:
+    """Columns of the kernels' tiles for heads of this size: the rest are zeros."""
+    return next(size for size in _SIZES if size >= head_size)
 
 
 def runs_triton_kernels(device: torch.device) -> bool:

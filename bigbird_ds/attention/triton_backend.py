@@ -40,9 +40,16 @@ def triton_attention_with_lse(
     """
     lists = lists_of(pattern, q.device)
     bits = None if mask is None else mask_bytes(mask)
-    q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return block_sparse_forward(
-        q, k, v, bits, bits, lists.tensors(), lists.num_slots, pattern.block_size
+        dense_rows(q),
+        dense_rows(k),
+        dense_rows(v),
+        bits,
+        None if bits is None else bits[:, None],
+        lists.tensors(),
+        lists.num_slots,
+        pattern.block_size,
+        fp32_context=False,
     )
 
 
@@ -70,7 +77,7 @@ def triton_gradients(
         dense_rows(v),
         context,
         lse,
-        None if mask is None else mask_bytes(mask),
+        None if mask is None else mask_bytes(mask)[:, None],
         lists.tensors(),
         lists.num_slots,
         pattern.block_size,

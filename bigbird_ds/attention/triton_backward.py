@@ -19,7 +19,7 @@ import triton.language as tl
 
 from bigbird_ds.attention.block_lists import WorkList
 from bigbird_ds.attention.layout import new_like_projection
-from bigbird_ds.attention.triton_forward import real_keys_per_block
+from bigbird_ds.attention.triton_forward import key_mask_strides, real_keys_per_block
 from bigbird_ds.attention.triton_launch import (
     LOG2_E,
     block_pointers,
@@ -102,12 +102,13 @@ def _query_kernel(
     gq_batch,
     gq_head,
     gq_row,
+    mask_batch,
+    mask_head,
     num_items,
     tables,
     num_slots,
     heads,
     num_queries,
-    num_keys,
     scale,
     score_scale,
     BLOCK: tl.constexpr,
@@ -124,6 +125,7 @@ def _query_kernel(
     rows = tl.arange(0, BLOCK)
     k_base = k_ptr + batch * k_batch + head * k_head
     v_base = v_ptr + batch * v_batch + head * v_head
+    mask_base = batch * mask_batch + head * mask_head
     q_base = q_ptr + batch * q_batch + head * q_head
     go_base = grad_out_ptr + batch * go_batch + head * go_head
     q = tl.load(block_pointers(q_base, block, q_row, BLOCK, WIDTH))
@@ -142,9 +144,9 @@ def _query_kernel(
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[:, None])
         if MASK_KEYS:
-            real = tl.load(real_keys_ptr + batch * (num_keys // BLOCK) + key_block)
+            real = tl.load(real_keys_ptr + mask_base // BLOCK + key_block)
             if real < BLOCK:
-                seen = tl.load(key_mask_ptr + batch * num_keys + key_block * BLOCK + rows)
+                seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 weights = tl.where((seen != 0)[None, :], weights, 0.0)
         grad_scores = weights * (grad_weights - delta[:, None])
         grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision=PRECISION)
@@ -189,12 +191,13 @@ def _key_kernel(
     gk_batch,
     gk_head,
     gk_row,
+    mask_batch,
+    mask_head,
     num_items,
     tables,
     num_slots,
     heads,
     num_queries,
-    num_keys,
     scale,
     score_scale,
     BLOCK: tl.constexpr,
@@ -222,7 +225,8 @@ def _key_kernel(
     grad_k = tl.zeros([BLOCK, WIDTH], tl.float32)
     grad_v = tl.zeros([BLOCK, WIDTH], tl.float32)
     if MASK_KEYS:
-        places = batch * num_keys + block.to(tl.int64) * BLOCK + rows
+        mask_base = batch * mask_batch + head * mask_head
+        places = mask_base + block.to(tl.int64) * BLOCK + rows
         seen = tl.load(key_mask_ptr + places) != 0
         last = tl.where(tl.sum(seen.to(tl.int32)) == 0, first, last)  # padding costs no tile
 
@@ -268,11 +272,16 @@ def backward(
     rows: WorkList,
     columns: WorkList,
     block_size: int,
+    scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Launch the backward; shapes as in ``triton_ops.block_sparse_backward``."""
+    """Launch the backward; shapes as in ``triton_ops.block_sparse_backward``, D a power of two.
+
+    Scores were multiplied by ``scale``.
+    """
     batch, heads, num_queries, width = q.shape
     delta, base = torch.empty_like(lse), torch.empty_like(lse)
-    grad_q, grad_k, grad_v = (new_like_projection(x) for x in (q, k, v))
+    grad_q = new_like_projection(q, out.dtype)
+    grad_k, grad_v = new_like_projection(k), new_like_projection(v)
     tensors = (q, k, v, grad_out, base, delta)
     input_strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
     shared: dict[str, Any] = {
@@ -281,7 +290,8 @@ def backward(
         "MASK_KEYS": key_mask is not None,
         "PRECISION": dot_precision(q.dtype),
     }
-    scales = (width**-0.5, width**-0.5 * LOG2_E)
+    scales = (scale, scale * LOG2_E)
+    mask_strides = key_mask_strides(key_mask)
     options = (block_size, width, q.dtype, q.device)
     with on(q.device):
         _delta_kernel[(num_queries // block_size, batch * heads)](
@@ -311,7 +321,8 @@ def backward(
             real_keys_per_block(key_mask, block_size),
             *input_strides,
             *grad_q.stride()[:3],
-            *_sizes(rows, q, k),
+            *mask_strides,
+            *_sizes(rows, q),
             *scales,
             **shared,
             **launch_options("query_gradients", *options),
@@ -329,7 +340,8 @@ def backward(
             key_mask,
             *input_strides,
             *grad_k.stride()[:3],
-            *_sizes(columns, q, k),
+            *mask_strides,
+            *_sizes(columns, q),
             *scales,
             **shared,
             **launch_options("key_gradients", *options),
@@ -339,10 +351,10 @@ def backward(
     return grad_q, grad_k, grad_v
 
 
-def _sizes(work: WorkList, q: torch.Tensor, k: torch.Tensor) -> tuple[int, ...]:
-    """``num_items`` to ``num_keys`` of the kernels' arguments."""
+def _sizes(work: WorkList, q: torch.Tensor) -> tuple[int, ...]:
+    """``num_items`` to ``num_queries`` of the kernels' arguments."""
     tables, num_items = work.items.shape[:2]
-    return num_items, tables, work.num_slots, q.shape[1], q.shape[2], k.shape[2]
+    return num_items, tables, work.num_slots, q.shape[1], q.shape[2]
 
 
 def _slots(like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:

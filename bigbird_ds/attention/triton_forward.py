@@ -59,12 +59,13 @@ def _forward_kernel(
     out_batch,
     out_head,
     out_row,
+    mask_batch,
+    mask_head,
     num_items,
     tables,
     num_slots,
     heads,
     num_queries,
-    num_keys,
     scale,
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -82,6 +83,7 @@ def _forward_kernel(
     q_base = q_ptr + batch * q_batch + head * q_head
     k_base = k_ptr + batch * k_batch + head * k_head
     v_base = v_ptr + batch * v_batch + head * v_head
+    mask_base = batch * mask_batch + head * mask_head
     q = tl.load(block_pointers(q_base, block, q_row, BLOCK, WIDTH))
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
@@ -98,9 +100,9 @@ def _forward_kernel(
         v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if MASK_KEYS:
-            real = tl.load(real_keys_ptr + batch * (num_keys // BLOCK) + key_block)
+            real = tl.load(real_keys_ptr + mask_base // BLOCK + key_block)
             if real < BLOCK:
-                seen = tl.load(key_mask_ptr + batch * num_keys + key_block * BLOCK + rows)
+                seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 scores = tl.where((seen != 0)[None, :], scores, HIDDEN)
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
         weights = tl.exp2(scores * scale - (new_highest - bias)[:, None])
@@ -134,11 +136,16 @@ def forward(
     key_mask: torch.Tensor | None,
     rows: WorkList,
     block_size: int,
+    scale: float,
+    out_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the forward; shapes as in ``triton_ops.block_sparse_forward``."""
+    """Launch the forward; shapes as in ``triton_ops.block_sparse_forward``, D a power of two.
+
+    Scores are multiplied by ``scale``; the context is in ``out_dtype``.
+    """
     batch, heads, num_queries, width = q.shape
-    num_keys = k.shape[2]
-    out, lse = new_like_projection(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    out = new_like_projection(q, out_dtype)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     part_shape = (batch, heads, rows.num_slots, block_size)
     part_out = q.new_empty(*part_shape, width, dtype=torch.float32)
     part_lse = q.new_empty(part_shape, dtype=torch.float32)
@@ -161,13 +168,13 @@ def forward(
             *k.stride()[:3],
             *v.stride()[:3],
             *out.stride()[:3],
+            *key_mask_strides(key_mask),
             num_items,
             tables,
             rows.num_slots,
             heads,
             num_queries,
-            num_keys,
-            width**-0.5 * LOG2_E,
+            scale * LOG2_E,
             BLOCK=block_size,
             WIDTH=width,
             MASK_QUERIES=query_mask is not None,
@@ -180,7 +187,15 @@ def forward(
 
 
 def real_keys_per_block(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
-    """``(B, n)`` int32: real tokens in each block of ``mask`` (B, S) uint8."""
+    """``(B, 1 or H, n)`` int32: real tokens in each block of ``mask`` (B, 1 or H, T) uint8."""
     if mask is None:
         return None
-    return mask.view(mask.shape[0], -1, block_size).sum(-1, dtype=torch.int32)
+    return mask.unflatten(-1, (-1, block_size)).sum(-1, dtype=torch.int32)
+
+
+def key_mask_strides(mask: torch.Tensor | None) -> tuple[int, int]:
+    """From one sample of a contiguous ``mask`` (B, 1 or H, T) to the next, and from one head."""
+    if mask is None:
+        return 0, 0
+    _, heads, length = mask.shape
+    return heads * length, length if heads > 1 else 0

@@ -29,10 +29,14 @@ SMALL = {
 }
 TABLES = ("items_ptr", "entries_ptr", "merges_ptr", "real_keys_ptr")
 FP32 = ("part", "lse", "grad_lse", "base", "delta")
+RESULTS = ("out_ptr", "grad_q_ptr", "result_ptr")
 
 
-def argument_types(names: list[str], constants: dict[str, Any]) -> dict[str, str]:
+def argument_types(
+    names: list[str], constants: dict[str, Any], fp32_results: bool
+) -> dict[str, str]:
     """Triton's type of each argument, from the names that the kernels use."""
+    fp32 = FP32 + RESULTS if fp32_results else FP32
     types = {}
     for name in names:
         if name in constants:
@@ -44,12 +48,13 @@ def argument_types(names: list[str], constants: dict[str, Any]) -> dict[str, str
         elif "mask" in name:
             types[name] = "*u8"
         else:
-            types[name] = "*fp32" if name.startswith(FP32) else "*bf16"
+            types[name] = "*fp32" if name.startswith(fp32) else "*bf16"
     return types
 
 
 def compile_kernel(name: str, capability: int, masked: bool) -> Any:
-    """With a mask and one table for all heads of one, or without and with a table a head."""
+    """With a mask a head, one table for all heads of one and results in fp32; or without a mask,
+    with a table a head and results in bf16."""
     kernel = (MAIN | SMALL)[name]
     names = list(kernel.arg_names)
     constants: dict[str, Any] = {"BLOCK": 64, "WIDTH": 64, "ROWS": 16, "PRECISION": "ieee"}
@@ -61,7 +66,7 @@ def compile_kernel(name: str, capability: int, masked: bool) -> Any:
             ("query_mask_ptr", "key_mask_ptr", "real_keys_ptr", "grad_lse_ptr")
         )
     constants = {name: value for name, value in constants.items() if name in names}
-    types = argument_types(names, constants)
+    types = argument_types(names, constants, fp32_results=masked)
     aligned = [
         index
         for index, (argument, kind) in enumerate(types.items())
