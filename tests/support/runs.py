@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+from safetensors.torch import load_file
+
 from bigbird_ds.errors import UserError
 from bigbird_ds.training.config_file import check_run_config
 from bigbird_ds.training.distributed import Ranks
@@ -80,6 +83,16 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
 def metrics(settings: dict[str, Any]) -> list[dict[str, Any]]:
     text = (Path(settings["output"]) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+def last_tensors(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """All tensors of the run's last checkpoint: of the model and of the optimizer."""
+    folder = Path(settings["output"]) / "checkpoints" / f"step-{settings['train']['steps']}"
+    tensors: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= load_file(path)
+    assert tensors, folder
+    return tensors
 
 
 def losses(lines: list[dict[str, Any]]) -> list[float]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from support.corpus import Corpus
 from support.distributed import run_distributed
 from support.pegasus_corpus import pegasus_run_settings
-from support.runs import changed, errors_of, losses, metrics, train_all
+from support.runs import changed, errors_of, last_tensors, losses, metrics, train_all
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config import OptimizerConfig
@@ -64,25 +64,17 @@ def runs(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return first | second | third
 
 
-def tensors_of(run: dict[str, Any]) -> dict[str, torch.Tensor]:
-    folder = Path(run["output"]) / "checkpoints" / f"step-{STEPS}"
-    found: dict[str, torch.Tensor] = {}
-    for path in folder.glob("*.safetensors"):
-        found |= load_file(path)
-    return found
-
-
 @pytest.mark.launch
 def test_losses_are_the_same_for_any_ranks_and_micro_batch_and_after_a_resume(
     runs: dict[str, dict[str, Any]],
 ) -> None:
-    expected, weights = losses(metrics(runs["whole"])), tensors_of(runs["whole"])
+    expected, weights = losses(metrics(runs["whole"])), last_tensors(runs["whole"])
     assert len(set(expected)) == STEPS
     assert losses(metrics(runs["small"])) == pytest.approx(expected, rel=1e-4)
     assert losses(metrics(runs["2 ranks"])) == pytest.approx(expected[:HALF], rel=1e-4)
     for name in ("1 to 2", "2 to 1"):
         assert losses(metrics(runs[name])) == pytest.approx(expected[HALF:], rel=1e-4)
-        found = tensors_of(runs[name])
+        found = last_tensors(runs[name])
         assert found.keys() == weights.keys()
         for key, tensor in weights.items():
             torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-5, msg=key)
@@ -95,7 +87,7 @@ def test_a_resume_at_the_same_layout_is_exact(
 ) -> None:
     whole, continued = (runs[name] for name in names)
     assert losses(metrics(continued)) == losses(metrics(whole))[HALF:]
-    expected, found = tensors_of(whole), tensors_of(continued)
+    expected, found = last_tensors(whole), last_tensors(continued)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

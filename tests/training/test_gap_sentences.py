@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.corpus import Corpus
 from support.distributed import run_distributed
 from support.pegasus_corpus import pegasus_run_settings
-from support.runs import changed, errors_of, losses, train_all
+from support.runs import changed, errors_of, last_tensors, losses, train_all
 
 from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
@@ -73,15 +72,10 @@ def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(
     half = tmp_path / "first" / "checkpoints" / "step-2"
     second = changed(settings, resume=str(half), output=str(tmp_path / "second"))
     run_distributed(train_all, 1, [second])
-    ends = []
-    for name in ("whole", "second"):
-        tensors: dict[str, torch.Tensor] = {}
-        for path in (tmp_path / name / "checkpoints" / "step-4").glob("model*.safetensors"):
-            tensors |= load_file(path)
-        ends.append(tensors)
-    assert set(ends[0]) == set(ends[1]) and "final_logits_bias" in ends[0]
-    for name, tensor in ends[0].items():
-        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-5)
+    expected, found = last_tensors(whole), last_tensors(second)
+    assert set(found) == set(expected) and "final_logits_bias" in expected
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.launch

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.distributed import run_distributed
-from support.runs import changed, losses, metrics, train_all
+from support.runs import changed, last_tensors, losses, metrics, train_all
 
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
@@ -19,14 +18,6 @@ HALF, WHOLE = 3, 6
 
 def _layout(stage: int) -> dict[str, Any]:
     return {STAGE: stage, PERSIST: 0} if stage == 3 else {STAGE: stage}
-
-
-def _last_weights(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
-    folder = Path(settings["output"]) / "checkpoints" / f"step-{WHOLE}"
-    tensors: dict[str, torch.Tensor] = {}
-    for path in folder.glob("*.safetensors"):
-        tensors |= load_file(path)
-    return tensors
 
 
 @pytest.mark.launch
@@ -70,12 +61,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one_at_any_ranks_and_zero_stage(
         run_distributed(train_all, world_size, runs)
 
     expected = losses(metrics(uninterrupted))
-    weights = _last_weights(uninterrupted)
+    weights = last_tensors(uninterrupted)
     for key, resumed in seconds.items():
         lines = metrics(resumed)
         assert [line["step"] for line in lines] == list(range(HALF + 1, WHOLE + 1)), key
         assert losses(lines) == pytest.approx(expected[HALF:], rel=1e-5), key
-        found = _last_weights(resumed)
+        found = last_tensors(resumed)
         assert found.keys() == weights.keys(), key
         for name, tensor in weights.items():
             torch.testing.assert_close(
