@@ -14,12 +14,11 @@ Legend: B = batch, H = heads, N = sequence length, D = head dimension.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,8 +27,8 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from environment import environment  # noqa: E402
-from gpu.report import synchronize  # noqa: E402
+import command_line  # noqa: E402
+from timing import take_turns, time_of  # noqa: E402
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention  # noqa: E402
 from bigbird_ds.attention.block_lists import meetings_of  # noqa: E402
@@ -38,7 +37,6 @@ from bigbird_ds.attention.choice import why_not_triton  # noqa: E402
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # relative distance of results and gradients, ||found - first|| / ||first||
 AGREEMENT = {"fp32": 1e-5, "bf16": 3e-2}
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 DENSE = "dense"
 CONTENDERS = ("gathered", "triton", "reference", DENSE)
 LONGEST_REFERENCE = 2048  # it is quadratic in memory
@@ -61,41 +59,25 @@ class Result:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    facts = environment(torch.device(arguments.device))
-    for name, value in facts.items():
-        print(f"{name}: {value}")
-    print(f"\n{'N':>9} {'contender':<18} {'forward ms':>11} {'backward ms':>12} {'GFLOP/s':>16}")
+    facts = command_line.begin(arguments.device, arguments.threads)
+    print(f"{'N':>9} {'contender':<18} {'forward ms':>11} {'backward ms':>12} {'GFLOP/s':>16}")
     results: list[Result] = []
     for length in arguments.lengths:
         for dtype in arguments.dtype:
             results += _results(arguments, length, dtype)
-    if arguments.json is not None:
-        options = {name: value for name, value in vars(arguments).items() if name != "json"}
-        content = {"benchmark": "attention", "environment": facts, "options": options}
-        lines = [asdict(result) for result in results]
-        arguments.json.write_text(json.dumps(content | {"results": lines}, indent=1) + "\n")
+    command_line.write_results("attention", arguments, facts, results)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
+    parser = command_line.parser(__doc__)
+    command_line.add_comparison_options(parser, repeats=5)
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["fp32"])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--head-size", type=int, default=64)
     parser.add_argument("--block-size", type=int, default=64)
     parser.add_argument("--style", default="hf")
-    parser.add_argument("--threads", type=int, help="default: what torch chooses")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
-    parser.add_argument("--json", type=Path)
     return parser
 
 
@@ -157,26 +139,23 @@ def _check_agreement(
 def _times(
     contenders: dict[str, Attention], inputs: list[torch.Tensor], arguments: argparse.Namespace
 ) -> dict[str, tuple[float, float]]:
-    """Median seconds of forward and backward; the first round does not count."""
-    clock, device = CLOCKS[arguments.clock], torch.device(arguments.device)
-    forwards: dict[str, list[float]] = {name: [] for name in contenders}
-    backwards: dict[str, list[float]] = {name: [] for name in contenders}
+    """Median seconds of forward and backward."""
+    clock, device = arguments.clock, torch.device(arguments.device)
     weight = torch.cos(inputs[0].detach())
-    for _ in range(1 + arguments.repeats):
-        for name, attention in contenders.items():
-            synchronize(device)
-            began = clock()
-            out = attention(*inputs)
-            synchronize(device)
-            between = clock()
-            torch.autograd.grad(out, inputs, weight)
-            synchronize(device)
-            forwards[name].append(between - began)
-            backwards[name].append(clock() - between)
-    return {
-        name: (statistics.median(forwards[name][1:]), statistics.median(backwards[name][1:]))
-        for name in contenders
-    }
+
+    def seconds(attention: Attention) -> tuple[float, float]:
+        began = time_of(clock, device)
+        out = attention(*inputs)
+        between = time_of(clock, device)
+        torch.autograd.grad(out, inputs, weight)
+        return between - began, time_of(clock, device) - between
+
+    turns = [partial(seconds, attention) for attention in contenders.values()]
+    medians = {}
+    for name, found in zip(contenders, take_turns(turns, arguments.repeats), strict=True):
+        forwards, backwards = zip(*found, strict=True)
+        medians[name] = statistics.median(forwards), statistics.median(backwards)
+    return medians
 
 
 def _result(

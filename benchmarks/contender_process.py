@@ -3,79 +3,100 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from gpu.report import peak_bytes, release, synchronize
-from step_contenders import PLAIN, Case, Contender, build
+from gpu.report import peak_bytes, release
+from timing import time_of
+from torch import nn
 
-from bigbird_ds.cpu_memory import keep_freed_memory
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+class Contender(Protocol):
+    """A model that takes steps and can be compared with others."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def step(self) -> None:
+        """One forward and backward pass; the gradients are new."""
+
+    def shared_loss(self) -> float:
+        """The loss that all contenders must agree on."""
 
 
 class ContenderProcess:
-    """Builds the contender of ``case`` and answers; one question at a time.
+    """Builds a contender and answers; one question at a time.
 
     Args:
+        label: its name, for messages.
+        build: called in the process; a function that can be pickled.
         threads: for torch; None: what torch chooses.
-        clock: one of ``CLOCKS``.
+        clock: one of ``timing.CLOCKS``.
     """
 
-    def __init__(self, case: Case, threads: int | None, clock: str) -> None:
-        self.case = case
+    def __init__(
+        self, label: str, build: Callable[[], Contender], threads: int | None, clock: str
+    ) -> None:
+        self.label = label
+        self._peak = 0
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(end, case, threads, clock))
+        self._process = context.Process(target=_serve, args=(end, build, threads, clock))
         self._process.start()
         end.close()
 
-    def loss_without_dropout(self) -> float:
+    def shared_loss(self) -> float:
         return self._ask("loss")
 
     def seconds_of_a_step(self) -> float:
-        return self._ask("step")
+        seconds, peak = self._ask("step")
+        self._peak = max(self._peak, peak)
+        return seconds
 
     def end(self) -> int:
-        """Most memory, in bytes, of the process, or of the tensors on its GPU; it ends."""
-        peak = self._ask("end")
+        """End the process; most memory, in bytes, of all its steps (:func:`measure_step`)."""
+        self._pipe.send("end")
         self._process.join()
-        return peak
+        return self._peak
 
     def _ask(self, question: str) -> Any:
         self._pipe.send(question)
         try:
             return self._pipe.recv()
         except EOFError:  # its traceback is on the terminal
-            raise SystemExit(f"{self.case.label}: the process died") from None
+            raise SystemExit(f"{self.label}: the process died") from None
 
 
-def _serve(pipe: Connection, case: Case, threads: int | None, clock: str) -> None:
+def measure_step(contender: Contender, clock: str) -> tuple[float, int]:
+    """Seconds of a step, and the most memory in bytes.
+
+    That of this process since it began, or of the tensors on its GPU in this step. Gradients and
+    cached memory are given back.
+    """
+    began = time_of(clock, contender.device)
+    contender.step()
+    seconds = time_of(clock, contender.device) - began
+    peak = _peak(contender.device)  # before release, which begins to count anew
+    contender.model.zero_grad(set_to_none=True)
+    release(contender.device)
+    return seconds, peak
+
+
+def _serve(
+    pipe: Connection, build: Callable[[], Contender], threads: int | None, clock: str
+) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device(case.device)
-    if case.name not in PLAIN:
-        keep_freed_memory(device)
-    contender = build(case)
+    contender = build()
     while (question := pipe.recv()) != "end":
-        answer = contender.loss_without_dropout() if question == "loss" else _time(contender, clock)
-        pipe.send(answer)
-    pipe.send(_peak(device))
-
-
-def _time(contender: Contender, clock: str) -> float:
-    device = torch.device(contender.case.device)
-    synchronize(device)
-    began = CLOCKS[clock]()
-    contender.step()
-    synchronize(device)
-    seconds = CLOCKS[clock]() - began
-    contender.model.zero_grad(set_to_none=True)
-    release(device)
-    return seconds
+        is_step = question == "step"
+        pipe.send(measure_step(contender, clock) if is_step else contender.shared_loss())
 
 
 def _peak(device: torch.device) -> int:

@@ -24,6 +24,8 @@ def environment(device: torch.device) -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.1f} processes waiting or running when the run began",
         "python": platform.python_version(),
     }
+    if device.type == "cuda":
+        found["cuda"] = str(torch.version.cuda)
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -9,15 +9,13 @@ a single document. Times are of the process, so that others on the machine count
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
 from pathlib import Path
 
+import command_line
 import numpy as np
-import torch
-from environment import environment
 
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
@@ -31,14 +29,12 @@ Window = tuple[np.ndarray, np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("documents", type=Path, help='JSON lines with the field "text"')
     parser.add_argument("tokenizer", type=Path, help="a tokenizer folder of the Pegasus family")
     parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="write the results there")
     arguments = parser.parse_args()
+    facts = command_line.begin()
 
     encoder = DocumentEncoder(arguments.tokenizer)
     ids, spans, num_bytes = read_text(arguments.documents, encoder)
@@ -55,13 +51,9 @@ def main() -> None:
             speed *= bytes_per_token / 1e6
             results.append((strategy, text, length, target, round(speed, 1)))
             print(f"{strategy:>10} {text:>7} {length:>7} {target:>7} {speed:>7.1f}", flush=True)
-    if arguments.json:
-        names = ("strategy", "text", "length", "target", "megabytes_per_second")
-        found = {
-            "environment": environment(torch.device("cpu")),
-            "results": [dict(zip(names, row, strict=True)) for row in results],
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    names = ("strategy", "text", "length", "target", "megabytes_per_second")
+    lines = [dict(zip(names, row, strict=True)) for row in results]
+    command_line.write_results("gap_sentences", arguments, facts, lines)
 
 
 def read_text(path: Path, encoder: DocumentEncoder) -> tuple[np.ndarray, np.ndarray, int]:

@@ -10,11 +10,8 @@ such, and the rest still runs. On a GPU the exit code is 1 where a result was wr
 
 from __future__ import annotations
 
-import argparse
-import platform
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -22,6 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
+import command_line  # noqa: E402
 from gpu import attention, pegasus, training  # noqa: E402
 from gpu.report import Report, median_seconds  # noqa: E402
 from gpu.sizes import SMOKE, Sizes  # noqa: E402
@@ -63,22 +61,17 @@ SECTIONS: dict[str, tuple[float, Section]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--seconds", type=float, default=460, help="of the whole run")
-    parser.add_argument("--json", type=Path, help="write the results there, section by section")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here (--device cpu --smoke runs the same code at tiny sizes)")
 
-    report = Report(device, arguments.seconds, environment(device))
-    for name, value in report.environment.items():
-        print(f"{name}: {value}")
+    report = Report(device, arguments.seconds, command_line.begin(arguments.device))
     for name in arguments.only:
         budget, run = SECTIONS[name]
         report.begin(name, budget)
@@ -93,20 +86,6 @@ def all_right(report: Report) -> bool:
     checks = [record for record in report.records if record.section == "correctness"]
     made = [record for record in checks if record.value is not None or record.name == "triton"]
     return all(record.note == "right" for record in made)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What the numbers depend on."""
-    versions = {}
-    for package in ("torch", "triton", "transformers"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    found = {"device": platform.processor() or platform.machine()}
-    if device.type == "cuda":
-        found = {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return found | {"python": platform.python_version()} | versions
 
 
 if __name__ == "__main__":

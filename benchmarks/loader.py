@@ -9,17 +9,14 @@ well above what its GPU trains on.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import command_line
 import numpy as np
-import torch
-from environment import environment
 
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
@@ -50,19 +47,17 @@ class Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--shards", type=Path, help="a shards folder (default: random text)")
     parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder that made it")
     parser.add_argument("--objective", choices=["mlm_nsp", "mlm"], default="mlm_nsp")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="write the results there")
     arguments = parser.parse_args()
     if (arguments.shards is None) != (arguments.tokenizer is None):
         parser.error("--shards and --tokenizer belong together")
+    facts = command_line.begin()
 
     results = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,13 +77,7 @@ def main() -> None:
             print(
                 f"{arguments.objective:>10} {length:>8,} {workers:>8} {speed:>14,.0f}", flush=True
             )
-    if arguments.json is not None:
-        content = {
-            "benchmark": "loader",
-            "environment": environment(torch.device("cpu")),
-            "results": [asdict(result) for result in results],
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    command_line.write_results("loader", arguments, facts, results)
 
 
 def _measure(

@@ -9,8 +9,6 @@ traced in a second drawing, and the tables on the device.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 import tracemalloc
@@ -21,7 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from environment import environment  # noqa: E402
+import command_line  # noqa: E402
 
 from bigbird_ds.attention import BlockPattern  # noqa: E402
 from bigbird_ds.attention.styles import STYLES  # noqa: E402
@@ -30,14 +28,11 @@ CPU = torch.device("cpu")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1 << 20])
     parser.add_argument("--heads", type=int, default=12)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    facts = environment(CPU)
+    facts = command_line.begin()
     BlockPattern.build(4096)  # the first draw imports
     results = []
     print(f"{'N':>9} {'style':<8} {'seconds':>8} {'peak MB':>8} {'kept MB':>8}")
@@ -50,9 +45,7 @@ def main() -> int:
                 f"{result['kept_mb']:>8.1f}",
                 flush=True,
             )
-    if arguments.json is not None:
-        content = {"benchmark": "pattern", "environment": facts, "results": results}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    command_line.write_results("pattern", arguments, facts, results)
     return 0
 
 

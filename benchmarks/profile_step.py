@@ -8,38 +8,31 @@ Times are those that an operator itself took, without the operators that it call
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from environment import environment  # noqa: E402
+import command_line  # noqa: E402
 from step_contenders import CONTENDERS, DTYPES, OURS, Case, build  # noqa: E402
 from step_families import MODELS  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--contender", choices=CONTENDERS, default=OURS)
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--model", choices=list(MODELS), default="base")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int)
+    command_line.add_threads_option(parser)
     parser.add_argument("--rows", type=int, default=25, help="of the table")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    facts = command_line.begin(threads=arguments.threads)
     case = Case(
         name=arguments.contender,
         dtype=arguments.dtype,
@@ -49,7 +42,6 @@ def main() -> int:
         batch=arguments.batch,
         device="cpu",
     )
-    facts = environment(torch.device("cpu"))
     lines = profiled(case)[: arguments.rows]
     print(f"{case.label}, N = {case.length:,}")
     for line in lines:
@@ -57,9 +49,7 @@ def main() -> int:
             f"{line['operator']:<46} {line['seconds']:8.4f} s {line['share']:6.1%} "
             f"x {line['calls']}"
         )
-    if arguments.json is not None:
-        content = {"benchmark": "profile_step", "environment": facts, "case": vars(case)}
-        arguments.json.write_text(json.dumps(content | {"operators": lines}, indent=1) + "\n")
+    command_line.write_results("profile_step", arguments, facts, lines)
     return 0
 
 

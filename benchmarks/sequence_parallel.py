@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import command_line
 from support.distributed import run_distributed
 from support.parallel_memory import peak_memory
 
@@ -52,9 +52,7 @@ MIB = 1 << 20
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536, 1048576])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--style", default="hf")
@@ -62,17 +60,14 @@ def main() -> int:
     parser.add_argument("--target-length", type=int, default=256, help="of the decoder")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of traffic")
     parser.add_argument("--memory-length", type=int, default=65536)
-    parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    facts = command_line.begin()
     measure = traffic_rows
     if arguments.memory:
         measure = memory_rows
     elif arguments.decoder:
         measure = decoder_rows
-    rows = measure(arguments)
-    if arguments.json is not None:
-        record = {"torch": torch.__version__, "style": arguments.style, "rows": rows}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    command_line.write_results("sequence_parallel", arguments, facts, measure(arguments))
     return 0
 
 

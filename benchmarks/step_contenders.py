@@ -11,6 +11,7 @@ import torch
 from step_families import DROPOUT, MODELS, Family
 from torch import nn
 
+from bigbird_ds.cpu_memory import keep_freed_memory
 from bigbird_ds.cpu_products import fast_fp32_products
 
 OURS, DENSE, TRANSFORMERS = "ours", "ours dense", "transformers"
@@ -68,6 +69,10 @@ class Contender:
     model: nn.Module
     loss: Callable[[], torch.Tensor]
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.case.device)
+
     def step(self) -> None:
         """One forward and backward pass; the gradients are new."""
         self.model.zero_grad(set_to_none=True)
@@ -78,11 +83,11 @@ class Contender:
         """The library that computes the matrix products."""
         if self.case.name in PLAIN:
             return nullcontext()
-        return fast_fp32_products(torch.device(self.case.device))
+        return fast_fp32_products(self.device)
 
     @torch.no_grad()
-    def loss_without_dropout(self) -> float:
-        """The loss that all contenders share, with the pattern of training."""
+    def shared_loss(self) -> float:
+        """The loss that all contenders share: without dropout, with the pattern of training."""
         restore = _without_dropout(self.model)
         with self.products():
             loss = float(self.loss())
@@ -122,6 +127,13 @@ def build(case: Case) -> Contender:
     batch = tuple(tensor.to(case.device) for tensor in batch)
     make = family.their_loss if case.is_transformers else family.our_loss
     return Contender(case, model, make(model, batch))
+
+
+def build_in_own_process(case: Case) -> Contender:
+    """:func:`build`, and with the memory settings that our launcher chooses on a CPU."""
+    if case.name not in PLAIN:
+        keep_freed_memory(torch.device(case.device))
+    return build(case)
 
 
 def _twin(family: Family, config: Any, ours: nn.Module) -> nn.Module:

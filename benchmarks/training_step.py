@@ -20,26 +20,26 @@ that the contender's model needs, whatever it computes on top of them.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from contender_process import CLOCKS, ContenderProcess  # noqa: E402
-from environment import environment  # noqa: E402
+import command_line  # noqa: E402
+from contender_process import ContenderProcess  # noqa: E402
 from step_contenders import (  # noqa: E402
     CONTENDERS,
     DTYPES,
     TRANSFORMERS,
     Case,
+    build_in_own_process,
 )
 from step_families import MODELS  # noqa: E402
+from timing import take_turns  # noqa: E402
 
 AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}  # relative, of losses
 
@@ -70,40 +70,28 @@ class Result:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)  # here for the record alone
-    facts = environment(torch.device(arguments.device))
-    for name, value in facts.items():
-        print(f"{name}: {value}")
+    # threads: here for the record alone
+    facts = command_line.begin(arguments.device, arguments.threads)
     print(
-        f"\n{'N':>7} {'contender':<22} {'seconds':>9} {'ratio':>7} {'tokens/s':>10} "
+        f"{'N':>7} {'contender':<22} {'seconds':>9} {'ratio':>7} {'tokens/s':>10} "
         f"{'GFLOP/s':>9} {'peak GiB':>9} {'loss':>9}"
     )
     results: list[Result] = []
     for length in arguments.lengths:
         results += _results(_cases(arguments, length), arguments)
-        if arguments.json is not None:
-            _write(arguments.json, arguments, facts, results)
+        command_line.write_results("training_step", arguments, facts, results)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
+    parser = command_line.parser(__doc__)
+    command_line.add_comparison_options(parser, repeats=3)
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["fp32"])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--model", choices=list(MODELS), default="base")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS[:3]))
     parser.add_argument("--checkpointing", action="store_true", help="of activations, for all")
-    parser.add_argument("--threads", type=int, help="default: what torch chooses")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each contender")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
     parser.add_argument("--one-at-a-time", action="store_true", help="they do not take turns")
-    parser.add_argument("--json", type=Path, help="write the results there, length by length")
     return parser
 
 
@@ -169,14 +157,16 @@ def _results(cases: list[Case], arguments: argparse.Namespace) -> list[Result]:
 
 
 def _measure(cases: list[Case], arguments: argparse.Namespace) -> list[Measured]:
-    """Losses and times of the contenders, which take turns; the first round does not count."""
-    processes = [ContenderProcess(case, arguments.threads, arguments.clock) for case in cases]
-    losses = [process.loss_without_dropout() for process in processes]
-    rounds = [
-        [process.seconds_of_a_step() for process in processes] for _ in range(1 + arguments.repeats)
+    """Losses, times and memory of the contenders, which take turns."""
+    processes = [
+        ContenderProcess(
+            case.label, partial(build_in_own_process, case), arguments.threads, arguments.clock
+        )
+        for case in cases
     ]
+    losses = [process.shared_loss() for process in processes]
+    times = take_turns([process.seconds_of_a_step for process in processes], arguments.repeats)
     peaks = [process.end() for process in processes]
-    times = [list(line) for line in zip(*rounds[1:], strict=True)]
     return [Measured(*line) for line in zip(cases, losses, times, peaks, strict=True)]
 
 
@@ -187,19 +177,6 @@ def _check_agreement(measured: list[Measured]) -> None:
         first = sparse[0].loss
         if not abs(line.loss - first) <= AGREEMENT[line.case.dtype] * abs(first):
             sys.exit(f"{line.case.label}: loss {line.loss}, {sparse[0].case.label}: {first}")
-
-
-def _write(
-    path: Path, arguments: argparse.Namespace, facts: dict[str, str], results: list[Result]
-) -> None:
-    options = {name: value for name, value in vars(arguments).items() if name != "json"}
-    content = {
-        "benchmark": "training_step",
-        "environment": facts,
-        "options": options,
-        "results": [asdict(result) for result in results],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

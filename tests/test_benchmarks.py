@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -71,6 +72,38 @@ def test_gap_sentences_times_every_strategy(pegasus_corpus, tmp_path):
     assert {result["strategy"] for result in results} == set(STRATEGIES)
     assert len(results) == len(STRATEGIES) * 4  # two lengths, packed and long
     assert all(result["megabytes_per_second"] > 0 for result in results)
+
+
+def test_fine_tuning_tells_the_memory_of_a_process_of_its_own(tmp_path):
+    content = run_benchmark(
+        "fine_tuning.py",
+        tmp_path,
+        *("--size", "tiny", "--lengths", "256", "--repeats", "1", "--threads", "1"),
+        *("--models", "bigbird", "--contenders", "accelerated, bf16 weights"),
+    )
+    (result,) = content["results"]
+    assert result["peak_gib"] > 0.05  # a process with torch in it
+
+
+def test_profile_names_the_operators_that_take_longest(tmp_path):
+    options = ("--model", "tiny", "--length", "240", "--threads", "1", "--rows", "5")
+    results = run_benchmark("profile_step.py", tmp_path, *options)["results"]
+    shares = [result["share"] for result in results]
+    assert len(shares) == 5 and shares == sorted(shares, reverse=True) and shares[0] < 1
+
+
+def test_patterns_of_every_style_are_measured(tmp_path):
+    content = run_benchmark("pattern.py", tmp_path, "--lengths", "1024")
+    assert {result["style"] for result in content["results"]} == set(STYLES)
+    assert all(result["peak_mb"] >= result["kept_mb"] > 0 for result in content["results"])
+
+
+@pytest.mark.launch
+def test_traffic_of_a_decoder_layer_is_what_the_formula_says(tmp_path):
+    options = ("--decoder", "--ranks", "2", "--lengths", "512", "--target-length", "16")
+    (row,) = run_benchmark("sequence_parallel.py", tmp_path, *options)["results"]
+    for direction in ("forward", "backward"):
+        assert row[direction] == row[f"{direction}_formula"] > 0
 
 
 def test_loader_counts_tokens(tmp_path):

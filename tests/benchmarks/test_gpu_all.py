@@ -92,6 +92,6 @@ import sys
 for name in {absent!r}:
     sys.modules[name] = None
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
-from gpu import attention, pegasus, training
+import gpu_all
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
