@@ -16,6 +16,7 @@ Legend: B = batch, S = sequence length, H = heads, D = hidden size.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -195,7 +196,7 @@ class _PegasusSelfAttention(_SelfAttention, BigBirdPegasusSelfAttention):
     pass
 
 
-class _Attention(nn.Module):
+class _Attention(nn.Module, ABC):
     """In the place of transformers' attention module, with the same parameters and their names.
 
     Whether it is block-sparse follows from the masks of the call and not from a state, so a layer
@@ -226,8 +227,9 @@ class _Attention(nn.Module):
         context, weights = self.self(hidden_states, attention_mask, to_mask, output_attentions)
         return self.project(context, hidden_states), weights
 
+    @abstractmethod
     def project(self, context: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """The layer's output (B, S, D) from the context and from what attention read."""
 
     def set_attention_type(self, value: str, layer_idx: int | None = None) -> None:
         """Refused: which attention is used follows from the length of the input."""
