@@ -43,7 +43,7 @@ def drawn_by_transformers(
         max_position_embeddings=max_positions,
     )
     module = BigBirdBlockSparseAttention(config, seed=layer).train()
-    np.random.seed(layer)
+    np.random.seed(layer)  # its functions draw from numpy's global generator, and no other
     if seq_len in (1024, 3072, 4096):
         drawn = [
             module._bigbird_block_rand_mask(
