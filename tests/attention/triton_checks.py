@@ -13,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention, triton_forward
-from bigbird_ds.attention.block_lists import lists_of, meetings_of
+from bigbird_ds.attention.block_lists import Meetings, lists_of, meetings_of
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
 from bigbird_ds.attention.graph import attention_in_graph, pattern_number
 from bigbird_ds.attention.reference import dense_counts
@@ -81,11 +82,16 @@ def gradients(context: torch.Tensor, inputs) -> list[torch.Tensor]:
     return list(torch.autograd.grad((context * weight.view(context.shape)).sum(), inputs))
 
 
-def reference_lse(q, k, pattern: BlockPattern, mask) -> torch.Tensor:
+def dense_bias(pattern: BlockPattern) -> torch.Tensor:
+    """What the counts of ``pattern`` add to each score."""
     counts = dense_counts(pattern, DEVICE).double()
     for axis in (1, 2):
         counts = counts.repeat_interleave(pattern.block_size, axis)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + counts.log()
+    return counts.log()
+
+
+def reference_lse(q, k, pattern: BlockPattern, mask) -> torch.Tensor:
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + dense_bias(pattern)
     if mask is not None:
         scores = scores.masked_fill((mask == 0)[:, None, None, :], float("-inf"))
         scores = scores.masked_fill((mask == 0)[:, None, :, None], float("-inf"))
@@ -192,6 +198,45 @@ def test_parts_of_the_keys_merge_by_their_lse() -> None:
     wanted = gradients(expected[:, :, real], exact)
     for have, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(have.double(), want, **EXACT)
+
+
+def test_each_head_may_have_a_mask_of_its_own_and_a_row_that_sees_no_key_stays_finite() -> None:
+    pattern = BlockPattern.build(9 * 16, 2, 16, 0)
+    lists, inputs = lists_of(pattern, DEVICE), random_qkv(2, 2, pattern.seq_len, 16)
+    generator = torch.Generator().manual_seed(2)
+    seen = torch.rand(2, 2, pattern.seq_len, generator=generator) < 0.7
+    seen[0, 0, 32:50] = False
+    seen[0, 1, 64:96] = False
+    seen[1, 1] = False  # as on a rank that has nothing but padding of a sample
+    seen = seen.to(DEVICE)
+    work = (lists.tensors(), lists.num_slots, pattern.block_size, False)
+    context, lse = block_sparse_forward(*inputs, None, mask_bytes(seen), *work)
+    assert context.isfinite().all() and (lse[1, 1] < -1e20).all() and lse.isfinite().all()
+
+    exact = in_double(inputs)
+    scores = exact[0] @ exact[1].transpose(-1, -2) * 16**-0.5 + dense_bias(pattern)
+    weights = scores.masked_fill(~seen[:, :, None], -1e30).softmax(-1)
+    somewhere = torch.ones(2, 2, dtype=torch.bool, device=DEVICE)
+    somewhere[1, 1] = False
+    expected = (weights @ exact[2])[somewhere]
+    found, wanted = gradients(context[somewhere], inputs), gradients(expected, exact)
+    for have, want in zip([context[somewhere], *found], [expected, *wanted], strict=True):
+        torch.testing.assert_close(have.double(), want, **EXACT)
+
+
+def test_a_rank_without_middle_rows_gets_an_empty_result_and_gives_gradients_of_zeros() -> None:
+    q, k, v = random_qkv(1, 2, 48, 16)
+    q = q[:, :, :0]
+    nothing = np.zeros(0, dtype=np.int64)
+    lists = Meetings(nothing, nothing, nothing, nothing, 2, 0, 3).lists(DEVICE)
+    key_bits = torch.ones(1, 2, 48, dtype=torch.uint8, device=DEVICE)
+    query_bits = key_bits[:, 0, :0].contiguous()
+    context, _ = block_sparse_forward(
+        q, k, v, query_bits, key_bits, lists.tensors(), lists.num_slots, 16, False
+    )
+    assert context.shape == (1, 2, 0, 16)
+    for gradient in torch.autograd.grad(context.sum(), (k, v)):
+        assert gradient.shape == k.shape and (gradient == 0).all()
 
 
 def test_slices_of_one_projection_give_the_same_bits_as_copies_and_the_result_needs_no_copy() -> (

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigbird_ds.attention.bias import hidden_score, padding_bias
-from bigbird_ds.attention.gathered import attend_rows
 from bigbird_ds.attention.parallel.exchange import finish_exchange, start_exchange
 from bigbird_ds.attention.parallel.global_rows import compute_global_rows, global_rows
 from bigbird_ds.attention.parallel.group import SequenceParallel, local_slice
 from bigbird_ds.attention.parallel.plan import ExchangePlan, exchange_plan
+from bigbird_ds.attention.parallel.rows import choose_rows
 from bigbird_ds.attention.pattern import BlockPattern
 
 
@@ -52,30 +51,28 @@ def sequence_parallel_attention(
     with torch.autocast(q.device.type, enabled=False):
         k, v = k.to(q.dtype), v.to(q.dtype)
         pending = start_exchange(k, v, plan, parallel)
-        own_bias = held_bias = None
+        rows = choose_rows(q, pattern, plan)
+        own_real = held_real = None
         if mask is not None:
-            own_bias = padding_bias(local_slice(mask, parallel, 1), q.dtype)[:, None]
-            held_bias = _held_bias(mask, plan, size, q.dtype)
-        state = compute_global_rows(q, k, v, own_bias, size, parallel)
+            own_real = local_slice(mask, parallel, 1) != 0
+            held_real = _held_real(mask, plan, size)
+        state = compute_global_rows(q, k, v, own_real, rows, size, parallel)
         held_k, held_v = finish_exchange(k, v, pending, plan, parallel)
         kept = held_k.detach()[:, :, : q.shape[2]], held_v.detach()[:, :, : q.shape[2]]
-        ends = global_rows(q, k, v, kept, own_bias, state, size, parallel)
+        ends = global_rows(q, k, v, kept, own_real, state, rows, size, parallel)
         start, stop = plan.rows
-        middle = attend_rows(
-            q[:, :, start * size : stop * size], held_k, held_v, plan.tables, held_bias
-        )
+        middle = rows.middle_rows(q[:, :, start * size : stop * size], held_k, held_v, held_real)
         context: Tensor = _Place.apply(middle, ends, size, parallel)
-        if mask is not None:
-            own = local_slice(mask, parallel, 1)
-            context = context.masked_fill((own == 0)[:, None, :, None], 0.0)
+        if own_real is not None:
+            context = context.masked_fill(~own_real[:, None, :, None], 0.0)
     return context
 
 
-def _held_bias(mask: Tensor, plan: ExchangePlan, size: int, dtype: torch.dtype) -> Tensor:
-    """(B, T, M * s): the bias of padding for the key blocks that this rank holds."""
-    bias = padding_bias(mask, dtype).unflatten(1, (-1, size))
-    unused = torch.full_like(bias[:, :1], hidden_score(dtype))
-    return torch.cat([bias, unused], 1)[:, plan.held_blocks].flatten(2)
+def _held_real(mask: Tensor, plan: ExchangePlan, size: int) -> Tensor:
+    """(B, T, M * s) bool: which keys of the blocks that this rank holds are real."""
+    real = (mask != 0).unflatten(1, (-1, size))
+    unused = torch.zeros_like(real[:, :1])
+    return torch.cat([real, unused], 1)[:, plan.held_blocks].flatten(2)
 
 
 class _Place(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bigbird_ds.attention.parallel.group import SequenceParallel
-from bigbird_ds.attention.parallel.partial import attend_to_own_keys, own_key_gradients
+from bigbird_ds.attention.parallel.rows import RowBackend
 
 
 class GlobalState(NamedTuple):
@@ -35,7 +35,8 @@ def compute_global_rows(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_bias: Tensor | None,
+    real: Tensor | None,
+    rows: RowBackend,
     block_size: int,
     parallel: SequenceParallel,
 ) -> GlobalState:
@@ -44,10 +45,11 @@ def compute_global_rows(
     Args:
         q, k, v: ``(B, H, S, D)`` of this rank; the first rank holds the first block, the last rank
             the last.
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        real: ``(B, S)`` bool, which of this rank's keys are no padding; None: all.
+        rows: who computes.
     """
     ends = _from_owners(q, block_size, parallel, "forward", "global queries")
-    context, total, largest = attend_to_own_keys(ends, k, v, key_bias)
+    context, total, largest = rows.attend_to_own_keys(ends, k, v, real)
     overall = parallel.all_reduce(largest.clone(), "forward", "global merge", maximum=True)
     shrink = torch.exp(largest - overall)
     merged = torch.cat([context, total[..., None]], -1) * shrink[..., None]
@@ -61,8 +63,9 @@ def global_rows(
     k: Tensor,
     v: Tensor,
     kept: tuple[Tensor, Tensor],
-    key_bias: Tensor | None,
+    real: Tensor | None,
     state: GlobalState,
+    rows: RowBackend,
     block_size: int,
     parallel: SequenceParallel,
 ) -> Tensor:
@@ -75,7 +78,7 @@ def global_rows(
     Args:
         kept: the values of k and v in tensors that are kept for the backward anyway.
     """
-    result: Tensor = _GlobalRows.apply(q, k, v, kept, key_bias, state, block_size, parallel)
+    result: Tensor = _GlobalRows.apply(q, k, v, kept, real, state, rows, block_size, parallel)
     return result
 
 
@@ -87,32 +90,34 @@ class _GlobalRows(torch.autograd.Function):
         k: Tensor,
         v: Tensor,
         kept: tuple[Tensor, Tensor],
-        key_bias: Tensor | None,
+        real: Tensor | None,
         state: GlobalState,
+        rows: RowBackend,
         block_size: int,
         parallel: SequenceParallel,
     ) -> Tensor:
-        ctx.save_for_backward(*kept, key_bias, *state)
-        ctx.block_size, ctx.parallel, ctx.num_queries = block_size, parallel, q.shape[2]
+        ctx.save_for_backward(*kept, real, *state)
+        ctx.rows, ctx.block_size, ctx.parallel = rows, block_size, parallel
+        ctx.num_queries = q.shape[2]
         return state.context.to(q.dtype, copy=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        k, v, key_bias, ends, context, log_sum = ctx.saved_tensors
+        k, v, real, ends, context, log_sum = ctx.saved_tensors
         size, parallel = ctx.block_size, ctx.parallel
         # Only the owners of the two blocks have a gradient for them.
         grad = _from_owners(grad, size, parallel, "backward", "global gradients")
-        grad = grad.to(context.dtype)
-        delta = (grad * context).sum(-1, keepdim=True)
-        grad_ends, grad_k, grad_v = own_key_gradients(ends, k, v, key_bias, log_sum, grad, delta)
+        grad_ends, grad_k, grad_v = ctx.rows.own_key_gradients(
+            ends, k, v, real, context, log_sum, grad
+        )
         parallel.all_reduce(grad_ends, "backward", "global queries")
         grad_q = k.new_zeros(*k.shape[:2], ctx.num_queries, k.shape[-1])
         if parallel.is_first:
             grad_q[:, :, :size] = grad_ends[:, :, :size].to(k.dtype)
         if parallel.is_last:
             grad_q[:, :, -size:] += grad_ends[:, :, size:].to(k.dtype)
-        return grad_q, grad_k, grad_v, None, None, None, None, None
+        return grad_q, grad_k, grad_v, None, None, None, None, None, None
 
 
 def _from_owners(

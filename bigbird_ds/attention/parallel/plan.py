@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bigbird_ds.attention.block_lists import AttentionLists, Meetings
 from bigbird_ds.attention.gathered import RowTables
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.errors import ConfigError
@@ -41,7 +42,7 @@ class ExchangePlan:
         receive_places: (received,) int64, ``head * M + place`` of each pair to receive, by sender.
         send_counts, receive_counts: pairs to and from each rank.
         held_blocks: (T, M) int64, the block of the sequence at each place; -1 where unused.
-        key_blocks, key_counts: (T, R, W), the rows' tables in places instead of blocks.
+        tables: (T, R, W), the rows' tables in places instead of blocks.
     """
 
     num_local: int
@@ -55,6 +56,38 @@ class ExchangePlan:
     receive_counts: list[int]
     held_blocks: torch.Tensor
     tables: RowTables
+
+    @functools.cached_property
+    def middle_lists(self) -> AttentionLists:
+        """The work of GPU programs for the middle rows over the places of this rank."""
+        places = self.tables.key_blocks.cpu().numpy()
+        counts = self.tables.key_counts.cpu().numpy()
+        table, row, slot = np.nonzero(counts)
+        meetings = Meetings(
+            table=table,
+            query=row,
+            key=places[table, row, slot],
+            count=counts[table, row, slot],
+            num_tables=counts.shape[0],
+            num_query_blocks=counts.shape[1],
+            num_key_blocks=self.num_key_blocks,
+        )
+        return meetings.lists(self.held_blocks.device)
+
+    @functools.cached_property
+    def global_lists(self) -> AttentionLists:
+        """The same for the two global rows, which meet every block of this rank once."""
+        row, block = (axis.ravel() for axis in np.indices((2, self.num_local)))
+        meetings = Meetings(
+            table=np.zeros_like(row),
+            query=row,
+            key=block,
+            count=np.ones_like(row),
+            num_tables=1,
+            num_query_blocks=2,
+            num_key_blocks=self.num_local,
+        )
+        return meetings.lists(self.held_blocks.device)
 
 
 @functools.lru_cache(maxsize=_CACHED_PLANS)
