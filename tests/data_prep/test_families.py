@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 from support.commands import user_error
 from support.corpus import Corpus, command
+from support.sentencepiece_files import train_pegasus_of_the_hub, train_sentencepiece
 from transformers import AutoTokenizer, PegasusTokenizer
 
 from bigbird_ds.errors import DataError
@@ -22,19 +22,7 @@ TEXTS = ["The value of an expression.", "Return the length (the number of items)
 
 @pytest.fixture(scope="module")
 def hub_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the kind on the Hub: no masks inside, ids to be shifted by 103."""
-    prefix = tmp_path_factory.mktemp("hub") / "spiece"
-    SentencePieceTrainer.Train(
-        sentence_iterator=iter(" ".join(topics["types"].split()).split(". ")),
-        model_prefix=str(prefix),
-        vocab_size=400,
-        pad_id=0,
-        eos_id=1,
-        bos_id=-1,
-        unk_id=2,
-        minloglevel=2,
-    )
-    return prefix.with_suffix(".model")
+    return train_pegasus_of_the_hub(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture(scope="module", params=["trained", "hub", "original"])
@@ -106,16 +94,7 @@ def test_ids_are_never_shifted_twice(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_with_words_where_the_masks_should_be_is_refused(tmp_path: Path) -> None:
-    SentencePieceTrainer.Train(
-        sentence_iterator=iter(" ".join(topics["types"].split()).split(". ")),
-        model_prefix=str(tmp_path / "spiece"),
-        vocab_size=400,
-        pad_id=0,
-        eos_id=1,
-        bos_id=-1,
-        unk_id=105,
-        minloglevel=2,
-    )
+    train_sentencepiece(tmp_path, unk=105)
     with pytest.raises(DataError, match="lacks a mask") as caught:
         Vocabulary.from_folder(tmp_path)
     assert "id 2 is" in str(caught.value)

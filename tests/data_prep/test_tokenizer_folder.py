@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from support.corpus import Corpus
+from support.sentencepiece_files import train_sentencepiece
 from tokenizers import Tokenizer
 
 from bigbird_ds.errors import DataError
@@ -48,21 +49,8 @@ HARD_TEXTS = [
 
 def _trained_with_nmt_nfkc(folder: Path) -> Path:
     """A model with a character map, as the original Pegasus vocabulary has one."""
-    from pydoc_data.topics import topics
-
-    symbols = [f"<sep_{i}>" for i in range(62)] + ["[CLS]", "[SEP]", "[MASK]"]
-    SentencePieceTrainer.Train(
-        sentence_iterator=iter(" ".join(topics["assignment"].split()).split(". ")),
-        model_prefix=str(folder / "nfkc"),
-        vocab_size=400,
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=len(symbols) + 3,
-        user_defined_symbols=symbols,
-        minloglevel=2,
-    )
-    return folder / "nfkc.model"
+    symbols = (*(f"<sep_{i}>" for i in range(62)), "[CLS]", "[SEP]", "[MASK]")
+    return train_sentencepiece(folder, bos=2, unk=len(symbols) + 3, symbols=symbols)
 
 
 BIGBIRDS = ["trained", "nmt_nfkc", "bigbird"]

@@ -11,24 +11,18 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus
 from support.distributed import run_distributed
 from support.pegasus_corpus import TINY_PEGASUS_RUN, pegasus_run_settings
-from support.pegasus_twin import save_pegasus_twin
+from support.pegasus_twin import PEGASUS_CLASSES, save_pegasus_twin
 from support.runs import changed, losses, train_all
+from support.sentencepiece_files import train_pegasus_of_the_hub
 
 from bigbird_ds.cli.main import main
 from bigbird_ds.training.config_file import load_run_config
 from bigbird_ds.vocabulary import Vocabulary
 
-CLASSES = [
-    "BigBirdPegasusModel",
-    "BigBirdPegasusForConditionalGeneration",
-    "BigBirdPegasusForSequenceClassification",
-    "BigBirdPegasusForQuestionAnswering",
-    "BigBirdPegasusForCausalLM",
-]
 GENERATION = "BigBirdPegasusForConditionalGeneration"
 BLOCKS = {"max_position_embeddings": 64, "block_size": 4, "num_random_blocks": 2}
 
@@ -52,7 +46,7 @@ def edit_config(folder: Path, remove: tuple[str, ...] = (), **values: Any) -> No
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("class_name", CLASSES)
+@pytest.mark.parametrize("class_name", PEGASUS_CLASSES)
 def test_every_class_goes_in_and_back_with_the_same_bits(
     tmp_path: Path, class_name: str, tied: bool
 ) -> None:
@@ -121,31 +115,18 @@ def test_what_is_said_of_generation_comes_along(tmp_path: Path) -> None:
 
 
 def test_a_spiece_model_of_the_hub_gets_its_ids_beside_a_tokenizer_json(
-    tmp_path: Path, corpus: Corpus
+    tmp_path: Path,
 ) -> None:
-    source = save_pegasus_twin(tmp_path / "source", GENERATION, vocab_size=403, **BLOCKS)
-    SentencePieceTrainer.Train(
-        input=str(corpus.documents),
-        model_prefix=str(source / "spiece"),
-        vocab_size=300,
-        pad_id=0,
-        eos_id=1,
-        bos_id=-1,
-        unk_id=2,
-        minloglevel=2,
-    )
-    (source / "spiece.vocab").unlink()
-    shutil.move(source / "spiece.model", source / "kept")
+    source = save_pegasus_twin(tmp_path / "source", GENERATION, vocab_size=503, **BLOCKS)
     bare = tmp_path / "bare"
     bare.mkdir()
-    shutil.copyfile(source / "kept", bare / "spiece.model")
-    shutil.move(source / "kept", source / "spiece.model")
+    shutil.copyfile(train_pegasus_of_the_hub(bare), source / "spiece.model")
     transformers.PegasusTokenizer.from_pretrained(bare).save_pretrained(source)
     assert (source / "tokenizer.json").is_file()
 
     do_import(source, tmp_path / "out")
     vocabulary = Vocabulary.from_folder(tmp_path / "out")
-    assert (vocabulary.family, vocabulary.size) == ("pegasus", 403)
+    assert (vocabulary.family, vocabulary.size) == ("pegasus", 503)
     text = "The value of an expression is an object."
     ids = SentencePieceProcessor(model_file=str(tmp_path / "out" / "spiece.model")).EncodeAsIds(
         text

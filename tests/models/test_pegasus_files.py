@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from support.pegasus_twin import TINY_PEGASUS, pegasus_batch, save_pegasus_twin
+from support.pegasus_twin import PEGASUS_CLASSES, TINY_PEGASUS, pegasus_batch, save_pegasus_twin
 
 import bigbird_ds
 from bigbird_ds import (
@@ -19,17 +19,10 @@ from bigbird_ds import (
 )
 from bigbird_ds.errors import ConfigError
 
-CLASSES = [
-    "BigBirdPegasusModel",
-    "BigBirdPegasusForConditionalGeneration",
-    "BigBirdPegasusForSequenceClassification",
-    "BigBirdPegasusForQuestionAnswering",
-    "BigBirdPegasusForCausalLM",
-]
 COPIES = ("lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens")
 
 
-@pytest.mark.parametrize("class_name", CLASSES)
+@pytest.mark.parametrize("class_name", PEGASUS_CLASSES)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_folders_go_both_ways(tmp_path: Path, class_name: str, tied: bool) -> None:
     theirs_class = getattr(transformers, class_name)

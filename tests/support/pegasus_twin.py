@@ -8,6 +8,13 @@ from typing import Any
 import torch
 import transformers
 
+PEGASUS_CLASSES = [
+    "BigBirdPegasusModel",
+    "BigBirdPegasusForConditionalGeneration",
+    "BigBirdPegasusForSequenceClassification",
+    "BigBirdPegasusForQuestionAnswering",
+    "BigBirdPegasusForCausalLM",
+]
 TINY_PEGASUS: dict[str, Any] = {
     "vocab_size": 120,
     "d_model": 16,
