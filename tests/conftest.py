@@ -1,8 +1,9 @@
-"""Fixtures that several folders share: a small corpus of real text, its tokenizer, its shards."""
+"""Fixtures that several folders share: a small corpus of real text, and transformers' log."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,13 @@ def run_config_file(run_settings: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(run_settings))  # JSON is YAML
     return path
+
+
+@pytest.fixture
+def transformers_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """What transformers warns of in the test; its loggers keep that to themselves otherwise."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="transformers")
+    return caplog

@@ -43,14 +43,13 @@ def exported(trained: Path) -> Path:
 
 @pytest.mark.launch
 def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_logits(
-    exported: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    exported: Path, transformers_log: pytest.LogCaptureFixture
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
-    with caplog.at_level(logging.WARNING, logger="transformers"):
-        theirs = transformers.AutoModelForPreTraining.from_pretrained(exported)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    theirs = transformers.AutoModelForPreTraining.from_pretrained(exported)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    warnings = [r for r in transformers_log.records if r.levelno >= logging.WARNING]
+    assert warnings == []
     assert type(theirs).__name__ == "BigBirdForPreTraining"
     ours = BigBirdForPreTraining.from_pretrained(exported)
     text = "The raise statement re-raises the exception. " * 20
@@ -65,14 +64,13 @@ def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_l
 
 @pytest.mark.launch
 def test_a_new_head_of_any_size_is_reported_as_new_without_a_word_on_labels(
-    exported: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    exported: Path, transformers_log: pytest.LogCaptureFixture
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
-    with caplog.at_level(logging.WARNING, logger="transformers"):
-        transformers.AutoModelForSequenceClassification.from_pretrained(exported, num_labels=5)
-    assert "classifier.out_proj.weight" in caplog.text  # it is told, so others would be
-    assert "id2label" not in caplog.text
+    transformers.AutoModelForSequenceClassification.from_pretrained(exported, num_labels=5)
+    told = transformers_log.text
+    assert "classifier.out_proj.weight" in told  # so others would be
+    assert "id2label" not in told
 
 
 @pytest.mark.launch

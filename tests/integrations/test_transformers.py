@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -286,18 +285,16 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
 
 
 def test_no_short_input_is_warned_about(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path, transformers_log: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog is blind
-    caplog.set_level(logging.WARNING, logger="transformers")
     fresh(folder, False)(**random_batch(1, SHORT))
-    assert "original_full" in caplog.text
-    caplog.clear()
+    assert "original_full" in transformers_log.text
+    transformers_log.clear()
     model = accelerate(fresh(folder, False))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(**random_batch(1, SHORT))
-    assert "original_full" not in caplog.text
+    assert "original_full" not in transformers_log.text
 
 
 def test_what_cannot_be_replaced_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
