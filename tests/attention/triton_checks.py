@@ -347,7 +347,7 @@ def test_checkpointing_computes_the_rest_again_but_not_attention(launches) -> No
     assert torch.equal(saved, plain)
 
 
-def test_a_checkpointed_model_launches_one_forward_a_layer(launches) -> None:
+def small_model() -> BigBirdForMaskedLM:
     config = BigBirdConfig(
         vocab_size=40,
         hidden_size=16,
@@ -359,15 +359,39 @@ def test_a_checkpointed_model_launches_one_forward_a_layer(launches) -> None:
         hidden_dropout_prob=0.0,
     )
     torch.manual_seed(0)
-    model = BigBirdForMaskedLM(config).to(DEVICE).train()
-    ids = torch.randint(0, 40, (1, 6 * 16), device=DEVICE)
+    return BigBirdForMaskedLM(config).to(DEVICE).train()
 
-    def step() -> torch.Tensor:
-        loss = model(ids, labels=ids).loss
-        return torch.autograd.grad(loss, model.bert.embeddings.word_embeddings.weight)[0]
 
-    plain = step()
+def step(model: BigBirdForMaskedLM) -> dict[str, torch.Tensor]:
+    """The loss on a batch with padding, and the gradient of each parameter."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 40, (1, 6 * 16), generator=generator).to(DEVICE)
+    mask = (torch.arange(6 * 16, device=DEVICE) < 70).long()[None]
+    model.zero_grad()
+    loss = model(ids, mask, labels=ids).loss
+    loss.backward()
+    gradients = {name: x.grad for name, x in model.named_parameters() if x.grad is not None}
+    assert len(gradients) > 30
+    return {"loss": loss.detach(), **gradients}
+
+
+def test_a_checkpointed_model_launches_one_forward_a_layer(launches) -> None:
+    model = small_model()
+    plain = step(model)
     launches.clear()
     model.gradient_checkpointing_enable()
-    torch.testing.assert_close(step(), plain, rtol=0, atol=0)
-    assert len(launches) == config.num_hidden_layers
+    torch.testing.assert_close(step(model), plain, rtol=0, atol=0)
+    assert len(launches) == model.config.num_hidden_layers
+
+
+def test_a_compiled_model_that_runs_the_kernels_equals_the_model_in_double_precision(
+    launches,
+) -> None:
+    exact = step(small_model().double())
+    assert not launches  # the kernels know no fp64
+    model = small_model()
+    model.compile_layers()
+    found = step(model)
+    assert len(launches) == model.config.num_hidden_layers
+    in_fp64 = {name: value.double() for name, value in found.items()}
+    torch.testing.assert_close(in_fp64, exact, rtol=1e-4, atol=1e-6)
