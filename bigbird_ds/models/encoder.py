@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from bigbird_ds.attention.checkpointing import checkpoint_contexts
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.checkpointing import checkpointed
 from bigbird_ds.models.compilation import compile_layer, seen_in_graph
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
@@ -85,9 +84,7 @@ class LayerStack(nn.Module):
                     hidden, layer_sees, memory, checkpoints=self.checkpoints_now
                 )
             elif self.checkpoints_now:
-                hidden, weights, memory_weights = checkpoint(
-                    layer, *arguments, use_reentrant=False, context_fn=checkpoint_contexts(hidden)
-                )
+                hidden, weights, memory_weights = checkpointed(layer, *arguments)
             else:
                 hidden, weights, memory_weights = layer(*arguments)
             if want_states:

@@ -18,6 +18,7 @@ from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_at
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
+from bigbird_ds.models.checkpointing import token_by_token
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 
@@ -224,4 +225,7 @@ class BigBirdLayer(nn.Module):
         memory_weights = None
         if memory is not None:
             attended, memory_weights = self.crossattention(attended, memory, want_weights, cache)
-        return self.output(self.intermediate(attended), attended), weights, memory_weights
+        return token_by_token(self._feed_forward, attended), weights, memory_weights
+
+    def _feed_forward(self, attended: torch.Tensor) -> torch.Tensor:
+        return self.output(self.intermediate(attended), attended)

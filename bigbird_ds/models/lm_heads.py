@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models.activations import activation
+from bigbird_ds.models.checkpointing import piece_length
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
 
@@ -118,7 +119,7 @@ def summed_head_loss(
     """:func:`summed_loss` of a head's scores for ``hidden`` (..., D), with bounded memory.
 
     The scores of more than ``TARGETS_AT_ONCE`` places exist a chunk at a time: the backward
-    computes those of each chunk again. A sequence of a million tokens needs that.
+    computes those of each chunk again. Long sequences need that.
     """
     checkpoints = getattr(predictions, "gradient_checkpointing", False)
     at_once = TARGETS_AT_ONCE_CHECKPOINTING if checkpoints else TARGETS_AT_ONCE
@@ -129,7 +130,8 @@ def summed_head_loss(
     def chunk_sums(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return summed_loss(predictions(hidden), labels)
 
-    chunks = zip(hidden.split(at_once), labels.split(at_once), strict=True)
+    length = piece_length(len(labels), at_once)
+    chunks = zip(hidden.split(length), labels.split(length), strict=True)
     sums = [checkpoint(chunk_sums, *chunk, use_reentrant=False) for chunk in chunks]
     loss, number, correct = (torch.stack(parts).sum() for parts in zip(*sums, strict=True))
     return loss, number, correct

@@ -14,6 +14,7 @@ from bigbird_ds.attention.full import full_attention, full_probabilities
 from bigbird_ds.attention.parallel import cross_attention, gather_keys_and_values
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
+from bigbird_ds.models.checkpointing import token_by_token
 from bigbird_ds.models.layers import BigBirdSelfAttention, Memory, Visibility
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 
@@ -121,11 +122,14 @@ class BigBirdPegasusEncoderLayer(nn.Module):
         assert memory is None and cache is None, "an encoder reads one sequence, at once"
         attended, weights = self.self_attn(self.self_attn_layer_norm(hidden), sees, want_weights)
         hidden = hidden + self.dropout(attended)
+        return token_by_token(self._feed_forward, hidden), weights, None
+
+    def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         inner = self.activation(self.fc1(self.final_layer_norm(hidden)))
         hidden = hidden + self.dropout(self.fc2(inner))
         if hidden.dtype == torch.float16:
             hidden = hidden.clamp(-_FP16_LIMIT, _FP16_LIMIT)
-        return hidden, weights, None
+        return hidden
 
 
 class BigBirdPegasusDecoderLayer(nn.Module):
@@ -162,6 +166,8 @@ class BigBirdPegasusDecoderLayer(nn.Module):
             normed = self.encoder_attn_layer_norm(hidden)
             attended, memory_weights = self.encoder_attn(normed, memory, want_weights, cache)
             hidden = hidden + self.dropout(attended)
+        return token_by_token(self._feed_forward, hidden), weights, memory_weights
+
+    def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         inner = self.activation(self.fc1(self.final_layer_norm(hidden)))
-        hidden = hidden + self.dropout(self.fc2(self.activation_dropout(inner)))
-        return hidden, weights, memory_weights
+        return hidden + self.dropout(self.fc2(self.activation_dropout(inner)))

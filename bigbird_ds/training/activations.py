@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
+from bigbird_ds.models.checkpointing import in_pieces, num_pieces
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 from bigbird_ds.objectives.masking import target_capacity
@@ -59,10 +60,15 @@ class _Unconnected(SequenceParallel):
 
 
 def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
-    """Bytes that one micro-batch keeps for its backward pass on one rank."""
+    """Bytes that one micro-batch keeps for its backward pass on one rank.
+
+    Under checkpointing those of one layer that is computed again are among them, and the results
+    of block-sparse attention, which a GPU keeps (a CPU does not).
+    """
     dtype = torch.bfloat16 if uses_bf16(config) else torch.float32
     layers = _layers(model_config)
-    least = _count_saved(config, _with_layers(model_config, [1] * len(layers)), dtype)
+    ones = [1] * len(layers)
+    least = _count_saved(config, _with_layers(model_config, ones), dtype)
     total = least
     widest = 0
     for stack, number in enumerate(layers):
@@ -70,12 +76,16 @@ def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
         layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
         total += (number - 1) * layer
         if config.train.activation_checkpointing:
-            # Each layer's inputs stay, and all of one layer while it is computed again.
             length = config.objective.target_length if stack else config.data.sequence_length
-            own = -(-length // config.parallel.sequence)
-            inputs = config.batch.micro * own * model_config.hidden_size * dtype.itemsize
-            total += number * (inputs - layer)
-            widest = max(widest, layer)
+            tokens = config.batch.micro * -(-length // config.parallel.sequence)
+            states = tokens * model_config.hidden_size * dtype.itemsize
+            results = 0 if stack else states + 4 * tokens * model_config.num_attention_heads
+            total += number * (states + results - layer)
+            with in_pieces():
+                again = _count_saved(config, _with_layers(model_config, more), dtype)
+                again -= _count_saved(config, _with_layers(model_config, ones), dtype)
+            one_piece = (layer - again) // num_pieces(tokens)
+            widest = max(widest, again - results + one_piece)
     return total + widest
 
 

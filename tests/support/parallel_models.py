@@ -20,7 +20,7 @@ from bigbird_ds import (
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.triton_ops import must_save
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models import encoder
+from bigbird_ds.models import checkpointing
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.training.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
@@ -127,8 +127,8 @@ def _model_errors(case: SharedModelCase, parallel: SequenceParallel) -> dict[str
     expected = _sums_and_gradients(model, batch)
     model.zero_grad()
     getattr(model, model.base_prefix).set_sequence_parallel(parallel)
-    contexts = _contexts_of_a_gpu if case.selective else encoder.checkpoint_contexts
-    with mock.patch.object(encoder, "checkpoint_contexts", contexts):
+    contexts = _contexts_of_a_gpu if case.selective else checkpointing.checkpoint_contexts
+    with mock.patch.object(checkpointing, "checkpoint_contexts", contexts):
         found = _sums_and_gradients(model, batch)
     errors = {}
     for name, value in expected.items():

@@ -1,0 +1,152 @@
+"""Memory of a training step with activation checkpointing, counted without a GPU.
+
+    python benchmarks/activation_memory.py                        # up to 1,048,576 tokens
+    python benchmarks/activation_memory.py --models base --whole  # each layer in one piece
+    python benchmarks/activation_memory.py --json result.json
+
+The step of one sequence in bf16 (masked language modelling, 15 % masked, dropout 0.1) runs on
+tensors that have shapes and no content, and every live one beside the weights, their gradients and
+the batch is counted, operator by operator. Attention is the operator of a GPU. The other operators
+are those of a CPU, whose masks of dropout have two bytes an element (on a GPU one); what an
+operator takes and returns within itself is not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # so that the operator of a GPU is chosen
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+
+from environment import environment  # noqa: E402
+from gpu.sizes import BASE, LARGE  # noqa: E402
+
+from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM  # noqa: E402
+from bigbird_ds.attention.pattern import forget_patterns  # noqa: E402
+from bigbird_ds.models import checkpointing  # noqa: E402
+from bigbird_ds.objectives.masking import target_capacity  # noqa: E402
+
+MODELS = {"base": BASE, "large": LARGE}
+LENGTHS = [4096, 16_384, 65_536, 262_144, 1_048_576]
+MASKED = 0.15
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operators make while it is on, until they are freed.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self, apart: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in apart}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--whole", action="store_true", help="no pieces of a layer")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.whole:
+        checkpointing._TOKENS_AT_ONCE = max(arguments.lengths)
+    results = []
+    print(f"{'model':<6} {'N':>9} {'kept kB/token':>14} {'peak kB/token':>14} {'peak GB':>8}")
+    for name in arguments.models:
+        for length in arguments.lengths:
+            kept, peak = counted_step(MODELS[name], length)
+            results.append(
+                {"model": name, "length": length, "kept_bytes": kept, "peak_bytes": peak}
+            )
+            print(
+                f"{name:<6} {length:>9,} {kept / length / 1e3:>14.1f} "
+                f"{peak / length / 1e3:>14.1f} {peak / 1e9:>8.2f}",
+                flush=True,
+            )
+    if arguments.json is not None:
+        content = {
+            "benchmark": "activation_memory",
+            "environment": environment(torch.device("cpu")),
+            "in_pieces": not arguments.whole,
+            "results": results,
+        }
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+def counted_step(sizes: dict[str, Any], length: int) -> tuple[int, int]:
+    """Bytes that live between forward and backward, and the most that live at any time."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            config = BigBirdConfig(**sizes, max_position_embeddings=length)
+            model = BigBirdForMaskedLM(config).train()
+            model.gradient_checkpointing_enable()
+            return _counted(model, _batch(length))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        forget_patterns()  # their tables have no content
+
+
+def _counted(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[int, int]:
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    parameters = list(model.parameters())
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    live = LiveBytes([*parameters, *gradients, *batch.values()])
+    with live:
+        loss = model.loss_sums(**batch)["mlm_loss"]  # type: ignore[operator]
+        kept = live.now
+        loss.backward()
+    return kept, live.peak
+
+
+def _batch(length: int) -> dict[str, torch.Tensor]:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    batch = {name: torch.ones(1, length, dtype=torch.int64) for name in names}
+    slots = target_capacity(MASKED, length)
+    for name in ("target_positions", "target_ids"):
+        batch[name] = torch.zeros(1, slots, dtype=torch.int64)
+    return batch
+
+
+if __name__ == "__main__":
+    sys.exit(main())
