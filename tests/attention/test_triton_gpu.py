@@ -33,7 +33,9 @@ def results(dtype: torch.dtype, like, pattern, mask, backend: str) -> list[torch
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("block_size,width", [(64, 64), (64, 128), (16, 64), (32, 32), (128, 64)])
+@pytest.mark.parametrize(
+    "block_size,width", [(64, 64), (64, 128), (64, 80), (16, 64), (32, 32), (128, 64)]
+)
 @pytest.mark.parametrize("style,training", [("hf", True), ("hf", False), ("uniform", True)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_results_and_gradients_equal_the_reference(
