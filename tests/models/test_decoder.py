@@ -13,7 +13,8 @@ import torch
 import transformers
 from support.transformers_twin import (
     TINY,
-    assert_same_gradients,
+    assert_close,
+    assert_same_loss_and_gradients,
     load_twin,
     random_batch,
     save_twin,
@@ -24,10 +25,6 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.cache import KeyValueCache
 
 DECODER = {"is_decoder": True, "attention_type": "original_full", "max_position_embeddings": 128}
-
-
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
@@ -44,10 +41,7 @@ def test_causal_lm_equals_transformers(folder: Path, training: bool, is_decoder:
     labels = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
     expected, found = theirs(**batch, labels=labels), ours(**batch, labels=labels)
     assert_close(found.logits, expected.logits)
-    assert_close(found.loss, expected.loss)
-    expected.loss.backward()
-    found.loss.backward()
-    assert_same_gradients(ours, theirs)
+    assert_same_loss_and_gradients(ours, theirs, found, expected)
 
 
 def test_token_by_token_with_a_cache_equals_all_at_once(folder: Path) -> None:

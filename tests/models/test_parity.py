@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 from support.transformers_twin import (
-    assert_same_gradients,
+    assert_close,
+    assert_same_loss_and_gradients,
     load_twin,
     random_batch,
     save_twin,
@@ -29,10 +30,6 @@ def pretraining_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_twin(tmp_path_factory.mktemp("twin"), "BigBirdForPreTraining")
 
 
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("padding", [0, 37])
 @pytest.mark.parametrize("seq_len", FALLBACK + SPECIAL + OTHERS)
@@ -50,14 +47,10 @@ def test_pretraining_equals_transformers(
     found = ours(**batch, output_hidden_states=True)
     assert_close(found.prediction_logits, expected.prediction_logits)
     assert_close(found.seq_relationship_logits, expected.seq_relationship_logits)
-    assert_close(found.loss, expected.loss)
     assert len(found.hidden_states) == len(expected.hidden_states) == 3
     for have, want in zip(found.hidden_states, expected.hidden_states, strict=True):
         assert_close(have, want[:, :seq_len])  # transformers leaves its inner padding on
-
-    expected.loss.backward()
-    found.loss.backward()
-    assert_same_gradients(ours, theirs)
+    assert_same_loss_and_gradients(ours, theirs, found, expected)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -80,10 +73,7 @@ def test_other_settings_equal_transformers(tmp_path: Path, settings: dict, train
     labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.15, batch["input_ids"], -100)
     expected, found = theirs(**batch, labels=labels), ours(**batch, labels=labels)
     assert_close(found.logits, expected.logits)
-    assert_close(found.loss, expected.loss)
-    expected.loss.backward()
-    found.loss.backward()
-    assert_same_gradients(ours, theirs)
+    assert_same_loss_and_gradients(ours, theirs, found, expected)
 
 
 @pytest.mark.parametrize("seq_len", [200, 1000])

@@ -51,6 +51,24 @@ def random_batch(batch: int, seq_len: int, padding: int = 0, seed: int = 0) -> d
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def assert_same_loss_and_gradients(
+    ours: torch.nn.Module,
+    theirs: torch.nn.Module,
+    found: Any,
+    expected: Any,
+    unseen: tuple[str, ...] = (),
+) -> None:
+    """Of the outputs ``found`` and ``expected``, which this differentiates."""
+    assert_close(found.loss, expected.loss)
+    expected.loss.backward()
+    found.loss.backward()
+    assert_same_gradients(ours, theirs, unseen)
+
+
 def assert_same_gradients(
     ours: torch.nn.Module, theirs: torch.nn.Module, unseen: tuple[str, ...] = ()
 ) -> None:
