@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.models import weights
 from bigbird_ds.models.weights import Tensors
@@ -116,19 +115,13 @@ def read_table(tensors: Tensors, name: str, shape: tuple[int, int], origin: str)
 
 
 def _read_bin_shards(folder: Path) -> dict[str, torch.Tensor]:
-    index = files.read_json(folder / BIN_INDEX_NAME, CheckpointError, "the index of the weights")
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(
-            "the index of the weights has no weight_map",
-            seen=str(folder / BIN_INDEX_NAME),
-            needed='an object {"weight_map": {tensor: file}}',
-            change="the file",
-        )
+    names_by_file = weights.read_index(folder / BIN_INDEX_NAME)
     tensors: dict[str, torch.Tensor] = {}
-    for name in sorted({str(name) for name in weight_map.values()}):
-        tensors |= _read_bin(files.inside(folder, name, CheckpointError))
-    modern = {weights.modern_name(str(name)) for name in weight_map} - {None}
+    modern: set[str | None] = set()
+    for path, names in sorted(names_by_file.items()):
+        tensors |= _read_bin(path)
+        modern |= {weights.modern_name(name) for name in names}
+    modern -= {None}
     if lacking := sorted(str(name) for name in modern - tensors.keys()):
         raise CheckpointError(
             "the shards lack tensors that the index says they have",

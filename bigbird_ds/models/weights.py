@@ -107,21 +107,31 @@ def read_tensors(folder: Path) -> LazyTensors:
             needed="a model folder in Hub format",
             change="the folder",
         )
-    index = files.read_json(folder / INDEX_NAME, CheckpointError, "the index of the weights")
+    for path, names in read_index(folder / INDEX_NAME).items():
+        tensors.add_file(path, names)
+    return tensors
+
+
+def read_index(path: Path) -> dict[Path, list[str]]:
+    """The files that an index of weights names, beside it, and the names of their tensors.
+
+    Raises:
+        CheckpointError: there is no such index, or a file would lie outside of its folder.
+    """
+    index = files.read_json(path, CheckpointError, "the index of the weights")
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
             "the index of the weights has no weight_map",
-            seen=str(folder / INDEX_NAME),
+            seen=str(path),
             needed='an object {"weight_map": {tensor: file}}',
             change="the file",
         )
-    by_file: dict[str, list[str]] = {}
+    by_file: dict[Path, list[str]] = {}
     for name, file_name in weight_map.items():
-        by_file.setdefault(str(file_name), []).append(name)
-    for file_name, names in by_file.items():
-        tensors.add_file(files.inside(folder, file_name, CheckpointError), names)
-    return tensors
+        file = files.inside(path.parent, str(file_name), CheckpointError)
+        by_file.setdefault(file, []).append(name)
+    return by_file
 
 
 def common_dtype(tensors: Tensors) -> torch.dtype:
