@@ -24,6 +24,17 @@ def expected(run_settings: dict[str, Any], run_config_file: Path, tmp_path: Path
     return losses(metrics({"output": output}))
 
 
+def start_two_slurm_ranks(folder: Path, *words: Any) -> tuple[list[Path], list[Any]]:
+    """``launch/pretrain.py`` with ``words`` as two tasks of ``srun``: their logs and processes."""
+    port = free_port(22000, 29999)
+    logs = [folder / f"slurm{rank}.log" for rank in (0, 1)]
+    tasks = [
+        start(logs[rank], sys.executable, PRETRAIN, *words, **slurm_rank(rank, 2, port))
+        for rank in (0, 1)
+    ]
+    return logs, tasks
+
+
 def test_deepspeed_torchrun_and_slurm_ranks_train_the_same_run(
     run_config_file: Path, tmp_path: Path, expected: list[float]
 ) -> None:
@@ -35,15 +46,8 @@ def test_deepspeed_torchrun_and_slurm_ranks_train_the_same_run(
         assert done.returncode == 0, done.stdout + done.stderr
         assert losses(metrics({"output": output})) == pytest.approx(expected, rel=1e-4), name
 
-    output, port = tmp_path / "slurm", free_port(22000, 29999)
-    tasks = [
-        start(
-            tmp_path / f"slurm{rank}.log",
-            *(sys.executable, PRETRAIN, run_config_file, f"output={output}"),
-            **slurm_rank(rank, 2, port),
-        )
-        for rank in (0, 1)
-    ]
+    output = tmp_path / "slurm"
+    _, tasks = start_two_slurm_ranks(tmp_path, run_config_file, f"output={output}")
     assert [task.wait(timeout=300) for task in tasks] == [0, 0]
     assert losses(metrics({"output": output})) == pytest.approx(expected, rel=1e-4)
 
@@ -55,12 +59,7 @@ def test_a_signal_to_one_rank_stops_all_saved_and_the_same_command_goes_on(
     run_settings["train"].update(steps=steps, log_every=1)
     config = tmp_path / "long.yaml"
     config.write_text(json.dumps(run_settings))
-    port = free_port(22000, 29999)
-    logs = [tmp_path / f"{rank}.log" for rank in (0, 1)]
-    tasks = [
-        start(logs[rank], sys.executable, PRETRAIN, config, **slurm_rank(rank, 2, port))
-        for rank in (0, 1)
-    ]
+    logs, tasks = start_two_slurm_ranks(tmp_path, config)
     wait_for(logs[0], "step 3/", *tasks)
     tasks[1].send_signal(signal.SIGUSR1)
     assert [task.wait(timeout=300) for task in tasks] == [75, 75], logs[0].read_text()
@@ -113,12 +112,7 @@ def test_a_rank_that_dies_ends_the_others_with_an_error(
     run_settings["parallel"] = {"sequence": 2}
     config = tmp_path / "dies.yaml"
     config.write_text(json.dumps(run_settings))
-    port = free_port(22000, 29999)
-    logs = [tmp_path / f"{rank}.log" for rank in (0, 1)]
-    tasks = [
-        start(logs[rank], sys.executable, PRETRAIN, config, **slurm_rank(rank, 2, port))
-        for rank in (0, 1)
-    ]
+    logs, tasks = start_two_slurm_ranks(tmp_path, config)
     wait_for(logs[0], "step 3/", *tasks)
     tasks[1].kill()
     assert tasks[0].wait(timeout=120) == 1
