@@ -202,6 +202,14 @@ def test_a_missing_shard_and_a_name_that_leaves_the_folder_are_refused(
         BigBirdForPreTraining.from_pretrained(target)
 
 
+@pytest.mark.parametrize("index", [[], {}, {"weight_map": {}}], ids=str)
+def test_an_index_that_names_no_file_is_refused(folder: Path, index: object) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        BigBirdForPreTraining.from_pretrained(folder)
+
+
 def test_another_architecture_and_an_empty_folder_are_refused(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))

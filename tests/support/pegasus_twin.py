@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from support.transformers_twin import save_random
+
 PEGASUS_CLASSES = [
     "BigBirdPegasusModel",
     "BigBirdPegasusForConditionalGeneration",
@@ -32,16 +34,9 @@ TINY_PEGASUS: dict[str, Any] = {
 
 
 def save_pegasus_twin(folder: Path, class_name: str, **settings: Any) -> Path:
-    """Save a transformers model with random weights, biases and norms; return the folder."""
-    torch.manual_seed(3)
+    """A BigBirdPegasus of ``save_random``, ``TINY_PEGASUS`` but for ``settings``."""
     config = transformers.BigBirdPegasusConfig(**{**TINY_PEGASUS, **settings})
-    model = getattr(transformers, class_name)(config)
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith("bias") or "norm" in name:
-                tensor.add_(0.1 * torch.randn_like(tensor))
-    model.save_pretrained(folder)
-    return folder
+    return save_random(folder, class_name, config)
 
 
 def pegasus_batch(

@@ -22,14 +22,18 @@ TINY = {
 
 
 def save_twin(folder: Path, class_name: str, **settings: Any) -> Path:
+    """A BigBird of :func:`save_random`, ``TINY`` but for ``settings``."""
+    return save_random(folder, class_name, transformers.BigBirdConfig(**{**TINY, **settings}))
+
+
+def save_random(folder: Path, class_name: str, config: transformers.PretrainedConfig) -> Path:
     """Save a transformers model with random weights, biases and norms; return the folder."""
     torch.manual_seed(3)
-    config = transformers.BigBirdConfig(**{**TINY, **settings})
     model = getattr(transformers, class_name)(config)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "LayerNorm" in name:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith("bias") or "norm" in name.lower():
+                tensor.add_(0.1 * torch.randn_like(tensor))
     model.save_pretrained(folder)
     return folder
 
