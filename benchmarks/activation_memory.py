@@ -13,8 +13,6 @@ operator takes and returns within itself is not seen.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import weakref
@@ -32,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
 
-from environment import environment  # noqa: E402
+import command_line  # noqa: E402
 from gpu.sizes import BASE, LARGE  # noqa: E402
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM  # noqa: E402
@@ -78,14 +76,12 @@ class LiveBytes(TorchDispatchMode):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--whole", action="store_true", help="no pieces of a layer")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    facts = command_line.begin()
     if arguments.whole:
         checkpointing._TOKENS_AT_ONCE = max(arguments.lengths)
     results = []
@@ -101,14 +97,7 @@ def main() -> int:
                 f"{peak / length / 1e3:>14.1f} {peak / 1e9:>8.2f}",
                 flush=True,
             )
-    if arguments.json is not None:
-        content = {
-            "benchmark": "activation_memory",
-            "environment": environment(torch.device("cpu")),
-            "in_pieces": not arguments.whole,
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    command_line.write_results("activation_memory", arguments, facts, results)
     return 0
 
 

@@ -98,6 +98,12 @@ def test_patterns_of_every_style_are_measured(tmp_path):
     assert all(result["peak_mb"] >= result["kept_mb"] > 0 for result in content["results"])
 
 
+def test_memory_of_a_checkpointed_step_is_counted(tmp_path):
+    options = ("--models", "base", "--lengths", "512")
+    (result,) = run_benchmark("activation_memory.py", tmp_path, *options)["results"]
+    assert result["peak_bytes"] > result["kept_bytes"] > 12 * 512 * 768 * 2  # a layer's input, bf16
+
+
 @pytest.mark.launch
 def test_traffic_of_a_decoder_layer_is_what_the_formula_says(tmp_path):
     options = ("--decoder", "--ranks", "2", "--lengths", "512", "--target-length", "16")
