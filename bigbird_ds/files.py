@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,26 @@ def sync(stream: IO[bytes]) -> None:
     """Make a written file survive a power cut."""
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def make_folder(folder: Path, error: type[UserError], change: str) -> None:
+    """Make an output folder, with its parents, and find out before the work that it takes files.
+
+    Args:
+        error: what is raised where the folder cannot be made or written to.
+        change: the option or key that names the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as cause:
+        is_taken = isinstance(cause, FileExistsError)
+        raise error(
+            "the output cannot be written",
+            seen=f"{folder}: {'it is no folder' if is_taken else cause.strerror}",
+            needed="a folder that can be made, or one that may be written to",
+            change=change,
+        ) from cause
 
 
 def replace_folder(temporary: Path, final: Path) -> None:

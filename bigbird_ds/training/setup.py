@@ -188,7 +188,7 @@ def _initialize(
 
 def _write_run_folder(output: Path, config: RunConfig) -> None:
     """The resolved config and the tokenizer, so that the run folder stands on its own."""
-    output.mkdir(parents=True, exist_ok=True)
+    files.make_folder(output, ConfigError, "output")
     with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
         stream.write(dump_run_config(config).encode())
     target = output / TOKENIZER_FOLDER

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+
+from bigbird_ds import files
+from bigbird_ds.errors import ConfigError
+
+
+def test_an_output_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time it is there
+        files.make_folder(tmp_path / "a" / "b", ConfigError, "--out")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "link_to_nothing", "/proc", "/proc/run"])
+def test_an_output_that_cannot_be_written_is_a_mistake_to_mend(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link_to_nothing").symlink_to(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="cannot be written") as error:
+        files.make_folder(tmp_path / place, ConfigError, "--out")
+    assert place in error.value.seen
+    assert error.value.change == "--out"
+    assert (tmp_path / "file").read_text() == "mine"
