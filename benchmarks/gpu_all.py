@@ -3,9 +3,9 @@
     python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
     python benchmarks/gpu_all.py --device cpu --smoke         # the same code at tiny sizes
 
-Needs torch, Triton and numpy, safetensors for the models, and transformers for the comparison with
-it. Prints a table as it goes and writes JSON. What fails, or finds no time left, is recorded as
-such, and the rest still runs. On a GPU the exit code is 1 where a result was wrong.
+Needs torch, Triton and numpy, and transformers for the comparison with it. Prints a table as it
+goes and writes JSON. What fails, or finds no time left, is recorded as such, and the rest still
+runs. On a GPU the exit code is 1 where a result was wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Tensors in Hub format: ``model.safetensors``, or shards with an index."""
+"""Tensors in Hub format: ``model.safetensors``, or shards with an index.
+
+safetensors is imported by what reads or writes files: the networks need torch alone, so that
+``benchmarks/gpu_all.py`` runs on a machine that has nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
@@ -46,6 +48,8 @@ class LazyTensors:
         Raises:
             CheckpointError: a missing, truncated or foreign file, or one that lacks a tensor.
         """
+        from safetensors import SafetensorError, safe_open
+
         try:
             stream = safe_open(path, framework="pt")
             found = set(stream.keys())
@@ -184,6 +188,8 @@ def _split(tensors: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch
 
 def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """``save_file`` to a name beside ``path``, synced and renamed in."""
+    from safetensors.torch import save_file
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
