@@ -92,7 +92,8 @@ class JobFolder:
                 raise self._exists("units of this part")
         elif self._out.is_dir() and any(each != self._folder for each in self._out.iterdir()):
             raise self._exists(f"{sum(1 for _ in self._out.iterdir())} entries")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self._out, DataError, "--out")
+        self._folder.mkdir(exist_ok=True)
         self._remove_leftovers(own_units)
         if not plan_path.is_file():
             files.write_json(plan_path, plan.model_dump())

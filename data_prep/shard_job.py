@@ -76,7 +76,7 @@ def write_shards(
             needed="- alone",
             change="INPUT",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent, DataError, "--out")
     spool = out.with_name(f".{out.name}.stdin.jsonl")
     try:
         return _Job([spool_stdin(spool)], tokenizer, vocabulary, out, options).run()

@@ -47,7 +47,7 @@ def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -
     if family is not None:
         check_family(model, family, spiece)
     tokenizer = build_tokenizer(model, spiece)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(exist_ok=True)
     # spiece.model last: a folder that has it is complete
     with files.atomic_write(out / TOKENIZER_NAME) as stream:
         stream.write(tokenizer.to_str(pretty=True).encode() + b"\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from bigbird_ds.cli.shard import add_input_arguments, check_range, require_inputs
-from bigbird_ds.errors import EXIT_DONE, ConfigError, DataError
+from bigbird_ds.errors import EXIT_DONE, ConfigError
 
 _TRAINING_ONLY = ("vocab_size", "max_sentences", "character_coverage", "text_field", "on_error")
 
@@ -49,25 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
+    from bigbird_ds.hub.new_folder import new_folder
+    from bigbird_ds.vocabulary import SPIECE_NAME
     from data_prep.tokenizer_folder import write_tokenizer_folder
 
-    if arguments.out.is_dir() and any(arguments.out.iterdir()):
-        raise DataError(
-            "the output exists",
-            seen=f"{arguments.out}, not empty",
-            needed="a new or empty folder",
-            change="--out",
-        )
     log.setup()
-    if arguments.spiece_model is not None:
-        _refuse_training_options(arguments)
-        write_tokenizer_folder(arguments.spiece_model, arguments.out, arguments.family)
-    else:
-        model = _train(arguments)
-        with tempfile.TemporaryDirectory() as folder:
-            spiece = Path(folder) / "spiece.model"
-            spiece.write_bytes(model)
-            write_tokenizer_folder(spiece, arguments.out)
+    with new_folder(arguments.out, "--out") as folder:
+        if arguments.spiece_model is not None:
+            _refuse_training_options(arguments)
+            write_tokenizer_folder(arguments.spiece_model, folder, arguments.family)
+        else:
+            spiece = folder / SPIECE_NAME
+            spiece.write_bytes(_train(arguments))
+            write_tokenizer_folder(spiece, folder)
     log.logger.info("wrote %s", arguments.out)
     return EXIT_DONE
 

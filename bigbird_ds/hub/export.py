@@ -26,7 +26,7 @@ from bigbird_ds.hub.checkpoints import (
 )
 from bigbird_ds.hub.generation import write_generation_config
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
-from bigbird_ds.hub.new_folder import new_folder, require_free
+from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.log import logger
 from bigbird_ds.models.pretrained import DEFAULT_SHARD_BYTES
 
@@ -64,16 +64,14 @@ def export(
     Raises:
         CheckpointError: no intact checkpoint, no tokenizer beside it, or transformers reads the
             result with other numbers than ours. Nothing is left at ``target`` then.
-        ConfigError: ``target`` holds something.
+        ConfigError: ``target`` holds something, or cannot be made.
     """
-    require_free(target)
-    checkpoint = find_checkpoint(source)
-    run_folder = checkpoint.parent.parent
-    tokenizer = _tokenizer_of(run_folder)
-    model = load_pretrained(checkpoint)
-    state = read_state(checkpoint)
-
     with new_folder(target) as folder:
+        checkpoint = find_checkpoint(source)
+        run_folder = checkpoint.parent.parent
+        tokenizer = _tokenizer_of(run_folder)
+        model = load_pretrained(checkpoint)
+        state = read_state(checkpoint)
         model.save_pretrained(folder, DTYPES[dtype], max_shard_size)
         write_generation_config(folder, model, state)
         for path in sorted(tokenizer.iterdir()):

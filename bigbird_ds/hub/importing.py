@@ -116,8 +116,8 @@ def import_model(
     Raises:
         CheckpointError: another architecture, a truncated file, tensors that are missing,
             misshapen, or that the config has no place for. Nothing is left at ``target`` then.
-        ConfigError: a contradictory config, ``target`` holds something, or ``extend_positions``
-            that extend nothing.
+        ConfigError: a contradictory config, ``target`` that holds something or cannot be made,
+            or ``extend_positions`` that extend nothing.
         DataError: a ``spiece.model`` that cannot be read.
     """
     with new_folder(target) as folder:

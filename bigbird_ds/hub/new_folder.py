@@ -11,30 +11,31 @@ from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
 
 
-def require_free(target: Path) -> None:
-    """Raise ConfigError where ``target`` exists and is not an empty folder."""
+@contextlib.contextmanager
+def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
+    """A temporary folder beside ``target`` to fill; renamed to ``target`` at the end.
+
+    After an exception nothing is left of it. Whether it can be written is found out at the start,
+    so the work belongs inside.
+
+    Args:
+        argument: of the command line, that names ``target``.
+
+    Raises:
+        ConfigError: ``target`` holds something, or cannot be made.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(
             "the result would overwrite something",
             seen=f"{target} exists and is not empty",
             needed="a folder that does not exist yet",
-            change="OUT",
+            change=argument,
         )
-
-
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` to fill; renamed to ``target`` at the end.
-
-    After an exception nothing is left of it.
-
-    Raises:
-        ConfigError: ``target`` holds something.
-    """
-    require_free(target)
+    target = target.resolve()  # "." has no name to put another beside
+    files.make_folder(target.parent, ConfigError, argument)
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         yield temporary
         files.replace_folder(temporary, target)

@@ -123,6 +123,16 @@ def test_an_existing_output_is_kept(corpus: Corpus, options: list[Any], tmp_path
     assert contents(tmp_path / "new") == before
 
 
+def test_an_output_that_cannot_be_written_is_refused(corpus: Corpus, options: list[Any]) -> None:
+    for words in (
+        [corpus.documents, *options[:3], corpus.documents],
+        ["-", *options[:3], "/proc/a"],
+    ):
+        message = user_error("shard", *words, stdin=b"{}")
+        assert message.startswith("error: the output cannot be written\n")
+        assert "change: --out" in message
+
+
 def test_a_folder_without_tokenizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     words = ["--tokenizer", tmp_path, "--out", tmp_path / "out"]
     message = user_error("shard", corpus.documents, *words)

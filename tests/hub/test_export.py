@@ -201,6 +201,10 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
         export(trained, occupied)
     assert [path.name for path in occupied.iterdir()] == ["mine.txt"]
 
+    for target in (occupied / "mine.txt" / "below", Path("/proc/run")):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            export(tmp_path, target)  # before the source is looked at
+
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         export(tmp_path, tmp_path / "none")
 

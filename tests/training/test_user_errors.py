@@ -76,6 +76,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             {"resume": "never", "output": str(tmp_path / "trained")},
             ["would overwrite checkpoints", "resume=auto"],
         ),
+        "output": ({"output": str(corpus.documents)}, ["cannot be written", "it is no folder"]),
         "no checkpoint": ({"resume": str(tmp_path / "nowhere")}, ["is missing", "nowhere"]),
     }
     fresh = {"output": str(tmp_path / "never")}
