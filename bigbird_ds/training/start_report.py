@@ -1,0 +1,70 @@
+"""What a run says before its first step: what it is, and what a resume changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bigbird_ds.data.shards import Shards
+from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.log import logger
+from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.deepspeed_config import uses_bf16, zero_stage
+from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.families import ModelConfig
+
+
+def report_resume(checkpoint: Path, state: TrainingState, config: RunConfig) -> None:
+    """Log the checkpoint, and every key of the run config that differs from the saved one."""
+    logger.info("resume: from %s (step %d)", checkpoint, state.step)
+    before, now = _flat(state.run_config), _flat(config.model_dump(mode="json"))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            logger.info("resume: %s was %r, is now %r", key, before.get(key), now.get(key))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def report_start(
+    config: RunConfig, ranks: Ranks, model: nn.Module, model_config: ModelConfig, shards: Shards
+) -> None:
+    """Log the model, the make-up of a step and the data."""
+    accumulation = config.accumulation(ranks.world_size)
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    logger.info(
+        "model: %s, %.1f M parameters, %s attention (%s), length %d",
+        type(model).__name__,
+        parameters / 1e6,
+        model_config.attention_type,
+        model_config.random_style,
+        config.data.sequence_length,
+    )
+    logger.info(
+        "step: %d sequences = %d group(s) of %d rank(s) x %d micro x %d accumulated; ZeRO-%d, %s, "
+        "on %s",
+        config.batch.sequences,
+        ranks.data_world_size,
+        config.parallel.sequence,
+        config.batch.micro,
+        accumulation,
+        zero_stage(config),
+        "bf16" if uses_bf16(config) else "fp32",
+        ranks.device,
+    )
+    tokens = config.batch.sequences * config.data.sequence_length * config.train.steps
+    logger.info(
+        "data: %s documents, %s tokens; %d steps read about %.2f epochs",
+        f"{shards.num_documents:,}",
+        f"{shards.num_tokens:,}",
+        config.train.steps,
+        tokens / max(shards.num_tokens, 1),
+    )
