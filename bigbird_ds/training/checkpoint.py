@@ -48,10 +48,7 @@ def save_checkpoint(
     """
     final = step_folder(output, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
-    if ranks.is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    ranks.barrier()
+    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
     weights, moments = _own_share(engine, model, ranks)
     written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
     _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
@@ -59,6 +56,11 @@ def save_checkpoint(
         for old in list_checkpoints(output)[:-keep]:
             shutil.rmtree(old)
     return final
+
+
+def _make_anew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 @dataclass(frozen=True)

@@ -117,3 +117,13 @@ def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
 def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
     """What the set-up says where every rank was started with another seed."""
     return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
+
+
+def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
+    """What the first save says where a file stands in the way of the checkpoints."""
+    (Path(settings["output"]) / "checkpoints").touch()
+    try:
+        train_one(ranks, settings)
+    except OSError as error:
+        return str(error)
+    raise AssertionError("the checkpoint was saved")
