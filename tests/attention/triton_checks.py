@@ -16,9 +16,10 @@ import os
 import numpy as np
 import pytest
 import torch
+from support.tiny_models import tiny_bigbird
 from torch.utils.checkpoint import checkpoint
 
-from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds import BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention, triton_forward
 from bigbird_ds.attention.block_lists import Meetings, lists_of, meetings_of
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
@@ -348,16 +349,7 @@ def test_checkpointing_computes_the_rest_again_but_not_attention(launches) -> No
 
 
 def small_model() -> BigBirdForMaskedLM:
-    config = BigBirdConfig(
-        vocab_size=40,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=1,
-        intermediate_size=16,
-        block_size=16,
-        num_random_blocks=0,
-        hidden_dropout_prob=0.0,
-    )
+    config = tiny_bigbird(num_attention_heads=1, num_random_blocks=0, hidden_dropout_prob=0.0)
     torch.manual_seed(0)
     return BigBirdForMaskedLM(config).to(DEVICE).train()
 

@@ -8,14 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.tiny_models import tiny_bigbird, tiny_pegasus
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from bigbird_ds import (
-    BigBirdConfig,
-    BigBirdForMaskedLM,
-    BigBirdPegasusConfig,
-    BigBirdPegasusForConditionalGeneration,
-)
+from bigbird_ds import BigBirdForMaskedLM, BigBirdPegasusForConditionalGeneration
 from bigbird_ds.models import checkpointing
 from bigbird_ds.models.checkpointing import in_pieces, num_pieces, piece_length
 
@@ -23,17 +19,7 @@ AT_ONCE = 40  # no divisor of a length below
 
 
 def bigbird(dropout: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[Any]]:
-    config = BigBirdConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        block_size=16,
-        num_random_blocks=1,
-        hidden_dropout_prob=dropout,
-    )
-    model = BigBirdForMaskedLM(config)
+    model = BigBirdForMaskedLM(tiny_bigbird(hidden_dropout_prob=dropout))
     ids = torch.randint(3, 50, (2, 128))
     return (
         model,
@@ -43,22 +29,8 @@ def bigbird(dropout: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor], l
 
 
 def pegasus(dropout: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[Any]]:
-    config = BigBirdPegasusConfig(
-        vocab_size=50,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        block_size=16,
-        num_random_blocks=1,
-        dropout=dropout,
-        activation_dropout=dropout,
-        attention_dropout=dropout,
-    )
-    model = BigBirdPegasusForConditionalGeneration(config)
+    probabilities = dict.fromkeys(("dropout", "activation_dropout", "attention_dropout"), dropout)
+    model = BigBirdPegasusForConditionalGeneration(tiny_pegasus(**probabilities))
     batch = {"input_ids": torch.randint(3, 50, (2, 128)), "labels": torch.randint(3, 50, (2, 48))}
     stacks = model.model
     return model, batch, [x.fc1 for x in (*stacks.encoder.layers, *stacks.decoder.layers)]

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import torch
+from support.tiny_models import tiny_bigbird
 from torch._dynamo.utils import counters
 
-from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds import BigBirdForMaskedLM
 
 
 def tiny_model(dropout: float) -> BigBirdForMaskedLM:
-    config = BigBirdConfig(
-        vocab_size=50,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
+    config = tiny_bigbird(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=0.0,
-        block_size=16,
-        num_random_blocks=1,
         max_position_embeddings=128,
     )
     torch.manual_seed(0)

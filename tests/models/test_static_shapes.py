@@ -6,10 +6,9 @@ whose size follows from values (boolean indices, nonzero), is an error there.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from support.tiny_models import tiny_bigbird, tiny_pegasus
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -17,16 +16,12 @@ from torch._subclasses.fake_tensor import (
 )
 
 from bigbird_ds import (
-    BigBirdConfig,
     BigBirdForMaskedLM,
     BigBirdForPreTraining,
-    BigBirdPegasusConfig,
     BigBirdPegasusForConditionalGeneration,
 )
 from bigbird_ds.training.losses import StepCounts, StepLoss
 from bigbird_ds.training.metrics import SumMeter
-
-SIZES = {"vocab_size": 50, "block_size": 16, "num_random_blocks": 1}
 
 
 def integers(*shape: int) -> torch.Tensor:
@@ -37,29 +32,12 @@ def model_and_batch(name: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]
     batch = {"input_ids": integers(2, 128), "attention_mask": integers(2, 128)}
     targets = {"target_positions": integers(2, 20), "target_ids": integers(2, 20)}
     if name == "pegasus":
-        config: Any = BigBirdPegasusConfig(
-            **SIZES,
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            decoder_ffn_dim=32,
-        )
-        model: torch.nn.Module = BigBirdPegasusForConditionalGeneration(config)
+        model: torch.nn.Module = BigBirdPegasusForConditionalGeneration(tiny_pegasus())
         return model, batch | targets | {"labels": integers(2, 16)}
-    config = BigBirdConfig(
-        **SIZES,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
     batch |= targets | {"token_type_ids": integers(2, 128)}
     if name == "mlm":
-        return BigBirdForMaskedLM(config), batch
-    return BigBirdForPreTraining(config), batch | {"next_sentence_label": integers(2)}
+        return BigBirdForMaskedLM(tiny_bigbird()), batch
+    return BigBirdForPreTraining(tiny_bigbird()), batch | {"next_sentence_label": integers(2)}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

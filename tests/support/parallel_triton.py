@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds import BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention
 from bigbird_ds.attention.parallel import (
     SequenceParallel,
@@ -23,6 +23,7 @@ from bigbird_ds.attention.parallel import (
 )
 from bigbird_ds.training.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
+from support.tiny_models import tiny_bigbird
 
 BLOCK = 16  # the smallest that the kernels know
 
@@ -93,16 +94,7 @@ def _with_gradients(tensors: list[Tensor], function: Callable[..., Tensor]) -> l
 def _checkpointed(parallel: SequenceParallel) -> dict[str, float]:
     """How far a model's gradients with activation checkpointing are from those without."""
     torch.manual_seed(0)
-    config = BigBirdConfig(
-        vocab_size=40,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=1,
-        intermediate_size=16,
-        block_size=BLOCK,
-        num_random_blocks=0,
-        hidden_dropout_prob=0.0,
-    )
+    config = tiny_bigbird(num_attention_heads=1, num_random_blocks=0, hidden_dropout_prob=0.0)
     model = BigBirdForMaskedLM(config).train()
     model.bert.set_sequence_parallel(parallel)
     ids = torch.randint(5, 40, (1, 6 * BLOCK))
