@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from bigbird_ds.errors import DataError
 from bigbird_ds.hub.checkpoints import METRICS_NAME
+from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.plotting import pyplot
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``.
-
-    Raises:
-        DataError: the folder has none, or it holds no line.
-    """
-    path = run / METRICS_NAME
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if not lines:
-        raise DataError(
-            "there is nothing to draw",
-            seen=f"{path} is missing or empty",
-            needed="a run folder with a logged step",
-            change="the path",
-        )
-    return [json.loads(line) for line in lines]
 
 
 def draw_curves(runs: list[Path], target: Path) -> None:
@@ -40,6 +21,13 @@ def draw_curves(runs: list[Path], target: Path) -> None:
     figure, (losses, speeds) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for run in runs:
         lines = read_metrics(run)
+        if not lines:
+            raise DataError(
+                "there is nothing to draw",
+                seen=f"{run / METRICS_NAME} is missing or empty",
+                needed="a run folder with a logged step",
+                change="the path",
+            )
         train = [line for line in lines if "loss" in line]
         held_out = [line for line in lines if "eval_loss" in line]
         steps = [line["step"] for line in train]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bigbird_ds.hub.checkpoints import CONFIG_NAME, METRICS_NAME, list_checkpoints, read_state
+from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
+from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
 
 
@@ -31,13 +32,9 @@ def describe_run(folder: Path) -> str:
     checkpoints = list_checkpoints(folder)
     lines = [f"{folder}: a run with {len(checkpoints)} checkpoint(s)"]
     lines += [f"  {checkpoint.name}" for checkpoint in checkpoints]
-    metrics = folder / METRICS_NAME
-    if metrics.is_file():
-        logged = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-        train = [line for line in logged if "loss" in line]
-        if train:
-            last = train[-1]
-            lines.append(f"  last logged: step {last['step']:,}, loss {last['loss']:.4f}")
+    if train := [line for line in read_metrics(folder) if "loss" in line]:
+        last = train[-1]
+        lines.append(f"  last logged: step {last['step']:,}, loss {last['loss']:.4f}")
     if checkpoints:
         lines += ["", describe_checkpoint(checkpoints[-1])]
     return "\n".join(lines)

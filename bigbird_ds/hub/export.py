@@ -19,7 +19,6 @@ import torch
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.auto import load_pretrained
 from bigbird_ds.hub.checkpoints import (
-    METRICS_NAME,
     TOKENIZER_FOLDER,
     find_checkpoint,
     read_state,
@@ -76,7 +75,7 @@ def export(
         write_generation_config(folder, model, state)
         for path in sorted(tokenizer.iterdir()):
             shutil.copyfile(path, folder / path.name)
-        records = RunRecords.read(state, run_folder / METRICS_NAME)
+        records = RunRecords.read(state, run_folder)
         difference, version = _compare(folder)
         write_model_card(folder / "README.md", model, records, dtype, version)
     return ExportReport(checkpoint, target, state.step, difference, version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.hub.run_metrics import read_metrics
 
 _PIPELINES = {
     "BigBirdForPreTraining": "fill-mask",
@@ -34,17 +34,15 @@ class RunRecords:
     evaluation: dict[str, Any]
 
     @classmethod
-    def read(cls, state: TrainingState, metrics: Path) -> RunRecords:
+    def read(cls, state: TrainingState, run: Path) -> RunRecords:
         train: dict[str, Any] = {}
         evaluation: dict[str, Any] = {}
-        if metrics.is_file():
-            for text in metrics.read_text(encoding="utf-8").splitlines():
-                line = json.loads(text)
-                if line["step"] <= state.step:
-                    if "eval_loss" in line:
-                        evaluation = line
-                    else:
-                        train = line
+        for line in read_metrics(run):
+            if line["step"] <= state.step:
+                if "eval_loss" in line:
+                    evaluation = line
+                else:
+                    train = line
         return cls(state, train, evaluation)
 
 

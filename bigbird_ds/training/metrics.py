@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import METRICS_NAME
+from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.log import logger
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import LOSS_PARTS
@@ -89,10 +90,9 @@ class MetricsWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= steps_done]
+            kept = [line for line in read_metrics(output) if line["step"] <= steps_done]
             with files.atomic_write(self.path) as stream:
-                stream.write("".join(line + "\n" for line in kept).encode())
+                stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         self.tensorboard = SummaryWriter(
             str(output / TENSORBOARD_NAME), purge_step=steps_done + 1 if steps_done else None
         )
@@ -112,14 +112,6 @@ class MetricsWriter:
     def close(self) -> None:
         if self.active:
             self.tensorboard.close()
-
-
-def _step_of(line: str) -> float:
-    """The step of a metrics line; a line cut by a crash counts as beyond every step."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 class Speedometer:

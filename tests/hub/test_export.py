@@ -104,6 +104,20 @@ def test_the_model_card_tells_the_runs_own_numbers(trained: Path, exported: Path
 
 
 @pytest.mark.launch
+def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
+    trained: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 2, "los')
+    assert main(["inspect", str(run)]) == 0
+    assert "last logged: step 2, loss" in capsys.readouterr().out
+    assert main(["plot", str(run)]) == 0
+    assert main(["export", str(run), str(tmp_path / "export")]) == 0
+    assert (tmp_path / "export" / "README.md").read_bytes() == (exported / "README.md").read_bytes()
+
+
+@pytest.mark.launch
 def test_a_bfloat16_export_says_so_and_loads_as_such(trained: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     assert main(["export", str(trained), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
