@@ -11,6 +11,7 @@ from typing import Any
 
 from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.deepspeed_check import check_sections
 
 # DeepSpeed key -> the run config key that decides instead
 DECIDED_ELSEWHERE = {
@@ -27,27 +28,26 @@ DECIDED_ELSEWHERE = {
     "seed": "train.seed",
 }
 
-# Keys that pass through to DeepSpeed as they are.
-PASSED_ON = (
-    "zero_optimization",
-    "bf16",
-    "data_types",
-    "communication_data_type",
-    "prescale_gradients",
-    "gradient_predivide_factor",
-    "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer",
-    "wall_clock_breakdown",
-    "memory_breakdown",
-    "dump_state",
-    "flops_profiler",
-    "comms_logger",
-    "csv_monitor",
-    "wandb",
-    "aio",
-    "nebula",
-    "disable_allgather",
-)
+# Keys that pass through to DeepSpeed as they are -> what their value is. Those that hold a mapping
+# are checked by DeepSpeed's own classes (``deepspeed_check.py``).
+PASSED_ON: dict[str, type | tuple[type, ...]] = {
+    "zero_optimization": dict,
+    "bf16": dict,
+    "data_types": dict,
+    "communication_data_type": str,
+    "prescale_gradients": bool,
+    "gradient_predivide_factor": (int, float),
+    "zero_allow_untested_optimizer": bool,
+    "zero_force_ds_cpu_optimizer": bool,
+    "wall_clock_breakdown": bool,
+    "memory_breakdown": bool,
+    "dump_state": bool,
+    "flops_profiler": dict,
+    "comms_logger": dict,
+    "csv_monitor": dict,
+    "wandb": dict,
+    "disable_allgather": bool,
+}
 
 
 def zero_stage(config: RunConfig) -> int:
@@ -62,8 +62,9 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     """The mapping that ``deepspeed.initialize`` gets.
 
     Raises:
-        ConfigError: an unknown key, a key that the run config decides, fp16, or a ZeRO stage that
-            does not exist or that the optimizer or the precision cannot have.
+        ConfigError: an unknown key, a key that the run config decides, a value of the wrong kind,
+            fp16, or a ZeRO stage or an offload that does not exist or that the optimizer or the
+            precision cannot have.
     """
     user = copy.deepcopy(config.deepspeed)
     for key in list(user):
@@ -76,16 +77,8 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
                     change=f"deepspeed.{key}",
                 )
             del user[key]
-    _check_fp16(user)
-    for key in user:
-        if key not in PASSED_ON:
-            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE))
-            raise ConfigError(
-                "unknown key in the DeepSpeed config",
-                seen=f"deepspeed.{key}",
-                needed=f"{near} (the nearest known key)" if near else ", ".join(PASSED_ON),
-                change=f"deepspeed.{key}",
-            )
+    _check_keys(user)
+    _check_precision(user)
     stage = user.get("zero_optimization", {}).get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(
@@ -94,6 +87,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             needed="0, 1, 2 or 3",
             change="deepspeed.zero_optimization.stage",
         )
+    check_sections(user)
     if config.optimizer.name == "adafactor" and stage:
         raise ConfigError(
             "Adafactor needs whole matrices, and ZeRO gives an optimizer flat pieces of them: a "
@@ -113,9 +107,38 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     return user
 
 
+def _check_keys(user: dict[str, Any]) -> None:
+    """Every key is known, and its value of the right kind."""
+    for key, value in user.items():
+        kind = dict if key == "fp16" else PASSED_ON.get(key)
+        if kind is None:
+            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE))
+            raise ConfigError(
+                "unknown key in the DeepSpeed config",
+                seen=f"deepspeed.{key}",
+                needed=f"{near} (the nearest known key)" if near else ", ".join(PASSED_ON),
+                change=f"deepspeed.{key}",
+            )
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            words = {dict: "a mapping of keys", str: "a word", bool: "true or false"}
+            raise ConfigError(
+                "a value in the DeepSpeed config is of the wrong kind",
+                seen=f"deepspeed.{key}={value!r}",
+                needed=words[kind] if isinstance(kind, type) else "a number",
+                change=f"deepspeed.{key}",
+            )
+
+
 def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
     wanted = user.get("data_types", {}).get("grad_accum_dtype")
     own = "bf16" if user.get("bf16", {}).get("enabled") else "fp32"
+    if wanted not in (None, "fp32", "bf16"):
+        raise ConfigError(
+            "gradients are not summed in this precision",
+            seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r}",
+            needed="fp32 or bf16",
+            change="deepspeed.data_types.grad_accum_dtype",
+        )
     if stage == 0 and wanted not in (None, own):
         raise ConfigError(
             "without ZeRO, DeepSpeed sums gradients in the precision of the weights",
@@ -126,19 +149,19 @@ def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
         )
 
 
-def _check_fp16(user: dict[str, Any]) -> None:
-    fp16 = user.pop("fp16", {})
-    if fp16.get("enabled") not in (None, False, "auto"):
+def _check_precision(user: dict[str, Any]) -> None:
+    if user.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
         raise ConfigError(
             "fp16 is not supported: its loss scale would depend on the layout of the run",
             seen="deepspeed.fp16.enabled=true",
             needed="bf16 or fp32",
             change="deepspeed.bf16.enabled=true",
         )
-    if user.get("bf16", {}).get("enabled") == "auto":
+    enabled = user.get("bf16", {}).get("enabled", False)
+    if not isinstance(enabled, bool):
         raise ConfigError(
             "the precision is left open",
-            seen='deepspeed.bf16.enabled="auto"',
+            seen=f"deepspeed.bf16.enabled={enabled!r}",
             needed="true (bf16) or false (fp32)",
             change="deepspeed.bf16.enabled",
         )
