@@ -60,15 +60,19 @@ def step_folder(output: Path, step: int) -> Path:
     return output / FOLDER_NAME / f"step-{step}"
 
 
-def list_checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first, whether intact or not."""
+def list_checkpoints(output: Path, after: int = -1) -> list[Path]:
+    """The checkpoints of a run folder, oldest first, whether intact or not.
+
+    Args:
+        after: those of later steps than this one alone.
+    """
     folder = output / FOLDER_NAME
     found = []
     if folder.is_dir():
         for path in folder.iterdir():
             if match := _STEP_NAME.fullmatch(path.name):
                 found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+    return [path for step, path in sorted(found) if step > after]
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -41,7 +41,7 @@ def save_checkpoint(
     ranks: Ranks,
     keep: int,
 ) -> Path:
-    """Write ``step-N`` with all ranks, then remove all but the newest ``keep`` checkpoints.
+    """Write ``step-N`` with all ranks, then remove all but it and the ``keep - 1`` before it.
 
     Raises:
         OSError: on every rank, if the writing failed on any (a full disk, say).
@@ -53,7 +53,9 @@ def save_checkpoint(
     written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
     _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
-        for old in list_checkpoints(output)[:-keep]:
+        found = list_checkpoints(output)
+        # Not by number alone: a later one (damaged, and passed over) must not push this one out.
+        for old in found[: found.index(final) + 1][:-keep]:
             shutil.rmtree(old)
     return final
 

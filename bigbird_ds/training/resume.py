@@ -18,6 +18,7 @@ from bigbird_ds.hub.checkpoints import (
     find_checkpoint,
     list_checkpoints,
     newest_intact,
+    read_state,
 )
 from bigbird_ds.training.deepspeed_state import set_optimizer_state
 from bigbird_ds.training.distributed import Ranks
@@ -27,7 +28,8 @@ def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
     """The checkpoint to go on from, verified; None to start afresh. The same on every rank.
 
     Raises:
-        CheckpointError: ``resume`` names no intact checkpoint, or all of ``output`` are damaged.
+        CheckpointError: ``resume`` names no intact checkpoint, or one before others of ``output``;
+            or all of ``output`` are damaged.
     """
     choice: Path | None = None
     error: CheckpointError | None = None
@@ -60,7 +62,27 @@ def _named(resume: str, output: Path) -> Path | None:
             needed="auto, never, or a folder such as RUN/checkpoints/step-1000",
             change="resume",
         )
-    return find_checkpoint(folder)
+    checkpoint = find_checkpoint(folder)
+    _check_last(checkpoint, output)
+    return checkpoint
+
+
+def _check_last(checkpoint: Path, output: Path) -> None:
+    """Refuse to go back inside a run folder: two trajectories' checkpoints would stand in it.
+
+    The next ``resume: auto`` would go on from the abandoned one, whose steps are later.
+    """
+    step = read_state(checkpoint).step
+    later = list_checkpoints(output, after=step)
+    if later:
+        names = ", ".join(path.name for path in later)
+        raise CheckpointError(
+            "the run folder holds later checkpoints than the one to resume from",
+            seen=f"resume={checkpoint} (step {step}), and {names} in {output / FOLDER_NAME}",
+            needed="a run folder whose last checkpoint is this one, or one without checkpoints",
+            change=f"output, to go on from step {step} in a folder of its own; or move the later "
+            f"ones away; or resume=auto, to go on from {later[-1].name}",
+        )
 
 
 class _TensorFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_at_any_ranks_and_zero_stage(
 
 @pytest.mark.launch
 def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
-    run_settings: dict[str, Any],
+    run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = changed(
         run_settings,
@@ -89,9 +90,16 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1  # a flipped bit: the size is right
     weights.write_bytes(content)
+    copy = tmp_path / "copy"
+    shutil.copytree(settings["output"], copy)
+    shorter = changed(
+        settings, **{"output": str(copy), "train.steps": 3, "train.keep_checkpoints": 1}
+    )
 
-    run_distributed(train_all, 1, [longer])
+    run_distributed(train_all, 1, [longer, shorter])
 
+    names = sorted(path.name for path in (copy / "checkpoints").iterdir())
+    assert names == ["step-3", "step-4"]  # one is kept, the one just saved; step-4 is the damaged
     lines = metrics(longer)
     assert [line["step"] for line in lines] == list(range(1, 9))
     names = sorted(path.name for path in newest.parent.iterdir())

@@ -35,7 +35,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
     command(["tokenizer", corpus.documents, "--out", other_tokenizer, "--vocab-size", "400"])
     cut = _damaged_copy(corpus.shards, tmp_path / "cut", "cut short")
     flipped = _damaged_copy(corpus.shards, tmp_path / "flipped", "flipped")
-    trained = changed(run_settings, output=str(tmp_path / "trained"))
+    trained = changed(run_settings, **{"output": str(tmp_path / "trained"), "train.save_every": 2})
     run_distributed(train_one, 1, trained)
 
     cases: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -71,6 +71,10 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         "another seed": (
             {"train.seed": 8, "resume": str(tmp_path / "trained")},
             ["another seed", "train.seed=7"],
+        ),
+        "back inside a run": (
+            {"resume": str(tmp_path / "trained/checkpoints/step-2"), "output": trained["output"]},
+            ["holds later checkpoints", "(step 2), and step-4 in", "resume=auto"],
         ),
         "would overwrite": (
             {"resume": "never", "output": str(tmp_path / "trained")},
