@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError
+from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FOLDER_NAME,
@@ -124,6 +124,22 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
             needed=f"a checkpoint of {name}",
             change=f"optimizer.name={saved}; or to begin anew from these weights alone: another "
             f"output, and model={folder}",
+        )
+
+
+def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
+    """Refuse a checkpoint of a later step than ``train.steps``. At that step the run is done.
+
+    Raises:
+        ConfigError: ``steps`` is less than the steps done in ``folder``.
+    """
+    if state.step > steps:
+        raise ConfigError(
+            "the checkpoint is of a later step than the last one asked for",
+            seen=f"train.steps={steps}, step {state.step} in {folder}",
+            needed=f"train.steps={state.step} or more",
+            change="train.steps; or for a shorter run: another output, with resume=never or the "
+            "path of an earlier checkpoint",
         )
 
 

@@ -31,6 +31,7 @@ from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.resume import (
     check_same_model,
     check_same_optimizer,
+    check_steps,
     choose_checkpoint,
     load_optimizer,
 )
@@ -140,6 +141,7 @@ def _place_to_go_on_from(
         return None, TrainingState(step=0, tokens=0, data={}, run_config={})
     check_same_model(checkpoint, model_config.to_dict())
     state = read_state(checkpoint)
+    check_steps(checkpoint, state, config.train.steps)
     check_same_optimizer(checkpoint, state, config.optimizer.name)
     report_resume(checkpoint, state, config)
     return checkpoint, state

@@ -72,6 +72,10 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             {"train.seed": 8, "resume": str(tmp_path / "trained")},
             ["another seed", "train.seed=7"],
         ),
+        "beyond the last step": (
+            {"train.steps": 3, "resume": str(tmp_path / "trained")},
+            ["train.steps=3, step 4 in", "train.steps=4 or more"],
+        ),
         "back inside a run": (
             {"resume": str(tmp_path / "trained/checkpoints/step-2"), "output": trained["output"]},
             ["holds later checkpoints", "(step 2), and step-4 in", "resume=auto"],
