@@ -127,6 +127,28 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
         )
 
 
+def check_same_objective(folder: Path, state: TrainingState, objective: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was trained on another task: no option of it may change on the way.
+
+    Args:
+        objective: the section of the run config, as JSON has it.
+
+    Raises:
+        CheckpointError: an option of the saved run differs.
+    """
+    saved = state.run_config.get("objective", {})
+    differing = [key for key in objective if saved.get(key, objective[key]) != objective[key]]
+    if differing:
+        raise CheckpointError(
+            "the checkpoint was trained on another objective",
+            seen=", ".join(f"objective.{key}={objective[key]!r}" for key in differing),
+            needed=", ".join(f"objective.{key}={saved[key]!r}" for key in differing)
+            + f", as in {folder}",
+            change="objective; or to begin anew from these weights alone: another output, and "
+            f"model={folder}",
+        )
+
+
 def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
     """Refuse a checkpoint of a later step than ``train.steps``. At that step the run is done.
 

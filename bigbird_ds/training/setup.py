@@ -30,6 +30,7 @@ from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.resume import (
     check_same_model,
+    check_same_objective,
     check_same_optimizer,
     check_steps,
     choose_checkpoint,
@@ -142,6 +143,7 @@ def _place_to_go_on_from(
     check_same_model(checkpoint, model_config.to_dict())
     state = read_state(checkpoint)
     check_steps(checkpoint, state, config.train.steps)
+    check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
     check_same_optimizer(checkpoint, state, config.optimizer.name)
     report_resume(checkpoint, state, config)
     return checkpoint, state

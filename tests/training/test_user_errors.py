@@ -72,6 +72,10 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             {"train.seed": 8, "resume": str(tmp_path / "trained")},
             ["another seed", "train.seed=7"],
         ),
+        "another objective": (
+            {"objective.mask_fraction": 0.4, "resume": str(tmp_path / "trained")},
+            ["objective.mask_fraction=0.4\n", "objective.mask_fraction=0.15, as in"],
+        ),
         "beyond the last step": (
             {"train.steps": 3, "resume": str(tmp_path / "trained")},
             ["train.steps=3, step 4 in", "train.steps=4 or more"],
