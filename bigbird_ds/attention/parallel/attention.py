@@ -92,7 +92,8 @@ class _Place(torch.autograd.Function):
             parts.insert(0, ends[:, :, :size])
         if parallel.is_last:
             parts.append(ends[:, :, size:])
-        return torch.cat(parts, dim=2)
+        # side by side as the projection behind attention reads them, without another copy
+        return torch.cat([part.transpose(1, 2) for part in parts], dim=1).transpose(1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
