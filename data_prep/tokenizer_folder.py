@@ -20,12 +20,10 @@ from typing import Any
 
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, WORD_START
 from data_prep.families import check_family, family_of, with_all_ids
 from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
-
-TOKENIZER_NAME = "tokenizer.json"
-TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 
 
 def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -> None:

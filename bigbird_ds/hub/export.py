@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from bigbird_ds.hub.checkpoints import (
 from bigbird_ds.hub.generation import write_generation_config
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
 from bigbird_ds.hub.new_folder import new_folder
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer
 from bigbird_ds.log import logger
 from bigbird_ds.models.pretrained import DEFAULT_SHARD_BYTES
 
@@ -73,8 +73,7 @@ def export(
         state = read_state(checkpoint)
         model.save_pretrained(folder, DTYPES[dtype], max_shard_size)
         write_generation_config(folder, model, state)
-        for path in sorted(tokenizer.iterdir()):
-            shutil.copyfile(path, folder / path.name)
+        copy_tokenizer(tokenizer, folder)
         records = RunRecords.read(state, run_folder)
         difference, version = _compare(folder)
         write_model_card(folder / "README.md", model, records, dtype, version)
@@ -83,10 +82,10 @@ def export(
 
 def _tokenizer_of(run_folder: Path) -> Path:
     folder = run_folder / TOKENIZER_FOLDER
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / TOKENIZER_NAME).is_file():
         raise CheckpointError(
             "the run has no tokenizer to export",
-            seen=f"no {folder / 'tokenizer.json'}",
+            seen=f"no {folder / TOKENIZER_NAME}",
             needed="the tokenizer folder that the run copied at its start",
             change=f"copy it to {folder}",
         )

@@ -7,7 +7,6 @@ with ``import_report.json``. It loads in ``transformers``, and starts a run as `
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from bigbird_ds.hub.source_tensors import (
     read_table,
     widest_dtype,
 )
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, tokenizer_files
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
 from bigbird_ds.models.pretrained import PretrainedModel
@@ -34,16 +34,6 @@ from bigbird_ds.models.weights import Tensors
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
 REPORT_NAME = "import_report.json"
-TOKENIZER_FILES = (
-    SPIECE_NAME,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-)
 # How the families end the names of their tables of positions.
 POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
 _HUB_PEGASUS_UNKNOWN = 2  # id in a file that still wants transformers' offset of 103
@@ -278,10 +268,9 @@ def _lacks_ids(folder: Path) -> bool:
 
 
 def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> list[str]:
-    found = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if SPIECE_NAME in found and ("tokenizer.json" not in found or _lacks_ids(source)):
+    found = tokenizer_files(source)
+    if SPIECE_NAME in found and (TOKENIZER_NAME not in found or _lacks_ids(source)):
         write_tokenizer(source / SPIECE_NAME, folder)
-        return sorted(name for name in TOKENIZER_FILES if (folder / name).is_file())
-    for name in found:
-        shutil.copyfile(source / name, folder / name)
-    return found
+    else:
+        copy_tokenizer(source, folder)
+    return tokenizer_files(folder)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
 from bigbird_ds.hub.word_map import read_tokenizer
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, Vocabulary
 
@@ -55,7 +56,7 @@ def _token_ids(folder: Path, family: str) -> tuple[Path, dict[str, int]] | None:
 
     ``tokenizer.json`` goes first: a Pegasus ``spiece.model`` of the Hub counts from another id.
     """
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER_NAME
     if path.is_file():
         return path, read_tokenizer(path).get_vocab()
     path = folder / SPIECE_NAME

@@ -14,8 +14,8 @@ from bigbird_ds.hub.checkpoints import (
     read_state,
     verify_checkpoint,
 )
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
 from bigbird_ds.hub.verify_files import (
-    TOKENIZER_NAME,
     check_card,
     check_tokenizer_files,
     check_weight_files,

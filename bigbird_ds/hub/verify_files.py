@@ -12,9 +12,9 @@ from safetensors import safe_open
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, INDEX_NAME
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
 from bigbird_ds.vocabulary import SPIECE_NAME
 
-TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
 
 # What a tokenizer made twice over gets wrong first: spaces at the ends, tabs, newlines, Unicode.

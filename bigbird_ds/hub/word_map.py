@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bigbird_ds.errors import CheckpointError
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
 from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
 
 
@@ -74,14 +75,14 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
     """
     from sentencepiece import SentencePieceProcessor
 
-    if not (source / "tokenizer.json").is_file():
+    if not (source / TOKENIZER_NAME).is_file():
         raise CheckpointError(
             "the words of this checkpoint cannot be mapped without its tokenizer",
             seen=f"no {source / 'tokenizer.json'}",
             needed="the checkpoint's tokenizer.json",
             change="put it there (transformers' AutoTokenizer writes it with save_pretrained)",
         )
-    theirs = read_tokenizer(source / "tokenizer.json")
+    theirs = read_tokenizer(source / TOKENIZER_NAME)
     ids: dict[str, int] = theirs.get_vocab()
     by_piece: dict[str, int] = {}
     for token, index in sorted(ids.items(), key=lambda item: item[1]):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER
+from bigbird_ds.hub.tokenizer_files import copy_tokenizer
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
 
@@ -19,4 +19,4 @@ def write_run_folder(output: Path, config: RunConfig) -> None:
         stream.write(dump_run_config(config).encode())
     target = output / TOKENIZER_FOLDER
     if Path(config.data.tokenizer).resolve() != target.resolve():
-        shutil.copytree(config.data.tokenizer, target, dirs_exist_ok=True)
+        copy_tokenizer(Path(config.data.tokenizer), target)

@@ -118,6 +118,17 @@ def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
 
 
 @pytest.mark.launch
+def test_another_model_in_the_tokenizers_folder_does_not_get_into_the_export(
+    trained: Path, exported: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (run / "tokenizer" / name).write_text("of the folder that data.tokenizer named")
+    export(run, tmp_path / "export")
+    assert contents(tmp_path / "export") == contents(exported)
+
+
+@pytest.mark.launch
 def test_a_bfloat16_export_says_so_and_loads_as_such(trained: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     assert main(["export", str(trained), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
