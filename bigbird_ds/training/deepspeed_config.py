@@ -49,6 +49,8 @@ PASSED_ON: dict[str, type | tuple[type, ...]] = {
     "disable_allgather": bool,
 }
 
+_FORCE = "zero_force_ds_cpu_optimizer"
+
 
 def zero_stage(config: RunConfig) -> int:
     return int(config.deepspeed.get("zero_optimization", {}).get("stage", 0))
@@ -56,6 +58,15 @@ def zero_stage(config: RunConfig) -> int:
 
 def uses_bf16(config: RunConfig) -> bool:
     return bool(config.deepspeed.get("bf16", {}).get("enabled", False))
+
+
+def offloads(config: RunConfig, what: str) -> bool:
+    """Whether ``what`` (``offload_optimizer`` or ``offload_param``) lies in the host's memory."""
+    return _offload_device(config.deepspeed.get("zero_optimization", {}), what) != "none"
+
+
+def _offload_device(zero: dict[str, Any], what: str) -> str:
+    return str((zero.get(what) or {}).get("device", "none"))
 
 
 def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
@@ -97,6 +108,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             change="deepspeed.zero_optimization.stage=0, or optimizer.name=adamw",
         )
     _check_gradient_dtype(user, stage)
+    _prepare_offload(user, stage)
     accumulation = config.accumulation(world_size)
     user.update(
         train_micro_batch_size_per_gpu=config.batch.micro,
@@ -146,6 +158,44 @@ def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
             needed=f"{own}, or ZeRO stage 1 to 3",
             change="leave out deepspeed.data_types.grad_accum_dtype, or "
             "deepspeed.zero_optimization.stage=1",
+        )
+
+
+def _prepare_offload(user: dict[str, Any], stage: int) -> None:
+    """Refuse an offload that would not happen; let the run's own optimizer step one that does."""
+    zero = user.get("zero_optimization", {})
+    for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
+        if zero.get(old):
+            raise ConfigError(
+                "an offload is asked for by an old name",
+                seen=f"deepspeed.zero_optimization.{old}={zero[old]!r}",
+                needed=f"{new}.device: cpu",
+                change=f"deepspeed.zero_optimization.{new}.device=cpu",
+            )
+    for name, least in (("offload_optimizer", 1), ("offload_param", 3)):
+        device = _offload_device(zero, name)
+        if device == "nvme":
+            raise ConfigError(
+                "offload to NVMe is not supported: no checkpoint of such a run was ever tried",
+                seen=f"deepspeed.zero_optimization.{name}.device=nvme",
+                needed="cpu",
+                change=f"deepspeed.zero_optimization.{name}.device=cpu",
+            )
+        if device == "cpu" and stage < least:
+            raise ConfigError(
+                f"{name} has no effect at this ZeRO stage",
+                seen=f"deepspeed.zero_optimization.{name} at stage {stage}",
+                needed=f"stage {least} or higher",
+                change=f"deepspeed.zero_optimization.stage={least}, or leave out {name}",
+            )
+    # DeepSpeed would else insist on its own CPU optimizer, which is compiled at the first start.
+    device = _offload_device(zero, "offload_optimizer")
+    if device != "none" and user.setdefault(_FORCE, False):
+        raise ConfigError(
+            "DeepSpeed's own CPU optimizer is asked for, and a run brings its own",
+            seen=f"deepspeed.{_FORCE}=true with an offloaded optimizer",
+            needed="false, which is what a run with offload has",
+            change=f"leave out deepspeed.{_FORCE}",
         )
 
 

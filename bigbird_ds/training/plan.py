@@ -17,7 +17,12 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.training.activations import saved_bytes
 from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16, zero_stage
+from bigbird_ds.training.deepspeed_config import (
+    deepspeed_config,
+    offloads,
+    uses_bf16,
+    zero_stage,
+)
 from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
@@ -30,12 +35,16 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes per rank at the end of the forward pass, when most is held."""
+    """Bytes per rank at the end of the forward pass, when most is held.
+
+    ``optimizer`` is the card's, ``offloaded`` what of the optimizer lies in the host's memory.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    offloaded: int = 0
 
     @property
     def total(self) -> int:
@@ -58,11 +67,14 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
     state = sum(math.prod(shape) for kinds in shapes for shape in kinds.values())
     # ZeRO steps an fp32 copy of its partition; stage 0 needs one in bf16 alone.
     copies = number if bf16 or stage else 0
+    optimizer = shared(4 * (state + copies), 1)
+    offloaded = optimizer if offloads(config, "offload_optimizer") else 0
     return MemoryPlan(
         weights=shared(width * number, 3),
         gradients=shared((4 if fp32_gradients else width) * number, 2),
-        optimizer=shared(4 * (state + copies), 1),
+        optimizer=optimizer - offloaded,
         activations=saved_bytes(config, model_config),
+        offloaded=offloaded,
     )
 
 
@@ -93,6 +105,11 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     ]
     for name in ("weights", "gradients", "optimizer", "activations"):
         lines.append(f"  {name:<12}{getattr(memory, name) / _GIB:8.3f} GiB")
+    if memory.offloaded:
+        lines.append(f"  (the optimizer's {memory.offloaded / _GIB:.3f} GiB lie in host memory)")
+    if offloads(config, "offload_param"):
+        lines.append("  (weights are counted as without offload_param: DeepSpeed keeps up to")
+        lines.append("  stage3_max_live_parameters of them on the card)")
     if not config.train.activation_checkpointing:
         lines.append("  (train.activation_checkpointing=true makes the activations smaller)")
     return "\n".join(lines)

@@ -40,6 +40,15 @@ ZERO = "deepspeed.zero_optimization"
             marks=pytest.mark.skipif(bool(find_spec("wandb")), reason="wandb is installed"),
         ),
         ("deepspeed.flops_profiler.steps=1", ["unknown key", "deepspeed.flops_profiler.steps"]),
+        (f"{ZERO}.cpu_offload=true", ["old name", f"{ZERO}.offload_optimizer.device=cpu"]),
+        (f"{ZERO}.offload_optimizer.device=nvme", ["NVMe", f"{ZERO}.offload_optimizer.device=cpu"]),
+        (f"{ZERO}.offload_param.device=cpu", ["no effect at this ZeRO stage", "stage 3"]),
+        ("deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}", ["at stage 0"]),
+        (
+            "deepspeed={zero_optimization: {stage: 2, offload_optimizer: {device: cpu}}, "
+            "zero_force_ds_cpu_optimizer: true}",
+            ["DeepSpeed's own CPU optimizer", "leave out"],
+        ),
         ("deepspeed.data_types.grad_dtype=fp32", ["unknown key", "grad_accum_dtype"]),
         ("deepspeed.data_types.grad_accum_dtype=fp8", ["grad_accum_dtype='fp8'", "fp32 or bf16"]),
     ],
