@@ -97,9 +97,27 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, error: type[UserError], what: str) -> Any:
-    """Read a JSON file; ``error`` is raised if it is missing or no JSON, naming it by ``what``."""
+    """Read a JSON file.
+
+    ``error`` is raised, naming the file by ``what``, if it is missing, no JSON, or gives a key
+    twice (the first would have no effect).
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise error(
+                f"{what} gives a key twice",
+                seen=f"{twice} in {path}",
+                needed="each key once in a JSON object",
+                change="the file",
+            )
+        return value
+
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=unique)
     except FileNotFoundError:
         raise error(
             f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"

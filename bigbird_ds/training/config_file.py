@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError, UserError, nearest
 from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.strict_yaml import parse_yaml
 
 MODEL_CONFIG_NAME = "config.json"
 # Keys whose value may name a JSON file that holds the mapping; their sub-keys are not ours to list.
@@ -71,7 +72,7 @@ def _dotted(section: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError(
             "the run config is missing",
@@ -107,7 +108,7 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             change="the command line",
         )
     try:
-        return keys, yaml.safe_load(text)
+        return keys, parse_yaml(text, repr(word))
     except yaml.YAMLError as cause:
         raise ConfigError(
             "the value of an override is no YAML",
