@@ -26,8 +26,8 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
     Args:
         path: a YAML file.
         overrides: words ``key.sub=value``, the value in YAML; they win over the file, also inside
-            the JSON files that ``model`` and ``deepspeed`` may name. File names are relative to
-            the current folder.
+            the JSON files that ``model`` and ``deepspeed`` may name, and inside the default of
+            ``deepspeed``. File names are relative to the current folder.
 
     Raises:
         ConfigError: no such file, no YAML mapping, an unknown key (the nearest known one is
@@ -39,6 +39,8 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
         if len(keys) == 1:
             settings[keys[0]] = value
     _expand_files(settings)
+    # Single keys go into the default; a mapping or file that was given stands for itself.
+    settings.setdefault("deepspeed", default_deepspeed())
     for keys, value in words:
         if len(keys) > 1:
             _set(settings, keys, value)
@@ -56,6 +58,14 @@ def check_run_config(settings: dict[str, Any], origin: str) -> RunConfig:
 def dump_run_config(config: RunConfig) -> str:
     """The resolved config as YAML, which ``load_run_config`` reads back to the same."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def default_deepspeed() -> dict[str, Any]:
+    """What ``deepspeed`` is where a run config says nothing of it."""
+    value: dict[str, Any] = RunConfig.model_fields["deepspeed"].get_default(
+        call_default_factory=True
+    )
+    return value
 
 
 def known_keys() -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config_file import dump_run_config, load_run_config
+from bigbird_ds.training.deepspeed_config import zero_stage
 from bigbird_ds.training.strict_yaml import parse_yaml
 
 RUN = "data: {train: s, tokenizer: t, sequence_length: 128}\nbatch: {sequences: 4, micro: 2}\n"
@@ -64,3 +65,24 @@ def test_a_key_of_a_merged_mapping_may_be_given_anew() -> None:
 )
 def test_a_number_with_an_exponent_needs_no_point(word: str, value: Any) -> None:
     assert parse_yaml(word, "test") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "stage"),
+    [
+        ("", [], 1),
+        ("", ["deepspeed.bf16.enabled=true"], 1),
+        ("", ["deepspeed.zero_optimization.overlap_comm=true"], 1),
+        ("", ["deepspeed.zero_optimization.stage=3"], 3),
+        ("", ["deepspeed={bf16: {enabled: true}}"], 0),
+        ("deepspeed: {bf16: {enabled: true}}\n", ["deepspeed.bf16.enabled=false"], 0),
+        ("deepspeed: {zero_optimization: {stage: 2}}\n", ["deepspeed.bf16.enabled=true"], 2),
+    ],
+)
+def test_single_deepspeed_keys_go_into_the_default_and_a_mapping_replaces_it(
+    text: str, overrides: list[str], stage: int, tmp_path: Path
+) -> None:
+    config = load_run_config(write(tmp_path, RUN + text), overrides)
+    assert zero_stage(config) == stage
+    shown = write(tmp_path, dump_run_config(config))
+    assert load_run_config(shown) == config
