@@ -206,12 +206,13 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Every window of a split once, in the order of its stream, always with the same masks.
+    """Windows of a split, each once, in the order of its stream, always with the same masks.
 
     All ranks get the same number of batches; the last ones are filled up with empty examples,
     which have no targets. Can be iterated any number of times.
 
-    Args: as for ``TrainingBatches``.
+    Args: as for ``TrainingBatches``, and:
+        max_windows: read at most so many, evenly spread over the split; None reads all.
 
     Raises:
         DataError: as for ``TrainingBatches``.
@@ -228,23 +229,25 @@ class EvaluationBatches:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        max_windows: int | None = None,
     ) -> None:
         assert 0 <= rank < world_size
         shards.check_tokenizer(objective.vocabulary)
         self._plan = SampleOrder(shards, geometry_of(objective, sequence_length), seed).plans.plan(
             0
         )
+        self._num_windows = min(len(self._plan), max_windows or len(self._plan))
         self._micro_batch, self._rank, self._world_size = micro_batch, rank, world_size
         dataset = ExampleDataset(shards, objective, seed, sequence_length)
         self._loader = _Loader(dataset, _Again(self._micro_batches), workers)
 
     @property
     def num_windows(self) -> int:
-        """Windows of the split, over all ranks."""
-        return len(self._plan)
+        """Windows that are read, over all ranks."""
+        return self._num_windows
 
     def __len__(self) -> int:
-        return -(-len(self._plan) // (self._micro_batch * self._world_size))
+        return -(-self._num_windows // (self._micro_batch * self._world_size))
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._loader)
@@ -260,8 +263,10 @@ class EvaluationBatches:
             yield [self._sample(number) for number in numbers]
 
     def _sample(self, number: int) -> Sample:
-        inside = number < len(self._plan)
-        return Sample(0, number, self._plan.window_in_stream_order(number) if inside else None)
+        if number >= self._num_windows:
+            return Sample(0, number, None)
+        place = number * len(self._plan) // self._num_windows
+        return Sample(0, place, self._plan.window_in_stream_order(place))
 
 
 def geometry_of(objective: Objective, sequence_length: int) -> Geometry:

@@ -152,6 +152,9 @@ class TrainConfig(Section):
     save_every: int = Field(1000, ge=0, description="steps between checkpoints (0: the last alone)")
     keep_checkpoints: PositiveInt = Field(3, description="older checkpoints are removed")
     eval_every: int = Field(0, ge=0, description="steps between evaluations (0: after the last)")
+    eval_windows: PositiveInt | None = Field(
+        None, description="windows of an evaluation, spread over the validation split (null: all)"
+    )
     log_every: PositiveInt = Field(10, description="steps between log lines")
     activation_checkpointing: bool = Field(
         False, description="recompute each layer in backward: less memory, a third more time"
@@ -191,13 +194,15 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> RunConfig:
-        if self.train.eval_every and self.data.validation is None:
-            raise ConfigError(
-                "an evaluation is asked for without validation data",
-                seen=f"train.eval_every={self.train.eval_every}, data.validation=null",
-                needed="a shards folder with a validation split",
-                change="data.validation, or train.eval_every=0",
-            )
+        for key in ("eval_every", "eval_windows"):
+            value, default = getattr(self.train, key), TrainConfig.model_fields[key].default
+            if value != default and self.data.validation is None:
+                raise ConfigError(
+                    "an evaluation is asked for without validation data",
+                    seen=f"train.{key}={value}, data.validation=null",
+                    needed="a shards folder with a validation split",
+                    change=f"data.validation, or leave out train.{key}",
+                )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(
                 "layers that exchange blocks between ranks are not compiled",

@@ -1,4 +1,4 @@
-"""The training loop: load, compute, step; log, evaluate, save; stop when asked."""
+"""The training loop: load, compute, step; log, save, evaluate; stop when asked."""
 
 from __future__ import annotations
 
@@ -48,15 +48,18 @@ def train(run: Run, request: StopRequest) -> int:
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
     gradient_norm: Callable[[], float] = partial(float, "nan")
     first, saved_step = run.state.step + 1, run.state.step
+    # An evaluation that the last run of this folder owed, stopped or killed after its checkpoint.
+    owed = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
+    stopped = owed and not evaluate(run, writer, request)
     batches = iter(run.batches)
 
-    while run.state.step < config.train.steps:
+    while not stopped and run.state.step < config.train.steps:
         # What all ranks will see in this step, and whether any was asked to stop.
         waiting_since = time.perf_counter()
         micro_batches, data_state = next(batches)
         counts = _count_step(run, micro_batches, request)
         speed.data_s += time.perf_counter() - waiting_since
-        if counts.stop_requests:
+        if stopped := counts.stop_requests > 0:
             break
 
         # One optimizer step.
@@ -68,29 +71,39 @@ def train(run: Run, request: StopRequest) -> int:
         )
         speed.tokens += counts.tokens
 
-        # Once in a while: a log line, an evaluation, a checkpoint.
-        last = step == config.train.steps
-        save = last or _due(step, config.train.save_every)
+        # Once in a while: a log line, a checkpoint, an evaluation.
+        save = step == config.train.steps or _due(step, config.train.save_every)
         if save or step == first or _due(step, config.train.log_every):
             _log(run, meter, gradient_norm, speed, writer)
-        if run.evaluation is not None and (last or _due(step, config.train.eval_every)):
-            evaluate(run, writer)
-            speed.start(step)
         if save:
             _save(run)
             saved_step = step
             speed.start(step)
+        if _evaluation_is_due(run):
+            stopped = not evaluate(run, writer, request)
+            speed.start(step)
 
-    if run.state.step == config.train.steps:
-        writer.close()
-        logger.info("done: %d steps in %s", run.state.step, run.output)
-        return EXIT_DONE
     if run.state.step > saved_step:
         _log(run, meter, gradient_norm, speed, writer)
         _save(run)
     writer.close()
-    logger.info("stopped at step %d on request, saved; run the same command again", run.state.step)
-    return EXIT_REQUEUE
+    return _end(run, stopped)
+
+
+def _end(run: Run, stopped: bool) -> int:
+    """Say how the run ended; the exit code."""
+    if stopped:
+        message = "stopped at step %d on request, saved; run the same command again"
+        logger.info(message, run.state.step)
+        return EXIT_REQUEUE
+    logger.info("done: %d steps in %s", run.state.step, run.output)
+    return EXIT_DONE
+
+
+def _evaluation_is_due(run: Run) -> bool:
+    """Whether the step that was just made has an evaluation: every so many, and the last."""
+    step, train = run.state.step, run.config.train
+    return run.evaluation is not None and (step == train.steps or _due(step, train.eval_every))
 
 
 def _due(step: int, every: int) -> bool:
@@ -178,17 +191,25 @@ def _log(
 
 
 @torch.no_grad()
-def evaluate(run: Run, writer: MetricsWriter) -> dict[str, float]:
-    """Loss and accuracy over every window of the validation split, once."""
+def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
+    """Loss and accuracy over the windows of the validation split, once.
+
+    Returns:
+        Whether it came to its end: between two batches the ranks agree to stop when any is asked
+        to, and nothing is written then.
+    """
     assert run.evaluation is not None
     run.engine.eval()
     meter = SumMeter()
     for batch in run.evaluation:
+        if any(run.ranks.sum([float(bool(request))])):
+            logger.info("evaluation at step %d given up, to stop on request", run.state.step)
+            return False
         meter.add(run.engine(_to_device(batch, run)))
     values = {"step": run.state.step, **evaluation_metrics(meter.reduce(run.ranks))}
     writer.write(values)
     log_evaluation(values)
-    return values
+    return True
 
 
 def _save(run: Run) -> None:

@@ -78,19 +78,25 @@ def evaluation_metrics(sums: dict[str, float]) -> dict[str, float]:
 class MetricsWriter:
     """Rank 0 writes; the others hold a writer that does nothing.
 
-    On a resume, lines of steps after ``first_step - 1`` (a run that died after its last checkpoint)
+    On a resume, lines of steps after ``steps_done`` (a run that died after its last checkpoint)
     are removed, so that each step stands in the file once.
+
+    Attributes:
+        lacks_evaluation: rank 0 found a line of step ``steps_done``, and none of an evaluation.
     """
 
     def __init__(self, output: Path, ranks: Ranks, steps_done: int) -> None:
         self.path = output / METRICS_NAME
         self.active = ranks.is_first
+        self.lacks_evaluation = False
         if not self.active:
             return
         from torch.utils.tensorboard import SummaryWriter
 
         if self.path.exists():
             kept = [line for line in read_metrics(output) if line["step"] <= steps_done]
+            last = [line for line in kept if line["step"] == steps_done]
+            self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
             with files.atomic_write(self.path) as stream:
                 stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         self.tensorboard = SummaryWriter(

@@ -180,6 +180,7 @@ def _evaluation_batches(
         rank=ranks.data_rank,
         world_size=ranks.data_world_size,
         workers=config.data.workers,
+        max_windows=config.train.eval_windows,
     )
 
 

@@ -201,6 +201,25 @@ def test_an_evaluation_reads_every_window_once_and_fills_up_without_targets(
         rank.close()
 
 
+def test_a_capped_evaluation_reads_windows_from_all_over_the_split_as_the_whole_one_does(
+    folder: Path,
+) -> None:
+    whole = _evaluation(folder, micro_batch=1)
+    count = 3
+    ranks = [
+        _evaluation(folder, micro_batch=1, max_windows=count, rank=r, world_size=2) for r in (0, 1)
+    ]
+    assert [len(rank) for rank in ranks] == [2, 2]
+    found = _join([b for step in zip(*ranks, strict=True) for b in step])
+    places = [number * whole.num_windows // count for number in range(count)]
+    assert whole.num_windows > 2 * count and len(set(places)) == count
+    expected = {name: value[places] for name, value in _join(whole).items()}
+    _assert_equal({name: value[:count] for name, value in found.items()}, expected)
+    assert (found["target_ids"][count:] == -100).all()
+    more = _evaluation(folder, max_windows=whole.num_windows + 1)
+    assert more.num_windows == whole.num_windows
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_evaluation_repeats_itself(folder: Path, workers: int) -> None:
     evaluation = _evaluation(folder, workers=workers)

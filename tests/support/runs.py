@@ -44,6 +44,38 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return metrics(settings)
 
 
+def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) -> int:
+    """Train, the last rank asked to stop once the checkpoint of ``step`` stands; the exit code.
+
+    That is before the evaluation of the same step, if a checkpoint is written before it.
+    """
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    class StopOnceSaved(StopRequest):
+        def __bool__(self) -> bool:
+            return ranks.rank == ranks.world_size - 1 and checkpoint.exists()
+
+    checkpoint = Path(settings["output"]) / "checkpoints" / f"step-{step}"
+    run = build_run(check_run_config(settings, "test"), ranks)
+    return train(run, StopOnceSaved())
+
+
+def stop_evaluation_and_go_on(
+    ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any], step: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """Train ``whole``; stop ``stopped`` in the evaluation of ``step`` (its exit code and metrics
+    lines are returned); and go on with it to its end."""
+    train_one(ranks, whole)
+    code = train_stopped_once_saved(ranks, stopped, step)
+    ranks.barrier()
+    lines = metrics(stopped)
+    ranks.barrier()
+    train_one(ranks, stopped)
+    return code, lines
+
+
 def train_and_count_graphs(
     ranks: Ranks, runs: list[dict[str, Any]]
 ) -> tuple[list[list[dict[str, Any]]], int]:

@@ -111,6 +111,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         ("train.steps", ["not of the form key.sub=value"]),
         ("objective.name=mlm_nps", ["wrong kind", "mlm_nsp"]),
         ("train.eval_every=5", ["without validation data", "data.validation"]),
+        ("train.eval_windows=5", ["without validation data", "train.eval_windows=5"]),
         ("schedule.warmup_steps=9", ["warm-up is longer", "at most 4"]),
         ("schedule.total_steps=2", ["fallen to 0", "at least train.steps=4"]),
         ("model=no/such.json", ["no file no/such.json"]),

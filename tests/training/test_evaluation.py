@@ -1,0 +1,35 @@
+"""Evaluations within a run: after the checkpoint, stopped between two batches, made up for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.distributed import run_distributed
+from support.runs import changed, metrics, stop_evaluation_and_go_on
+
+from bigbird_ds.errors import EXIT_REQUEUE
+
+
+@pytest.mark.launch
+def test_an_evaluation_stops_on_request_and_is_made_up_for_by_the_run_that_goes_on(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    evaluated = {"train.save_every": 2, "train.eval_every": 2, "train.eval_windows": 5}
+    stopped = changed(
+        run_settings, **evaluated | {"data.validation": run_settings["data"]["train"]}
+    )
+    whole = changed(stopped, output=str(tmp_path / "whole"))
+    found = run_distributed(stop_evaluation_and_go_on, 2, whole, stopped, 2)
+    for code, lines in found:
+        assert code == EXIT_REQUEUE
+        assert [line["step"] for line in lines] == [1, 2]
+        assert not any("eval_loss" in line for line in lines)
+
+    lines, expected = metrics(stopped), metrics(whole)
+    assert [line["step"] for line in lines] == [1, 2, 2, 3, 4, 4]
+    for name in ("loss", "eval_loss", "eval_mlm_accuracy"):
+        values = [line[name] for line in lines if name in line]
+        others = [line[name] for line in expected if name in line]
+        assert values and values == pytest.approx(others, rel=1e-5), name
