@@ -26,7 +26,12 @@ from bigbird_ds.hub.source_tensors import (
     read_table,
     widest_dtype,
 )
-from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, tokenizer_files
+from bigbird_ds.hub.tokenizer_files import (
+    TOKENIZER_NAME,
+    copy_tokenizer,
+    tokenizer_files,
+    write_max_length,
+)
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
 from bigbird_ds.models.pretrained import PretrainedModel
@@ -126,7 +131,9 @@ def import_model(
         _require_no_lost_layers(model, converted.tensors, source)
         model.save_pretrained(folder)
         bring_generation_config(source, folder, values)
-        brought = _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
+        _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
+        if tokenizer_files(folder):
+            write_max_length(folder, model.config.max_position_embeddings)
         report = ImportReport(
             source=str(source),
             source_type=values["model_type"],
@@ -139,7 +146,7 @@ def import_model(
             left_out=converted.left_out
             + _without_twin(model, converted.tensors.names, model.state_dict()),
             differences=converted.differences,
-            tokenizer=brought,
+            tokenizer=tokenizer_files(folder),
         )
         files.write_json(folder / REPORT_NAME, dataclasses.asdict(report))
     return report
@@ -267,10 +274,9 @@ def _lacks_ids(folder: Path) -> bool:
     return bool(processor.unk_id() == _HUB_PEGASUS_UNKNOWN)
 
 
-def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> list[str]:
+def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:
     found = tokenizer_files(source)
     if SPIECE_NAME in found and (TOKENIZER_NAME not in found or _lacks_ids(source)):
         write_tokenizer(source / SPIECE_NAME, folder)
     else:
         copy_tokenizer(source, folder)
-    return tokenizer_files(folder)

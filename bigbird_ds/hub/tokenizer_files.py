@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
 from bigbird_ds.vocabulary import SPIECE_NAME
 
 TOKENIZER_NAME = "tokenizer.json"
@@ -31,3 +33,26 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for name in tokenizer_files(source):
         shutil.copyfile(source / name, target / name)
+
+
+def write_max_length(folder: Path, num_positions: int) -> None:
+    """Tell in ``tokenizer_config.json`` that texts are to be cut to the model's positions.
+
+    transformers reads it as ``tokenizer.model_max_length``; without it ``truncation=True`` cuts
+    nothing. What a tokenizer said of the model that it was with before is replaced.
+
+    Raises:
+        CheckpointError: a ``tokenizer_config.json`` that holds no mapping.
+    """
+    path = folder / TOKENIZER_CONFIG_NAME
+    values = {}
+    if path.is_file():
+        values = files.read_json(path, CheckpointError, "the tokenizer's config")
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            "the tokenizer's config holds no mapping",
+            seen=f"{path}: {type(values).__name__}",
+            needed="a JSON object",
+            change="the file",
+        )
+    files.write_json(path, values | {"model_max_length": num_positions})

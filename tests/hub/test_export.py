@@ -63,6 +63,16 @@ def test_transformers_loads_the_export_without_a_warning_and_computes_the_same_l
 
 
 @pytest.mark.launch
+def test_truncation_cuts_a_text_to_the_models_positions(exported: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers judges the export")
+    fill_mask = transformers.pipeline("fill-mask", str(exported))
+    assert fill_mask.tokenizer.model_max_length == 256
+    text = "The [MASK] statement re-raises the exception. " + "It does. " * 500
+    assert fill_mask.tokenizer(text, truncation=True)["input_ids"][255:] == [66]  # [SEP]
+    assert len(fill_mask(text, tokenizer_kwargs={"truncation": True})) == 5
+
+
+@pytest.mark.launch
 def test_a_new_head_of_any_size_is_reported_as_new_without_a_word_on_labels(
     exported: Path, transformers_log: pytest.LogCaptureFixture
 ) -> None:

@@ -214,8 +214,14 @@ def test_the_tokenizer_comes_along_and_is_made_where_only_spiece_model_is_there(
         out = tmp_path / f"out-{source.name}"
         report = do_import(source, out)
         assert set(report["tokenizer"]) == {path.name for path in corpus.tokenizer.iterdir()}
-        for path in corpus.tokenizer.iterdir():
-            assert (out / path.name).read_bytes() == path.read_bytes()
+        for name in ("spiece.model", "tokenizer.json"):
+            assert (out / name).read_bytes() == (corpus.tokenizer / name).read_bytes()
+        config = json.loads((corpus.tokenizer / "tokenizer_config.json").read_text())
+        positions = json.loads((out / "config.json").read_text())["max_position_embeddings"]
+        assert json.loads((out / "tokenizer_config.json").read_text()) == {
+            **config,
+            "model_max_length": positions,
+        }
         assert main(["verify", str(out)]) == 0
 
 

@@ -60,6 +60,13 @@ def test_auto_classes_load_every_part(exported: Path) -> None:
     assert torch.equal(decoder.lm_head.weight, model.lm_head.weight)
 
 
+def test_truncation_cuts_a_text_to_the_encoders_positions(exported: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    positions = json.loads((exported / "config.json").read_text())["max_position_embeddings"]
+    ids = tokenizer("It does. " * 500, truncation=True)["input_ids"]
+    assert len(ids) == positions and ids[-1] == 1  # </s>
+
+
 def test_generate_writes_what_our_model_finds_likeliest(exported: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(exported).eval()
