@@ -13,11 +13,13 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigbird_ds.errors import DataError
+from bigbird_ds.log import logger
 
 STDIN = "-"
 _COMPRESSIONS = (".gz", ".zst", ".xz")
@@ -113,14 +115,16 @@ def _paths_of(argument: str) -> Iterator[tuple[Path, str]]:
     """The paths that one argument names, with their names for messages."""
     path = Path(argument)
     if path.is_dir():
-        found = [path] if _is_saved_dataset(path) else sorted(_below(path))
+        found, others = ([path], []) if _is_saved_dataset(path) else _below(path)
         if not found:
             raise DataError(
                 "a folder holds no documents",
-                seen=f"no file of a known kind below {path}",
+                seen=f"{_counted_by_suffix(others) or 'no file'} below {path}",
                 needed=f"{_known_kinds()}",
                 change="the INPUT argument",
             )
+        if others:
+            logger.warning("%s: passed over %s", path, _counted_by_suffix(others))
         base = path.parent if found == [path] else path
         yield from ((each, each.relative_to(base).as_posix()) for each in found)
     elif path.exists():
@@ -143,20 +147,32 @@ def _matches(pattern: str) -> list[str]:
     return glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []  # noqa: PTH207
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """All files of known kinds and saved datasets below ``folder``; hidden ones are passed over."""
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files of known kinds and saved datasets below ``folder``, and the other files.
+
+    What is hidden is in neither list.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
     for root, folders, names in os.walk(folder, followlinks=True):
         for name in list(folders):
             if name.startswith("."):
                 folders.remove(name)
             elif _is_saved_dataset(Path(root, name)):
                 folders.remove(name)
-                yield Path(root, name)
-        yield from (
-            Path(root, name)
-            for name in names
-            if not name.startswith(".") and _kind_of(Path(name)) is not None
-        )
+                found.append(Path(root, name))
+        for name in names:
+            if not name.startswith("."):
+                (others if _kind_of(Path(name)) is None else found).append(Path(root, name))
+    return sorted(found), others
+
+
+def _counted_by_suffix(paths: Iterable[Path]) -> str:
+    """Files of other kinds in words: ``3 files of other kinds (.md 2, without suffix 1)``."""
+    counts = Counter("".join(_endings(path)) or "without suffix" for path in paths)
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = _listing(f"{suffix} {count:,}" for suffix, count in by_count)
+    return f"{counts.total():,} files of other kinds ({shown})" if counts else ""
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -165,11 +181,17 @@ def _is_saved_dataset(folder: Path) -> bool:
 
 def _kind_of(path: Path) -> tuple[Kind, str] | None:
     """Kind and compression by the file's name, or None."""
-    suffixes = path.suffixes
-    compression = suffixes.pop() if suffixes and suffixes[-1] in _COMPRESSIONS else ""
+    suffix, compression = _endings(path)
     kinds = (Kind.TEXT, Kind.JSON_LINES) if compression else tuple(Kind)
-    kind = next((kind for kind in kinds if suffixes and suffixes[-1] == kind.value), None)
+    kind = next((kind for kind in kinds if suffix == kind.value), None)
     return kind and (kind, compression)
+
+
+def _endings(path: Path) -> tuple[str, str]:
+    """A file's suffix and its compression in small letters, each empty where there is none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in _COMPRESSIONS else ""
+    return suffixes[-1] if suffixes else "", compression
 
 
 def _input_file(path: Path, name: str) -> InputFile:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from bigbird_ds.errors import DataError
+from bigbird_ds.log import logger
 from data_prep.inputs import Kind, find_inputs
 
 
@@ -28,8 +29,25 @@ def test_a_folder_gives_its_known_files_by_name_at_any_depth(tmp_path: Path) -> 
     ]
 
 
-def test_kind_and_compression_come_from_the_name(tmp_path: Path) -> None:
-    files = find_inputs([str(write(tmp_path / "a.b.jsonl.zst")), str(write(tmp_path / "c.txt"))])
+def test_files_of_other_kinds_are_counted_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    for name in ("a.md", "deep/B.MD", "c.json.gz", "README", ".hidden.md"):
+        write(tmp_path / name)
+    others = "4 files of other kinds (.md 2, "
+    with pytest.raises(DataError, match="holds no documents") as error:
+        find_inputs([str(tmp_path)])
+    assert others in error.value.seen
+    write(tmp_path / "d.txt")
+    assert len(find_inputs([str(tmp_path)])) == 1
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: passed over {others}")
+    assert ".json.gz 1" in line and "without suffix 1" in line
+
+
+def test_kind_and_compression_come_from_the_name_in_letters_of_any_size(tmp_path: Path) -> None:
+    files = find_inputs([str(write(tmp_path / "a.b.JsonL.ZST")), str(write(tmp_path / "c.TXT"))])
     assert [(file.kind, file.compression) for file in files] == [
         (Kind.JSON_LINES, ".zst"),
         (Kind.TEXT, ""),
