@@ -11,8 +11,9 @@ import re
 import socket
 import subprocess
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,8 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.build_lock import wait_for_build
 
 _FIRST_PORT = 20000
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,23 @@ class Ranks:
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, value, group=self.control_group)
         return gathered
+
+    def together(self, do: Callable[[], Result]) -> list[Result]:
+        """Every rank's result of ``do``, on every rank, in rank order.
+
+        Raises:
+            Exception: on every rank, if ``do`` raised on any: its own, or the first other rank's.
+        """
+        result, error = None, None
+        try:
+            result = do()
+        except Exception as cause:
+            error = cause
+        results, errors = zip(*self.gather((result, error)), strict=True)
+        for found in (error, *errors):
+            if found is not None:
+                raise found
+        return list(results)
 
     def barrier(self) -> None:
         dist.barrier(group=self.control_group)

@@ -44,7 +44,7 @@ def train(run: Run, request: StopRequest) -> int:
             since.
     """
     config, ranks = run.config, run.ranks
-    writer = MetricsWriter(run.output, ranks, run.state.step)
+    writer = MetricsWriter(run.folder.path, ranks, run.state.step)
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
     gradient_norm: Callable[[], float] = partial(float, "nan")
     first, saved_step = run.state.step + 1, run.state.step
@@ -96,7 +96,7 @@ def _end(run: Run, stopped: bool) -> int:
         message = "stopped at step %d on request, saved; run the same command again"
         logger.info(message, run.state.step)
         return EXIT_REQUEUE
-    logger.info("done: %d steps in %s", run.state.step, run.output)
+    logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE
 
 
@@ -216,6 +216,6 @@ def _save(run: Run) -> None:
     state = replace(run.state, run_config=run.config.model_dump())
     began = time.perf_counter()
     folder = save_checkpoint(
-        run.output, state, run.engine, run.model, run.ranks, run.config.train.keep_checkpoints
+        run.folder.path, state, run.engine, run.model, run.ranks, run.config.train.keep_checkpoints
     )
     logger.info("saved %s in %.1f s", folder, time.perf_counter() - began)

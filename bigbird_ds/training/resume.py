@@ -31,17 +31,13 @@ def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
         CheckpointError: ``resume`` names no intact checkpoint, or one before others of ``output``;
             or all of ``output`` are damaged.
     """
-    choice: Path | None = None
-    error: CheckpointError | None = None
-    if ranks.is_first:
-        try:
-            choice = newest_intact(output) if resume == "auto" else _named(resume, output)
-        except CheckpointError as cause:
-            error = cause
-    choice, error = ranks.gather((choice, error))[0]
-    if error is not None:
-        raise error
-    return choice
+
+    def choose() -> Path | None:
+        if not ranks.is_first:
+            return None
+        return newest_intact(output) if resume == "auto" else _named(resume, output)
+
+    return ranks.together(choose)[0]
 
 
 def _named(resume: str, output: Path) -> Path | None:

@@ -1,20 +1,116 @@
-"""The run folder: what stands in it beside checkpoints and metrics."""
+"""The run folder: one run at a time writes to it, and all its ranks see the same one."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import socket
+import time
 from pathlib import Path
+from typing import IO
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER
+from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, list_checkpoints
 from bigbird_ds.hub.tokenizer_files import copy_tokenizer
+from bigbird_ds.log import logger
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.config_file import dump_run_config
+from bigbird_ds.training.distributed import Ranks
+
+LOCK_NAME = ".lock"
+_PATIENCE_S = 10.0
+
+
+class RunFolder:
+    """A run folder that this run alone writes to, as long as the object lives; collective.
+
+    Rank 0 makes the folder, locks a file in it and writes there who it is. The lock is the
+    process's and goes with it, however it ends. The other ranks read the file.
+
+    Args:
+        path: ``output``.
+        checkpoints: what stood in the folder when the run chose what to go on from.
+        patience_s: how long a rank looks, as a network's file system may show a new file late.
+
+    Raises:
+        ConfigError: on every rank, if the folder cannot be written, another run holds it or has
+            written to it meanwhile, or a rank does not see it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        checkpoints: list[Path],
+        ranks: Ranks,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self.path = path
+        self._stream: IO[str] | None = None
+        holder = ranks.together(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
+        sees = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
+        places = ranks.gather((sees, socket.gethostname()))
+        blind = [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(places) if not sees]
+        if blind:
+            raise ConfigError(
+                "the ranks do not share the run folder",
+                seen=f"{path}, made by rank 0 on {places[0][1]}, is not seen by {', '.join(blind)}",
+                needed="a folder that all ranks see under this path",
+                change="output: a folder on a file system that all nodes share",
+            )
+
+    def _lock(self, checkpoints: list[Path]) -> str:
+        """Make and lock the folder; return what stands in the lock file."""
+        files.make_folder(self.path, ConfigError, "output")
+        # Kept open: this process must not open the file again, as closing that would unlock it.
+        self._stream = (self.path / LOCK_NAME).open("a+", encoding="utf-8")
+        try:
+            # Not flock, whose locks outlive a killed process in the workers that it has forked.
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self._stream.seek(0)
+            raise _other_run(self.path, f"it is held by {self._stream.read()}") from None
+        except OSError as cause:
+            logger.warning(
+                "%s cannot be locked (%s): see to it yourself that no other run writes there",
+                self.path,
+                cause.strerror,
+            )
+        if list_checkpoints(self.path) != checkpoints:
+            raise _other_run(self.path, "a checkpoint was written while this run started")
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {began}"
+        self._stream.truncate(0)
+        self._stream.write(holder)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return holder
+
+
+def _other_run(path: Path, seen: str) -> ConfigError:
+    return ConfigError(
+        "another run writes to this run folder",
+        seen=f"{path}: {seen}",
+        needed="a run folder for each run",
+        change="output; or wait until the other run has ended, and go on from where it stopped",
+    )
+
+
+def _reads(path: Path, text: str, patience_s: float) -> bool:
+    """Whether the file says ``text``, now or within ``patience_s`` seconds."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(OSError):
+            if path.read_text(encoding="utf-8") == text:
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
 
 
 def write_run_folder(output: Path, config: RunConfig) -> None:
     """The resolved config and the tokenizer, so that the run folder stands on its own."""
-    files.make_folder(output, ConfigError, "output")
     with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
         stream.write(dump_run_config(config).encode())
     target = output / TOKENIZER_FOLDER

@@ -15,7 +15,7 @@ from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.hub.checkpoints import TrainingState, read_state
+from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
 from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
@@ -36,7 +36,7 @@ from bigbird_ds.training.resume import (
     choose_checkpoint,
     load_optimizer,
 )
-from bigbird_ds.training.run_folder import write_run_folder
+from bigbird_ds.training.run_folder import RunFolder, write_run_folder
 from bigbird_ds.training.start_report import report_resume, report_start
 from bigbird_ds.vocabulary import Vocabulary
 
@@ -49,7 +49,7 @@ class Run:
 
     config: RunConfig
     ranks: Ranks
-    output: Path
+    folder: RunFolder
     model: nn.Module
     optimizer: torch.optim.Optimizer
     engine: Any
@@ -77,9 +77,11 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     check_documents(config, shards.num_documents, shards.num_undivided)
 
     output = Path(config.output)
+    checkpoints = list_checkpoints(output)
     checkpoint, state = _place_to_go_on_from(config, model_config, output, ranks)
     batches = _training_batches(shards, objective, config, ranks, state)
     evaluation = _evaluation_batches(vocabulary, objective, config, ranks)
+    folder = RunFolder(output, checkpoints, ranks)
     if ranks.is_first:
         write_run_folder(output, config)
 
@@ -90,7 +92,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     return Run(
         config=config,
         ranks=ranks,
-        output=output,
+        folder=folder,
         model=model,
         optimizer=optimizer,
         engine=engine,
@@ -122,14 +124,7 @@ def _open_shards(
     shards.check_tokenizer(vocabulary)
     if config.data.check_hashes:
         # Each rank hashes its share of the shards; what one finds is raised on all.
-        error = None
-        try:
-            shards.check_hashes(ranks.rank, ranks.world_size)
-        except Exception as cause:
-            error = cause
-        for found in ranks.gather(error):
-            if found is not None:
-                raise found
+        ranks.together(lambda: shards.check_hashes(ranks.rank, ranks.world_size))
     return shards
 
 

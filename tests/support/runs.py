@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,21 @@ def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
     except OSError as error:
         return str(error)
     raise AssertionError("the checkpoint was saved")
+
+
+def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
+    """What is said of a folder that all ranks share, of one of each rank's own, and of a shared one
+    on a file system without locks."""
+    from bigbird_ds.training.run_folder import RunFolder
+
+    def error_of(path: Path) -> str | None:
+        try:
+            RunFolder(path, [], ranks, patience_s=0.5)
+        except UserError as error:
+            return str(error)
+        return None
+
+    no_locks = OSError(errno.ENOLCK, "No locks available")
+    found = [error_of(root / "shared"), error_of(root / f"of rank {ranks.rank}")]
+    with mock.patch("fcntl.lockf", side_effect=no_locks):
+        return [*found, error_of(root / "without locks")]
