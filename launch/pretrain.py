@@ -35,7 +35,9 @@ def parse_arguments() -> argparse.Namespace:
         "--local_rank", "--local-rank", type=int, default=None, help="set by launchers"
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="print the resolved config and stop"
+        "--print-config",
+        action="store_true",
+        help="print the resolved config and stop; what takes no data and tokenizer is checked",
     )
     return parser.parse_intermixed_args()
 
@@ -45,6 +47,11 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
     config = load_run_config(arguments.config, arguments.overrides)
     if arguments.print_config:
+        from bigbird_ds.training.deepspeed_config import deepspeed_config
+        from bigbird_ds.training.model_setup import check_model
+
+        deepspeed_config(config, config.parallel.sequence)  # the fewest ranks that could run it
+        check_model(config)
         print(dump_run_config(config), end="")
         return 0
 

@@ -19,7 +19,8 @@ _INTRODUCTION = """# Run config
 
 A YAML file; any key can be set on the command line as `key.sub=value`, the value in YAML. File
 names are relative to the current folder. Unknown keys are errors.
-`launch/pretrain.py CONFIG --print-config` prints the resolved config and stops.
+`launch/pretrain.py CONFIG --print-config` prints the resolved config, checked as far as that takes
+no data and tokenizer, and stops. `bigbird-ds plan CONFIG` checks it with these.
 
 (Written by `python -m bigbird_ds.training.config_reference`.)
 """
@@ -36,6 +37,9 @@ def config_reference() -> str:
     decided = [(f"`{key}`", value) for key, value in DECIDED_ELSEWHERE.items()]
     sections += [
         "## DeepSpeed's own keys",
+        "Without `deepspeed` a run has ZeRO-1, and single keys on the command line go into that. A "
+        "mapping or a file stands for itself: one without `zero_optimization.stage` is DeepSpeed's "
+        "own default, ZeRO-0. The first lines of a run and `bigbird-ds plan` name the stage.",
         f"`deepspeed` takes {passed}, with DeepSpeed's meanings. These are decided by the run "
         'config; a DeepSpeed file may leave them out or say `"auto"`:',
         "\n".join(

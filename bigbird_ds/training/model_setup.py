@@ -10,6 +10,7 @@ import torch
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
+from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.families import (
     MODEL_CLASSES,
@@ -30,16 +31,13 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
     Raises:
         ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, special
             ids or initial weights of another tokenizer, or a sequence length that does not fit
-            blocks or positions.
+            blocks, positions or the ranks that share it.
         CheckpointError: the initial weights have a tokenizer that cannot be read.
         DataError: a tokenizer of the other family.
     """
     config_class = MODEL_CLASSES[config.objective.name].config_class
     from_tokenizer = config_from_tokenizer(config, vocabulary)
-    # A Hub file carries keys that shape nothing; any other key that no BigBird has is a mistake.
-    not_ours = HUB_ONLY_KEYS - set(config_class.known_keys())
-    settings = {key: value for key, value in config.model.items() if key not in not_ours}
-    settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
+    settings = _model_settings(config)
     if config.initial_weights:
         require_same_tokenizer(Path(config.initial_weights), vocabulary, config.data.tokenizer)
     special_ids = _special_ids(settings, from_tokenizer, config.data.tokenizer)
@@ -51,6 +49,30 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
             needed=f"at least {vocabulary.size:,} ({config.data.tokenizer})",
             change="model.vocab_size (leave it out to take the tokenizer's), or data.tokenizer",
         )
+    _check_lengths(config, model_config)
+    return model_config
+
+
+def check_model(config: RunConfig) -> None:
+    """What can be said of the model without its tokenizer.
+
+    Raises:
+        ConfigError: as ``resolve_model_config``, but for what only the tokenizer decides.
+    """
+    config_class = MODEL_CLASSES[config.objective.name].config_class
+    _check_lengths(config, config_class.from_dict(_model_settings(config)))
+
+
+def _model_settings(config: RunConfig) -> dict[str, Any]:
+    """``model`` without the keys of a Hub file that shape nothing; what is left must be known."""
+    not_ours = HUB_ONLY_KEYS - set(MODEL_CLASSES[config.objective.name].config_class.known_keys())
+    settings = {key: value for key, value in config.model.items() if key not in not_ours}
+    settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
+    return settings
+
+
+def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
+    """Sequences and targets fit the model's blocks and positions, and the ranks that share them."""
     length = config.data.sequence_length
     if length % model_config.block_size:
         raise ConfigError(
@@ -68,7 +90,8 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
             change="data.sequence_length or model.max_position_embeddings",
         )
     check_target_length(config, model_config)
-    return model_config
+    if config.parallel.sequence > 1:
+        check_sharing(model_config, length, config.parallel.sequence)
 
 
 def _special_ids(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from bigbird_ds.data.format import TRAIN, Manifest
+from bigbird_ds.data.format import TRAIN, VALIDATION
+from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.training.activations import saved_bytes
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.deepspeed_config import (
@@ -23,7 +22,7 @@ from bigbird_ds.training.deepspeed_config import (
     uses_bf16,
     zero_stage,
 )
-from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
+from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig, check_documents
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
 from bigbird_ds.training.model_setup import resolve_model_config
@@ -94,12 +93,15 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     deepspeed_config(config, world_size)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
-    if config.parallel.sequence > 1:
-        check_sharing(model_config, config.data.sequence_length, config.parallel.sequence)
+    shards = Shards(config.data.train, TRAIN)
+    shards.check_tokenizer(vocabulary)
+    check_documents(config, shards.num_documents, shards.num_undivided)
+    if config.data.validation is not None:
+        Shards(config.data.validation, VALIDATION).check_tokenizer(vocabulary)
     memory = plan_memory(config, model_config, world_size)
     lines = [
         *_step_lines(config, world_size),
-        *_data_lines(config, model_config, tokens_per_s),
+        *_data_lines(config, model_config, shards.num_tokens, tokens_per_s),
         "",
         f"memory per rank: {memory.total / _GIB:.2f} GiB, before temporary buffers",
     ]
@@ -130,11 +132,10 @@ def _step_lines(config: RunConfig, world_size: int) -> list[str]:
 
 
 def _data_lines(
-    config: RunConfig, model_config: ModelConfig, tokens_per_s: float | None
+    config: RunConfig, model_config: ModelConfig, available: int, tokens_per_s: float | None
 ) -> list[str]:
     per_step = config.batch.sequences * config.data.sequence_length
     total = per_step * config.train.steps
-    available = Manifest.read(Path(config.data.train)).total(TRAIN, "num_tokens")
     flops = flops_of_run(model_config, config)
     lines = [
         f"run: {config.train.steps:,} steps, {total:,} tokens, about "

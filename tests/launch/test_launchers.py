@@ -142,3 +142,7 @@ def test_print_config_shows_the_resolved_config_and_trains_nothing(
     assert done.returncode == 0, done.stderr
     assert "lr: 0.5" in done.stdout
     assert not Path(run_settings["output"]).exists()
+
+    refused = run(sys.executable, PRETRAIN, run_config_file, "model.hiden_size=8", "--print-config")
+    assert refused.returncode == 2
+    assert "hidden_size" in refused.stderr and not refused.stdout

@@ -15,7 +15,7 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config_file import load_run_config
 from bigbird_ds.training.families import ModelConfig
-from bigbird_ds.training.model_setup import resolve_model_config
+from bigbird_ds.training.model_setup import check_model, resolve_model_config
 from bigbird_ds.vocabulary import Vocabulary
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab" / "bigbird.model"
@@ -124,3 +124,21 @@ def test_the_original_vocabulary_has_a_beginning_of_sequence(tmp_path: Path) -> 
     shutil.copyfile(ORIGINAL, tmp_path / "spiece.model")
     vocabulary = Vocabulary.from_folder(tmp_path)
     assert (vocabulary.pad, vocabulary.bos, vocabulary.eos, vocabulary.sep) == (0, 2, 1, 66)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("model.hiden_size=12", "hidden_size"),
+        ("data.sequence_length=120", "a multiple of 16"),
+        ("data.sequence_length=512", "at most 256"),
+        ("parallel.sequence=3", "parallel.sequence"),
+    ],
+)
+def test_a_model_is_checked_without_its_tokenizer(
+    override: str, text: str, run_config_file: Path
+) -> None:
+    without = ["data.tokenizer=nowhere", "data.train=nowhere"]
+    check_model(load_run_config(run_config_file, without))
+    with pytest.raises(ConfigError, match=text):
+        check_model(load_run_config(run_config_file, [*without, override]))

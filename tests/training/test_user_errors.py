@@ -11,8 +11,9 @@ from support.corpus import Corpus, command
 from support.distributed import run_distributed
 from support.runs import changed, errors_of, train_one
 
-from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.errors import ConfigError, UserError
+from bigbird_ds.training.config_file import check_run_config, load_run_config
+from bigbird_ds.training.plan import describe_plan
 
 
 def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
@@ -54,7 +55,6 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
         "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),
         "cut shard": ({"data.train": str(cut)}, ["train-", "cut short"]),
-        "flipped byte": ({"data.train": str(flipped)}, ["train-", "damaged"]),
         "deepspeed key": (
             {"deepspeed.zero_optimisation": {}},
             ["unknown key in the DeepSpeed config", "zero_optimization"],
@@ -64,6 +64,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             ["decided by the run config", "batch.sequences"],
         ),
         "fp16": ({"deepspeed.fp16": {"enabled": True}}, ["fp16 is not supported", "bf16"]),
+        "flipped byte": ({"data.train": str(flipped)}, ["train-", "damaged"]),
         "another model": (
             {"model.hidden_size": 64, "resume": str(tmp_path / "trained")},
             ["a checkpoint of another model", "hidden_size=32", "hidden_size=64"],
@@ -99,6 +100,14 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         for text in [*texts, "seen:", "needed:", "change:"]:
             assert text in error, f"{name}: {text!r} is not in\n{error}"
     assert not (tmp_path / "never").exists()
+
+    # What a plan can see it says in the same words; damage and checkpoints are the run's to find.
+    for name, settings, error in zip(cases, runs, found, strict=True):
+        if name == "flipped byte":
+            break
+        with pytest.raises(UserError) as caught:
+            describe_plan(check_run_config(settings, "test"), 1, None)
+        assert str(caught.value) == error, name
 
 
 @pytest.mark.parametrize(
