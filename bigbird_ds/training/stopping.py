@@ -25,11 +25,18 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this context SIGTERM, SIGINT and SIGUSR1 set the flag and end nothing."""
+    """Within this context SIGTERM, SIGINT and SIGUSR1 set the flag and end nothing.
+
+    After it they are ignored: the run has said how it ended, and its exit code must stay. After an
+    exception they do again what they did before.
+    """
     request = StopRequest()
     previous = {number: signal.signal(number, request._set) for number in STOP_SIGNALS}
     try:
         yield request
-    finally:
+    except BaseException:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        raise
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
