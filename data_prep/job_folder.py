@@ -125,12 +125,20 @@ class JobFolder:
         """Remove the state; the shards stay."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def remove_with_shards(self, records: Iterable[UnitRecord]) -> None:
+        """Leave no trace of a job with these finished units."""
+        for record in records:
+            for shard in record.shards.values():
+                for file in shard.files:
+                    files.inside(self._out, file.name, DataError).unlink(missing_ok=True)
+        self.remove()
+        if self._out.is_dir() and not any(self._out.iterdir()):
+            self._out.rmdir()
+
     def remove_if_nothing_is_finished(self) -> None:
         """After a failure: leave no trace of a job that has not finished a unit."""
         if not any(self._folder.glob("[0-9]*.json")):
-            self.remove()
-            if self._out.is_dir() and not any(self._out.iterdir()):
-                self._out.rmdir()
+            self.remove_with_shards([])
 
     def _path(self, unit: int) -> Path:
         return self._folder / f"{unit:05d}.json"

@@ -153,7 +153,12 @@ class _Job:
             logger.info("other parts are not finished; the last one writes the manifest")
             return None
         manifest = self._manifest(records)
-        self._check(manifest)
+        try:
+            self._check(manifest)
+        except DataError:
+            # Mended, it is a job with other inputs or options, which these units would block.
+            self._folder.remove_with_shards(records)
+            raise
         with files.atomic_write(self._out / SPIECE_NAME) as stream:
             stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
         manifest.write(self._out)

@@ -101,14 +101,21 @@ def test_empty_standard_input_is_an_error(options: list[Any], tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_no_document_left_is_an_error_that_counts_what_was_dropped(
+def test_no_document_left_is_an_error_that_counts_what_was_dropped_and_leaves_nothing(
     options: list[Any], tmp_path: Path
 ) -> None:
     write(tmp_path / "in" / "a.txt", " \n")
     write(tmp_path / "in" / "b.txt", "Few words.")
-    message = user_error("shard", tmp_path / "in", *options, "--min-tokens", "500")
+    words = ["shard", tmp_path / "in", *options]
+    message = user_error(*words, "--min-tokens", "500", "--part", "1/1")
     assert message.startswith("error: no document is left to train on\n")
     assert "1 fewer than 500 tokens, 1 no text" in message
+    write(tmp_path / "in" / "a.txt", "Some words. " * 10)
+    # this time they are left for validation alone, in shards
+    message = user_error(*words, "--validation-fraction", "0.99")
+    assert "seen:   2 for validation" in message
+    assert not (tmp_path / "out").exists()
+    assert run_command(*words).returncode == 0
 
 
 def test_an_existing_output_is_kept(corpus: Corpus, options: list[Any], tmp_path: Path) -> None:
