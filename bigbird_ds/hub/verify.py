@@ -37,10 +37,11 @@ def verify_one_checkpoint(folder: Path, deep: bool) -> str:
 
 
 def verify_run(folder: Path, deep: bool) -> str:
-    """Every checkpoint of a run.
+    """Every checkpoint of a run, a line each.
 
     Raises:
-        CheckpointError: the first thing that is wrong, or no checkpoint at all.
+        CheckpointError: no checkpoint at all; or some are damaged: it tells of each, and which is
+            the newest that is intact.
     """
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
@@ -50,7 +51,24 @@ def verify_run(folder: Path, deep: bool) -> str:
             needed="a run that has saved",
             change="DIR, or train.save_every of the run",
         )
-    return "\n".join(verify_one_checkpoint(checkpoint, deep) for checkpoint in checkpoints)
+    lines: list[str] = []
+    intact: list[Path] = []
+    for checkpoint in checkpoints:
+        try:
+            lines.append(verify_one_checkpoint(checkpoint, deep))
+            intact.append(checkpoint)
+        except CheckpointError as damage:
+            lines.append(f"{checkpoint}: {damage.problem} ({damage.seen})")
+    if len(intact) < len(checkpoints):
+        raise CheckpointError(
+            f"{len(checkpoints) - len(intact)} of {len(checkpoints)} checkpoints are damaged",
+            seen=("\n" + " " * 10).join(lines),
+            needed="every file as it was written",
+            change=f"remove the damaged ones; go on from {intact[-1]}, the newest that is intact"
+            if intact
+            else "bring a checkpoint back from where it was copied",
+        )
+    return "\n".join(lines)
 
 
 def verify_export(folder: Path, deep: bool) -> str:

@@ -178,6 +178,27 @@ def test_a_sharded_export_loads_and_is_verified_to_the_last_file(
 
 
 @pytest.mark.launch
+def test_verify_tells_of_every_checkpoint_of_a_run_and_names_the_newest_intact_one(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(trained, tmp_path / "run")
+    for name in ("step-1", "step-3"):
+        shutil.copytree(checkpoints / "step-2", checkpoints / name)
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.count("intact") == 3
+    for name, left in (("step-3", "step-2"), ("step-1", "step-2"), ("step-2", None)):
+        (checkpoints / name / "config.json").write_text("{}")
+        assert main(["verify", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert f"{checkpoints / name}: a checkpoint's file is cut short" in error
+        if left is not None:
+            assert f"{checkpoints / left}: intact" in error
+            assert f"go on from {checkpoints / left}, the newest that is intact" in error
+    assert "error: 3 of 3 checkpoints are damaged" in error
+
+
+@pytest.mark.launch
 def test_verify_finds_files_of_an_export_that_do_not_belong_together(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
