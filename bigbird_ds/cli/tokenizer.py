@@ -73,7 +73,14 @@ def _train(arguments: argparse.Namespace) -> bytes:
     require_inputs(arguments.inputs)
     size, coverage = arguments.vocab_size, arguments.character_coverage
     family = FAMILIES[arguments.family]
-    is_large_enough = size is not None and size > family.num_special
+    if size is None:
+        raise ConfigError(
+            "a training needs the size of the vocabulary",
+            seen="no --vocab-size",
+            needed=f"more than {family.num_special}, for instance 32000",
+            change="--vocab-size, or --spiece-model to take an existing model",
+        )
+    is_large_enough = size > family.num_special
     check_range("--vocab-size", size, is_large_enough, f"more than {family.num_special}")
     check_range("--max-sentences", arguments.max_sentences, arguments.max_sentences > 0, "above 0")
     check_range("--character-coverage", coverage, 0.9 <= coverage <= 1, "0.9 to 1")

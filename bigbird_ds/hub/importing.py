@@ -19,6 +19,7 @@ from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
 from bigbird_ds.hub.generation import bring_generation_config
+from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.source_tensors import (
     EditedTensors,
@@ -116,6 +117,7 @@ def import_model(
         DataError: a ``spiece.model`` that cannot be read.
     """
     with new_folder(target) as folder:
+        require_model_folder(source, CheckpointError, "HUB_FOLDER")
         values = files.read_json(source / CONFIG_NAME, CheckpointError, "the model config")
         converted = _convert(source, values)
         rows = converted.config.max_position_embeddings

@@ -43,7 +43,7 @@ def test_an_existing_model_with_options_of_a_training_is_refused(
 @pytest.mark.parametrize(
     ("words", "seen"),
     [
-        ([], "None"),
+        ([], "no --vocab-size"),
         (["--vocab-size", "101"], "101"),
         (["--vocab-size", "120"], "120"),
         (["--vocab-size", "1000000"], "1000000"),

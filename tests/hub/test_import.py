@@ -336,6 +336,22 @@ def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
+def test_a_name_of_the_hub_and_a_run_are_told_from_a_folder_in_hub_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(source: str) -> str:
+        assert main(["import", source, str(tmp_path / "out")]) == 2
+        return capsys.readouterr().err
+
+    assert "`hf download google/bigbird --local-dir DIR`" in refused("google/bigbird")
+    run = tmp_path / "run"
+    for name in ("step-2", "step-10"):
+        (run / "checkpoints" / name).mkdir(parents=True)
+    assert f"change: HUB_FOLDER: {run}/checkpoints/step-10 is the newest" in refused(str(run))
+    assert f"no file {tmp_path}/config.json" in refused(str(tmp_path))
+    assert f"no file {tmp_path}/none/config.json" in refused(f"{tmp_path}/none")
+
+
 def test_broken_warm_starts_name_the_table_and_both_shapes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
