@@ -41,11 +41,10 @@ def report_start(
     accumulation = config.accumulation(ranks.world_size)
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     logger.info(
-        "model: %s, %.1f M parameters, %s attention (%s), length %d",
+        "model: %s, %.1f M parameters, %s, length %d",
         type(model).__name__,
         parameters / 1e6,
-        model_config.attention_type,
-        model_config.random_style,
+        attention_in_words(model_config, config.data.sequence_length),
         config.data.sequence_length,
     )
     logger.info(
@@ -68,3 +67,12 @@ def report_start(
         config.train.steps,
         tokens / max(shards.num_tokens, 1),
     )
+
+
+def attention_in_words(model_config: ModelConfig, sequence_length: int) -> str:
+    """How the model attends to sequences of this length, which may be in full for being short."""
+    if model_config.attention_type == "original_full":
+        return "full attention"
+    if sequence_length <= model_config.max_full_attention_tokens:
+        return f"full attention (block_sparse above {model_config.max_full_attention_tokens})"
+    return f"block_sparse attention ({model_config.random_style})"
