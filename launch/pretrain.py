@@ -20,16 +20,15 @@ import sys
 import time
 
 from bigbird_ds import log
+from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
 from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="the run config, a YAML file")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="values that win over the file's"
+        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="values that win over the file's"
     )
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=None, help="set by launchers"

@@ -13,7 +13,8 @@ import signal
 import sys
 from typing import Any
 
-from bigbird_ds.errors import EXIT_USER_ERROR, UserError
+from bigbird_ds.cli.command_line import Parser
+from bigbird_ds.errors import EXIT_USER_ERROR, ConfigError, UserError, nearest
 
 # name -> one line of help; its module has add_arguments(parser) and run(arguments) -> exit code
 COMMANDS = {
@@ -38,9 +39,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
+def build_parser(command: str | None) -> Parser:
     """The parser, with the options of ``command`` filled in (of the others only the help line)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -53,15 +54,18 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         )
         if name == command:
             _module(name).add_arguments(subparser)
+            parser.command = subparser
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a user's mistake becomes one block on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
-    command = next((word for word in argv if word in COMMANDS), None)
-    arguments = build_parser(command).parse_args(argv)
+    command = next((word for word in argv if not word.startswith("-")), None)
     try:
+        if command not in COMMANDS and argv not in (["-h"], ["--help"]):
+            raise _unknown_command(command)
+        arguments = build_parser(command).parse_args(argv)
         exit_code: int = _module(arguments.command).run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return exit_code
+
+
+def _unknown_command(word: str | None) -> ConfigError:
+    near = nearest(word, COMMANDS) if word else None
+    return ConfigError(
+        "this is no command" if word else "there is no command",
+        seen=f"bigbird-ds {word or ''}".strip(),
+        needed=f"{near} (the nearest)" if near else "one of " + ", ".join(COMMANDS),
+        change="the command line (`bigbird-ds --help` explains it)",
+    )
 
 
 def _module(command: str) -> Any:

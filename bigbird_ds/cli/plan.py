@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from bigbird_ds.cli.command_line import OVERRIDES_METAVAR
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG.yaml", help="the run config")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="values that win over the file's"
+        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="values that win over the file's"
     )
     parser.add_argument("--ranks", type=int, default=1, help="processes (GPUs) of the run")
     parser.add_argument(

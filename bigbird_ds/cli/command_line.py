@@ -1,0 +1,55 @@
+"""A parser of command lines whose mistakes are told as all others: in four parts."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from bigbird_ds.errors import ConfigError, nearest
+
+OVERRIDES_METAVAR = "key.sub=value"
+_UNKNOWN = "unrecognized arguments: "  # how argparse begins its message
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` that raises ConfigError, which names the option nearest to a wrong one.
+
+    Attributes:
+        command: the parser of the sub-command on the command line, where this one has such.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.command: Parser | None = None
+        self._options: list[str] = []
+        self._takes_overrides = False
+        super().__init__(*arguments, **keywords)
+
+    def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
+        self._options += [name for name in names if name.startswith("--")]
+        self._takes_overrides |= keywords.get("metavar") == OVERRIDES_METAVAR
+        return super().add_argument(*names, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        parser = self.command or self
+        problem, seen = "the command line is wrong", message
+        needed = " ".join(parser.format_usage().removeprefix("usage: ").split())
+        if message.startswith(_UNKNOWN):
+            words = message.removeprefix(_UNKNOWN).split()
+            problem, seen = "there is an argument too many", words[0]
+            if option := next((word for word in words if word.startswith("-")), None):
+                problem, seen, needed = "unknown option", option, parser._known_options(option)
+        raise ConfigError(
+            problem,
+            seen=seen,
+            needed=needed,
+            change=f"the command line (`{parser.prog} --help` explains it)",
+        )
+
+    def _known_options(self, unknown: str) -> str:
+        """The option nearest to ``unknown``, or all; and how keys of the run config are set."""
+        names = {option.lstrip("-"): option for option in self._options}
+        near = nearest(unknown.lstrip("-").partition("=")[0], names)
+        known = f"{names[near]} (the nearest)" if near else "one of " + ", ".join(self._options)
+        if self._takes_overrides:
+            known += "; keys of the run config go without dashes, as train.steps=100"
+        return known
