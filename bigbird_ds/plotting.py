@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
 
 
@@ -26,3 +28,21 @@ def pyplot() -> Any:
     import matplotlib.pyplot
 
     return matplotlib.pyplot
+
+
+def save_figure(figure: Any, target: Path) -> None:
+    """Write a figure to ``target``, in the format that its suffix names.
+
+    Raises:
+        ConfigError: a suffix that matplotlib does not know, or a folder that cannot be written.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    if target.suffix[1:].lower() not in formats:
+        raise ConfigError(
+            "the picture's format is not known",
+            seen=str(target),
+            needed="a file name that ends in .png, or in ." + ", .".join(sorted(formats)),
+            change="--out",
+        )
+    files.make_folder(target.parent, ConfigError, "--out")
+    figure.savefig(target, dpi=120)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.plotting import pyplot
+from bigbird_ds.plotting import pyplot, save_figure
 
 MAX_DRAWN_BLOCKS = 1024  # a picture of more blocks shows nothing
 MAX_DRAWN_HEADS = 4
@@ -29,7 +29,8 @@ def draw_pattern(pattern: BlockPattern, target: Path) -> None:
     """Write a PNG with one panel a head (the first four; one where all heads agree).
 
     Raises:
-        ConfigError: too many blocks to see anything, or matplotlib is not installed.
+        ConfigError: too many blocks to see anything, matplotlib is not installed, or ``target``
+            cannot be written.
     """
     if pattern.num_blocks > MAX_DRAWN_BLOCKS:
         raise ConfigError(
@@ -54,6 +55,5 @@ def draw_pattern(pattern: BlockPattern, target: Path) -> None:
         f"{pattern.num_blocks} blocks of {pattern.block_size}, "
         f"{pattern.num_random_blocks} random blocks"
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
+    save_figure(figure, target)
     plt.close(figure)

@@ -7,14 +7,14 @@ from pathlib import Path
 from bigbird_ds.errors import DataError
 from bigbird_ds.hub.checkpoints import METRICS_NAME
 from bigbird_ds.hub.run_metrics import read_metrics
-from bigbird_ds.plotting import pyplot
+from bigbird_ds.plotting import pyplot, save_figure
 
 
 def draw_curves(runs: list[Path], target: Path) -> None:
     """Write a PNG with two panels: training and evaluation loss, and tokens per second.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or ``target`` cannot be written.
         DataError: a run has no metrics.
     """
     plt = pyplot()
@@ -45,6 +45,5 @@ def draw_curves(runs: list[Path], target: Path) -> None:
     for axes in (losses, speeds):
         axes.grid(alpha=0.3)
         axes.legend()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
+    save_figure(figure, target)
     plt.close(figure)
