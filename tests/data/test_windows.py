@@ -94,6 +94,22 @@ def test_a_plan_is_a_function_of_seed_and_epoch() -> None:
         assert plan != _plain_values(_plan(lengths, PAIRS, seed, epoch))
 
 
+def test_windows_of_a_single_document_come_in_another_order_in_every_epoch() -> None:
+    plans = [_plan([3000], PLAIN, epoch=epoch) for epoch in (0, 1)]
+    orders = [[window.parts[0].tolist() for window in _windows(plan)] for plan in plans]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_other_windows_are_random_pairs_in_every_epoch() -> None:
+    """Also where every epoch cuts the stream in the same places."""
+    labels = []
+    for epoch in (0, 1):
+        plan = _plan([122] * 30, PAIRS, epoch=epoch)
+        labels.append([plan.window_in_stream_order(number).label for number in range(len(plan))])
+    assert len(labels[0]) == len(labels[1]) and labels[0] != labels[1]
+
+
 def test_a_long_document_is_cut_elsewhere_in_another_epoch() -> None:
     lengths = [3000, *np.random.default_rng(0).integers(20, 100, 50).tolist()]
     cuts = [
