@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
+from bigbird_ds.objectives.greedy_sentences import GreedyByWordTypes
 from bigbird_ds.objectives.principal_sentences import choices_of, importances
 from bigbird_ds.objectives.word_counts import WordCounts
 from bigbird_ds.objectives.words import WordReader
@@ -143,6 +144,13 @@ def test_the_greedy_choice_is_that_of_the_plain_definition(
             if data.draw(st.booleans()):
                 taken.add(expected)
                 choices.take(first + expected)
+
+
+def test_a_sentence_with_fewer_new_words_may_be_the_better_choice_by_word_types() -> None:
+    """Of 20 word types: 1.1 * 11 / (20 + 11) is less than 1.2 * 10 / (20 + 10)."""
+    words = [" ".join(map(str, range(number))) for number in (11, 10, 20)]
+    choices = GreedyByWordTypes(counts_of(words), np.array([1.1, 1.2, 0.1]))
+    assert [choices.next(0) for _ in range(3)] == [1, 0, 2]
 
 
 def test_the_independent_ranking_is_by_score() -> None:
