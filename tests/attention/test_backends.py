@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention import BlockPattern, block_sparse_attention, gathered
 from bigbird_ds.attention.dispatch import BACKENDS
 from bigbird_ds.errors import ConfigError
 
@@ -137,6 +137,22 @@ def test_half_precision_stays_near_the_reference(
     for want, have in zip(expected, found, strict=True):
         assert have.dtype == dtype
         assert (have.double() - want).norm() < bound * want.norm()
+
+
+def test_gradients_of_a_key_that_many_chunks_read_are_summed_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sum in bf16 stands still after 256 equal parts, as 257 is no number of bf16."""
+    monkeypatch.setattr(gathered, "_CHUNK_SCORES_CPU", 1)  # a row at a time
+    blocks = 400
+    pattern = BlockPattern.build(blocks, 1, 1, 0, "uniform")
+    q = torch.zeros(1, 1, blocks, 2, dtype=torch.bfloat16)
+    v = torch.zeros_like(q).requires_grad_()
+    context = block_sparse_attention(q, q, v, pattern, None, "gathered")
+    (gradient,) = torch.autograd.grad(context.float().sum(), v)
+    # Every row reads the first block: two of n blocks, two of four, the others of five.
+    expected = 2 / blocks + 2 / 4 + (blocks - 4) / 5
+    assert float(gradient[0, 0, 0, 0]) == pytest.approx(expected, rel=2**-7)
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))

@@ -22,6 +22,7 @@ HF_CASES = [
     (3072, 2, 192, 2, 4096, 0),  # a row with one candidate for two slots: it fills both
     (4096, 12, 64, 3, 4096, 2),
     (4096, 3, 128, 2, 4096, 11),
+    (3072, 2, 512, 1, 4096, 6),  # two blocks in the first 1,024 tokens: drawn from all blocks
     (768, 2, 64, 3, 4096, 1),
     (1280, 2, 64, 2, 4096, 3),
     (2048, 3, 64, 3, 4096, 7),
