@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models import lm_heads
-from bigbird_ds.models.lm_heads import summed_head_loss
+from bigbird_ds.models.lm_heads import IGNORED, own_targets, summed_head_loss
 
 
 class CountedHead(nn.Linear):
@@ -61,3 +65,16 @@ def test_checkpointing_of_a_model_makes_its_head_hold_fewer_scores(
     calls.clear()
     torch.testing.assert_close(summed_head_loss(head, hidden, labels), whole)
     assert calls == [4, 4, 4]
+
+
+def test_each_target_of_a_shared_sequence_is_one_ranks_own() -> None:
+    positions = torch.tensor([[0, 7, 8, 15, 16, 23, 0]])
+    ids = torch.tensor([[10, 11, 12, 13, 14, 15, IGNORED]])
+    for rank, (own, places) in enumerate([((0, 1), (0, 7)), ((2, 3), (0, 7)), ((4, 5), (0, 7))]):
+        parallel = SequenceParallel(cast("dist.ProcessGroup", None), rank, 3)
+        found_places, found_ids = own_targets(positions, ids, 8, parallel)
+        used = (found_ids[0] != IGNORED).nonzero().flatten()
+        assert tuple(used.tolist()) == own
+        assert tuple(found_places[0, used].tolist()) == places
+        assert found_ids[0, used].tolist() == ids[0, used].tolist()
+        assert ((found_places >= 0) & (found_places < 8)).all()

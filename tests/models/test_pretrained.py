@@ -14,6 +14,7 @@ from support.transformers_twin import TINY, load_twin, random_batch, save_twin
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM, BigBirdForPreTraining, BigBirdModel
 from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.models.weights import read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -71,8 +72,19 @@ def test_shards_with_an_index_are_written_and_read(folder: Path, tmp_path: Path)
     again = BigBirdForPreTraining.from_pretrained(tmp_path / "their shards")
     assert_same_tensors(again.state_dict(), model.state_dict())
 
+    metadata = json.loads((target / "model.safetensors.index.json").read_text())["metadata"]
+    number = sum(parameter.numel() for parameter in model.parameters())
+    assert metadata == {"total_parameters": number, "total_size": 4 * number}
+
     model.save_pretrained(target)  # one file now: nothing of the shards stays behind
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_shard_may_be_exactly_as_large_as_allowed(tmp_path: Path) -> None:
+    tensors = {name: torch.zeros(5) for name in "abcd"}
+    write_tensors(tmp_path, tensors, max_shard_size=40)
+    assert len(list(tmp_path.glob("model-*-of-00002.safetensors"))) == 2
+    assert read_tensors(tmp_path).names == list(tensors)
 
 
 def test_dtype_is_as_asked_or_as_the_folder_says(folder: Path, tmp_path: Path) -> None:
