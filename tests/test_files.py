@@ -21,3 +21,15 @@ def test_an_output_that_cannot_be_written_is_a_mistake_to_mend(place: str, tmp_p
     assert place in error.value.seen
     assert error.value.change == "--out"
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["", "..", "../a", "a/../../b", "/etc/passwd", "/"])
+def test_a_name_that_leaves_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leaves its folder") as error:
+        files.inside(tmp_path, name, ConfigError)
+    assert error.value.seen == repr(name)
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "..a", "a..b"])
+def test_any_other_name_lies_in_its_folder(name: str, tmp_path: Path) -> None:
+    assert files.inside(tmp_path, name, ConfigError) == tmp_path / name
