@@ -91,6 +91,8 @@ def test_each_piece_takes_the_embedding_of_its_text(
     pieces = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
     assert model.config.vocab_size == pieces.GetPieceSize()
     assert (model.config.pad_token_id, model.config.sep_token_id) == (0, 66)
+    ends = [pieces.PieceToId(piece) for piece in ("<s>", "</s>")]
+    assert [model.config.bos_token_id, model.config.eos_token_id] == ends
 
     before = getattr(transformers, name).from_pretrained(source)
     old = before.get_input_embeddings().weight
@@ -110,6 +112,9 @@ def test_each_piece_takes_the_embedding_of_its_text(
         piece = pieces.PieceToId("\u2581" + text)
         assert torch.equal(new[piece], old[ids[word.format(text)]])
         assert torch.equal(new_bias[piece], old_bias[ids[word.format(text)]])
+
+    reserved = pieces.PieceToId("<sep_7>")
+    assert not torch.isin(new[reserved], old).any() and new_bias[reserved] == 0  # starts fresh
 
     several = 0
     unknown = ids["<unk>" if "<unk>" in ids else "[UNK]"]
