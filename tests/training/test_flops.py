@@ -1,0 +1,101 @@
+"""The operations that a log line's MFU is computed from, against torch's own counter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.runs import changed
+from torch.utils.flop_counter import FlopCounterMode
+
+from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
+from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.training.activations import example_batch
+from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.families import MODEL_CLASSES
+from bigbird_ds.training.flops import attended_keys, flops_of_run
+
+SETTINGS: dict[str, Any] = {
+    "model": {},
+    "data": {"train": "shards", "tokenizer": "tokenizer", "sequence_length": 64},
+    "batch": {"sequences": 2, "micro": 2},
+    "schedule": {"warmup_steps": 0},
+    "train": {"steps": 1},
+    "output": "run",
+}
+# Narrow, with a large vocabulary and few layers: each term of the sum is seen in the total.
+BIGBIRD = BigBirdConfig(
+    vocab_size=600,
+    hidden_size=32,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=256,
+    block_size=8,
+    num_random_blocks=1,
+)
+PEGASUS = BigBirdPegasusConfig(
+    vocab_size=600,
+    d_model=32,
+    encoder_ffn_dim=96,
+    decoder_ffn_dim=64,
+    encoder_layers=2,
+    decoder_layers=3,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    max_position_embeddings=256,
+    block_size=8,
+    num_random_blocks=1,
+)
+
+
+@pytest.mark.parametrize("random_blocks", [0, 1, 3])
+@pytest.mark.parametrize("num_blocks", [12, 20])
+def test_the_keys_that_a_query_reads_are_those_of_its_pattern(
+    num_blocks: int, random_blocks: int
+) -> None:
+    config = BIGBIRD.replace(num_random_blocks=random_blocks)
+    pattern = BlockPattern.build(num_blocks * 8, 1, 8, random_blocks, style="uniform")
+    of_middle_rows = int(pattern.key_counts.sum())
+    assert (
+        attended_keys(config, num_blocks * 8) == 8 * (of_middle_rows + 2 * num_blocks) / num_blocks
+    )
+
+
+def test_short_sequences_and_full_attention_read_every_key() -> None:
+    assert attended_keys(BIGBIRD, 56) == 56
+    full = BIGBIRD.replace(attention_type="original_full")
+    assert attended_keys(full, 240) == 240
+
+
+def counted(config: RunConfig, model_config: Any) -> int:
+    """What torch counts in the forward and backward of a micro-batch."""
+    model = MODEL_CLASSES[config.objective.name](model_config).train()
+    plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, plain:
+        sums = model.loss_sums(**example_batch(config))
+        sum(value for name, value in sums.items() if name.endswith("_loss")).backward()
+    return int(counter.get_total_flops())
+
+
+def test_a_forward_and_backward_of_bigbird_takes_the_operations_that_are_told() -> None:
+    objective = {"objective.name": "mlm", "objective.mask_fraction": 0.25}
+    config = check_run_config(changed(SETTINGS, **objective), "test")
+    full = BIGBIRD.replace(attention_type="original_full")
+    pooler = 2 * 32 * 32 * 2  # not told; of two samples, forward alone: nothing learns from it
+    assert counted(config, full) - pooler == flops_of_run(full, config) * 2 * 64
+
+
+def test_a_forward_and_backward_of_pegasus_takes_the_operations_that_are_told() -> None:
+    objective = {
+        "objective.name": "gap_sentences",
+        "objective.target_length": 32,
+        "objective.input_mask_fraction": 0.25,
+    }
+    config = check_run_config(changed(SETTINGS, **objective), "test")
+    full = PEGASUS.replace(attention_type="original_full")
+    # torch counts the half of the decoder's own scores, and of their weights, that is masked.
+    masked = 3 * 2 * 3 * (2 * 32 * 32 / 2) * 2 * 32
+    assert counted(config, full) - masked == pytest.approx(flops_of_run(full, config) * 2 * 64)
