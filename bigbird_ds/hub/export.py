@@ -26,6 +26,7 @@ from bigbird_ds.hub.generation import write_generation_config
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, write_max_length
+from bigbird_ds.hub.verify import check_finite
 from bigbird_ds.log import logger
 from bigbird_ds.models.pretrained import DEFAULT_SHARD_BYTES
 
@@ -61,14 +62,16 @@ def export(
         max_shard_size: bytes; larger weights are split over files, with an index.
 
     Raises:
-        CheckpointError: no intact checkpoint, no tokenizer beside it, or transformers reads the
-            result with other numbers than ours. Nothing is left at ``target`` then.
+        CheckpointError: no intact checkpoint, weights that are not finite, no tokenizer beside
+            them, or transformers reads the result with other numbers than ours. Nothing is left at
+            ``target`` then.
         ConfigError: ``target`` holds something, or cannot be made.
     """
     with new_folder(target) as folder:
         checkpoint = find_checkpoint(source)
         run_folder = checkpoint.parent.parent
         tokenizer = _tokenizer_of(run_folder)
+        check_finite(checkpoint, "model*.safetensors")
         model = load_pretrained(checkpoint)
         state = read_state(checkpoint)
         model.save_pretrained(folder, DTYPES[dtype], max_shard_size)

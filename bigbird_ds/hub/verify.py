@@ -107,9 +107,9 @@ def verify_export(folder: Path, deep: bool) -> str:
     return f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
 
 
-def check_finite(folder: Path) -> None:
-    """Raise CheckpointError for a tensor with a number that is not finite."""
-    for path in sorted(folder.glob("*.safetensors")):
+def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
+    """Raise CheckpointError for a tensor of these files with a number that is not finite."""
+    for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
                 if not torch.isfinite(tensors.get_tensor(name)).all():

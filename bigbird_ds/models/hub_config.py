@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,10 +243,20 @@ class HubConfig:
             object.__setattr__(self, "label2id", inverse)
 
     def _check_types(self) -> None:
-        """Each field holds what its annotation says: int, float, bool, str, or None if allowed."""
+        """Each field holds what its annotation says: int, float, bool, str, or None if allowed.
+
+        Numbers are finite.
+        """
         for field in dataclasses.fields(self):
             allowed = [part.strip() for part in str(field.type).split("|")]
             value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(
+                    f"{field.name} is not finite",
+                    seen=value,
+                    needed="a finite number",
+                    change=field.name,
+                )
             if "float" in allowed:
                 allowed.append("int")
             simple = {"int", "float", "bool", "str", "None"}

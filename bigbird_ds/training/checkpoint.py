@@ -45,11 +45,14 @@ def save_checkpoint(
 
     Raises:
         OSError: on every rank, if the writing failed on any (a full disk, say).
+        FloatingPointError: on every rank, if a tensor holds a number that is not finite; nothing is
+            written, and the checkpoints that are there stay.
     """
     final = step_folder(output, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
-    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
     weights, moments = _own_share(engine, model, ranks)
+    ranks.together(lambda: _require_finite(weights | moments, state.step))
+    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
     written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
     _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
@@ -58,6 +61,17 @@ def save_checkpoint(
         for old in found[: found.index(final) + 1][:-keep]:
             shutil.rmtree(old)
     return final
+
+
+def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
+    # The loss of a step is computed before its weights move: it cannot tell that they broke.
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise FloatingPointError(
+            f"{len(broken)} tensor(s) hold numbers that are not finite after step {step}, "
+            f"{broken[0]} first; nothing was saved, and the last checkpoint is untouched (try a "
+            "smaller optimizer.lr)"
+        )
 
 
 def _make_anew(folder: Path) -> None:

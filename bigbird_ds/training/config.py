@@ -7,7 +7,7 @@ Read from YAML by ``bigbird_ds.training.config_file``; every description below i
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -16,9 +16,10 @@ from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
 
 
 class Section(BaseModel):
-    """A section of the run config: unknown keys are refused, values never change."""
+    """A section of the run config: unknown keys and infinite numbers are refused, values never
+    change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _refuse_without_effect(section: Any, section_name: str, option: str) -> None:
@@ -117,6 +118,9 @@ class ParallelConfig(Section):
     sequence: PositiveInt = Field(1, description="ranks that share one sequence")
 
 
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     name: Literal["adamw", "adafactor"] = Field(
         "adamw", description="adafactor: far less memory for its state, at ZeRO stage 0 alone"
@@ -127,7 +131,7 @@ class OptimizerConfig(Section):
         description="peak learning rate; adafactor's is relative to the size of the weights, and "
         "never above 1 / sqrt(step)",
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay rates")
+    betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.999), description="adamw: decay rates")
     eps: float = Field(1e-6, gt=0, description="adamw: epsilon")
     weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
     clip: float = Field(1.0, ge=0, description="largest global gradient norm (0: no clipping)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -76,7 +76,7 @@ def known_keys() -> list[str]:
 def _dotted(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_section(field.annotation):
             yield from _dotted(field.annotation, f"{prefix}{name}.")
 
 
@@ -168,7 +168,7 @@ def _expand_files(settings: dict[str, Any]) -> None:
 def _explain(cause: ValidationError, origin: str) -> UserError:
     """The first problem that pydantic found, in the project's form."""
     first = cause.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = _key_of(first["loc"])
     others = cause.error_count() - 1
     more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
@@ -195,15 +195,29 @@ def _explain(cause: ValidationError, origin: str) -> UserError:
     )
 
 
+def _key_of(location: tuple[int | str, ...]) -> str:
+    """The dotted key of a problem; where in a value, or in which kind of value, is left out."""
+    section: type[BaseModel] = RunConfig
+    parts: list[str] = []
+    for part in map(str, location):
+        parts.append(part)
+        field = section.model_fields.get(part)
+        if field is None or not _is_section(field.annotation):
+            break
+        section = field.annotation
+    return ".".join(parts)
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def _description(key: str) -> str:
     section: type[BaseModel] = RunConfig
-    parts = key.split(".")
-    for part in parts[:-1]:
-        field = section.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return "a value"
-        if not issubclass(field.annotation, BaseModel):
-            return "a value"
-        section = field.annotation
-    field = section.model_fields.get(parts[-1])
+    *sections, last = key.split(".")
+    for name in sections:
+        annotation = section.model_fields[name].annotation
+        assert _is_section(annotation)
+        section = annotation
+    field = section.model_fields.get(last)
     return (field.description if field else None) or "a section with its own keys"

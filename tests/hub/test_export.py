@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.commands import contents, run_command, user_error
 from support.corpus import Corpus, bigbird_run_settings
 from support.distributed import run_distributed
@@ -19,6 +20,7 @@ from support.runs import changed, train_one
 from bigbird_ds import BigBirdForPreTraining
 from bigbird_ds.cli.main import main
 from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.file_records import FileRecord
 from bigbird_ds.hub.export import export
 
 
@@ -274,3 +276,26 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
     with pytest.raises(CheckpointError, match="cut short"):
         export(damaged, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.launch
+def test_weights_that_are_not_finite_are_the_cause_that_is_told(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    checkpoint = run / "checkpoints" / "step-2"
+    path = checkpoint / "model-00001-of-00002.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[0] = torch.inf
+    save_file(tensors, path, metadata={"format": "pt"})
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    records = [r for r in manifest["files"] if r["name"] != path.name]
+    manifest["files"] = [*records, FileRecord.of(path).model_dump()]
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(CheckpointError, match="not finite") as caught:
+        export(run, tmp_path / "export")
+    assert name in str(caught.value.seen)
+    assert not (tmp_path / "export").exists()
+    assert "not finite" in user_error("verify", run, "--deep")

@@ -162,6 +162,15 @@ def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
     raise AssertionError("the checkpoint was saved")
 
 
+def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
+    """What is said of a run whose numbers do not stay finite."""
+    try:
+        train_one(ranks, settings)
+    except FloatingPointError as error:
+        return str(error)
+    raise AssertionError("the run went on")
+
+
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     """What is said of a folder that all ranks share, of one of each rank's own, and of a shared one
     on a file system without locks."""

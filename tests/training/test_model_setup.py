@@ -133,6 +133,8 @@ def test_the_original_vocabulary_has_a_beginning_of_sequence(tmp_path: Path) -> 
         ("data.sequence_length=120", "a multiple of 16"),
         ("data.sequence_length=512", "at most 256"),
         ("parallel.sequence=3", "parallel.sequence"),
+        ("model.layer_norm_eps=.inf", "layer_norm_eps is not finite"),
+        ("model.hidden_dropout_prob=.nan", "hidden_dropout_prob is not finite"),
     ],
 )
 def test_a_model_is_checked_without_its_tokenizer(
