@@ -10,7 +10,7 @@ The same file runs under every launcher, and alone on one device:
 Run the same command again to go on after a stop, on as many processes as you like.
 
 Exit codes: 0 done; 2 a mistake in the command, config or data; 75 stopped on request (SIGTERM,
-SIGINT or SIGUSR1) and saved; 1 anything else.
+SIGINT or SIGUSR1) and saved; 1 anything else. torchrun makes 1 of 2 and 75.
 """
 
 from __future__ import annotations
