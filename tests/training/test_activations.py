@@ -76,6 +76,17 @@ def test_ranks_that_share_keep_nearly_their_part(
     assert 3.3 < alone / shared < 4
 
 
+def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:
+    """In the backward one layer at a time has its widest tensors, however many layers there are."""
+    config = check_run_config(changed(BIGBIRD, **{"train.activation_checkpointing": True}), "test")
+    model_config = model_config_of(BIGBIRD).replace(num_hidden_layers=3)
+    narrow, wide = (
+        saved_bytes(config, model_config.replace(intermediate_size=inner)) for inner in (64, 256)
+    )
+    tokens = config.batch.micro * config.data.sequence_length
+    assert wide - narrow == 2 * tokens * (256 - 64) * 4  # before the activation and behind it
+
+
 def test_a_model_runs_after_it_was_counted() -> None:
     config, model_config = sharing(BIGBIRD, 1), model_config_of(BIGBIRD)
     saved_bytes(config, model_config)
