@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.data.describe import describe_shards
     from bigbird_ds.data.verify import is_shards_folder
     from bigbird_ds.hub.checkpoints import is_checkpoint, is_export, is_run
+    from bigbird_ds.hub.verify_tokenizer import is_tokenizer
 
     kinds = [
         FolderKind("a folder of shards", is_shards_folder, describe_shards),
@@ -28,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
         FolderKind("a run", is_run, lambda folder: _models().describe_run(folder)),
         FolderKind(
             "a model in Hub format", is_export, lambda folder: _models().describe_export(folder)
+        ),
+        FolderKind(
+            "a tokenizer", is_tokenizer, lambda folder: _models().describe_tokenizer(folder)
         ),
     ]
     print(act_on(arguments.folder, kinds))

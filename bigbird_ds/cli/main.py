@@ -20,8 +20,8 @@ from bigbird_ds.errors import EXIT_USER_ERROR, ConfigError, UserError, nearest
 COMMANDS = {
     "tokenizer": "train a tokenizer on documents, or take an existing spiece.model",
     "shard": "turn documents into WebDataset shards",
-    "verify": "check that a folder of shards, a checkpoint or an export is intact",
-    "inspect": "say what is in a folder of shards, a run, a checkpoint or an export",
+    "verify": "check that shards, a tokenizer, a run, a checkpoint or an export are intact",
+    "inspect": "say what shards, a tokenizer, a run, a checkpoint or an export hold",
     "plan": "memory, steps, tokens and time of a run, before anything runs",
     "export": "bring a run or checkpoint to Hub format",
     "import": "take a checkpoint of the Hub (BigBird, BERT, RoBERTa) as the start of a run",

@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.cli.folder_kinds import FolderKind, act_on
     from bigbird_ds.data.verify import is_shards_folder
     from bigbird_ds.hub.checkpoints import is_checkpoint, is_export, is_run
+    from bigbird_ds.hub.verify_tokenizer import is_tokenizer, verify_tokenizer
 
     log.setup()
     deep = arguments.deep
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         FolderKind(
             "a model in Hub format", is_export, lambda folder: _models().verify_export(folder, deep)
         ),
+        FolderKind("a tokenizer", is_tokenizer, verify_tokenizer),
     ]
     print(act_on(arguments.folder, kinds))
     return EXIT_DONE

@@ -8,6 +8,7 @@ from pathlib import Path
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
 from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+from bigbird_ds.vocabulary import Vocabulary
 
 
 def describe_checkpoint(folder: Path) -> str:
@@ -42,6 +43,15 @@ def describe_run(folder: Path) -> str:
 
 def describe_export(folder: Path) -> str:
     return f"{folder}: a model in Hub format\n  {_describe_model(folder)}"
+
+
+def describe_tokenizer(folder: Path) -> str:
+    vocabulary = Vocabulary.from_folder(folder)
+    return (
+        f"{folder}: a tokenizer of the {vocabulary.family} family\n"
+        f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} of them special; "
+        f"sha256 {vocabulary.sha256[:16]}..."
+    )
 
 
 def _describe_model(folder: Path) -> str:

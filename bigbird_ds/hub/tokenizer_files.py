@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
@@ -33,6 +34,25 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for name in tokenizer_files(source):
         shutil.copyfile(source / name, target / name)
+
+
+def read_tokenizer(path: Path) -> Any:
+    """The ``Tokenizer`` of a ``tokenizer.json``.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as cause:  # the library raises bare Exception
+        raise CheckpointError(
+            "tokenizer.json cannot be read",
+            seen=f"{path}: {cause}",
+            needed="a tokenizer of the tokenizers library",
+            change="copy the file again",
+        ) from cause
 
 
 def write_max_length(folder: Path, num_positions: int) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
-from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
-from bigbird_ds.hub.word_map import read_tokenizer
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, Vocabulary
 
 

@@ -9,18 +9,10 @@ from safetensors import safe_open
 
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.auto import load_pretrained
-from bigbird_ds.hub.checkpoints import (
-    list_checkpoints,
-    read_state,
-    verify_checkpoint,
-)
+from bigbird_ds.hub.checkpoints import list_checkpoints, read_state, verify_checkpoint
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
-from bigbird_ds.hub.verify_files import (
-    check_card,
-    check_tokenizer_files,
-    check_weight_files,
-)
-from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from bigbird_ds.hub.verify_files import check_card, check_weight_files
+from bigbird_ds.hub.verify_tokenizer import check_tokenizer
 
 
 def verify_one_checkpoint(folder: Path, deep: bool) -> str:
@@ -85,7 +77,7 @@ def verify_export(folder: Path, deep: bool) -> str:
     size = model.config.vocab_size
     words = [f"{sum(p.numel() for p in model.parameters()):,} parameters"]
     if (folder / TOKENIZER_NAME).is_file():
-        pieces = _tokenizer_size(folder / TOKENIZER_NAME)
+        pieces = check_tokenizer(folder)
         if pieces > size:
             raise CheckpointError(
                 "the tokenizer does not fit the model",
@@ -94,14 +86,6 @@ def verify_export(folder: Path, deep: bool) -> str:
                 change="the tokenizer files of the folder",
             )
         words.append(f"{pieces:,} pieces")
-        if (folder / SPIECE_NAME).is_file() and Vocabulary.from_folder(folder).size != pieces:
-            raise CheckpointError(
-                "the tokenizer's two files are not of the same tokenizer",
-                seen=f"{pieces:,} pieces in {TOKENIZER_NAME}",
-                needed=f"as many as in {SPIECE_NAME}",
-                change="the tokenizer files of the folder",
-            )
-        check_tokenizer_files(folder)
     if deep:
         check_finite(folder)
     return f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
@@ -119,17 +103,3 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
                         needed="finite numbers",
                         change="go back to an earlier checkpoint",
                     )
-
-
-def _tokenizer_size(path: Path) -> int:
-    from tokenizers import Tokenizer
-
-    try:
-        return int(Tokenizer.from_file(str(path)).get_vocab_size())
-    except Exception as cause:  # the library raises bare Exception
-        raise CheckpointError(
-            "tokenizer.json cannot be read",
-            seen=f"{path}: {cause}",
-            needed="a tokenizer as `bigbird-ds tokenizer` writes it",
-            change="copy the file again",
-        ) from cause

@@ -1,4 +1,4 @@
-"""Whether the files of an export belong together: shards and index, dtype, tokenizer, card."""
+"""Whether the files of an export belong together: shards and index, dtype, card."""
 
 from __future__ import annotations
 
@@ -12,20 +12,8 @@ from safetensors import safe_open
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, INDEX_NAME
-from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
-from bigbird_ds.vocabulary import SPIECE_NAME
 
 CARD_NAME = "README.md"
-
-# What a tokenizer made twice over gets wrong first: spaces at the ends, tabs, newlines, Unicode.
-PROBE_TEXTS = (
-    "The raise statement re-raises the exception.",
-    "  leading and trailing spaces  ",
-    "a\ttab, a\nnewline,\r\nboth,   a run",
-    "naïve café, Straße, ﬁligree, \uff11\uff12, Ωmega",
-    "日本語のテキスト, русский, 😀",
-    "",
-)
 
 
 def check_weight_files(folder: Path) -> None:
@@ -64,31 +52,6 @@ def check_weight_files(folder: Path) -> None:
         told = {key: index.get("metadata", {}).get(key, true[key]) for key in true}
         if told != true:
             raise _wrong("the index tells another size", str(told), str(true))
-
-
-def check_tokenizer_files(folder: Path) -> None:
-    """``tokenizer.json`` gives the ids of ``spiece.model``, where there are both.
-
-    Raises:
-        CheckpointError: for a probe text it does not.
-    """
-    if not ((folder / TOKENIZER_NAME).is_file() and (folder / SPIECE_NAME).is_file()):
-        return
-    from sentencepiece import SentencePieceProcessor
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
-    pieces = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
-    for text in PROBE_TEXTS:
-        found = tokenizer.encode(text, add_special_tokens=False).ids
-        wanted = pieces.EncodeAsIds(text)
-        if found != wanted:
-            raise CheckpointError(
-                "the tokenizer's two files give different ids",
-                seen=f"{text!r}: {found[:16]} by {TOKENIZER_NAME}",
-                needed=f"{wanted[:16]} as by {SPIECE_NAME}",
-                change=f"make both anew: `bigbird-ds tokenizer --spiece-model {SPIECE_NAME}`",
-            )
 
 
 def check_card(folder: Path) -> None:

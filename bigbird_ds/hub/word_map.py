@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bigbird_ds.errors import CheckpointError
-from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
 from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
 
 
@@ -106,25 +105,6 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
             found = [] if unknown in found else found
         rows.append(found)
     return WordMap(rows)
-
-
-def read_tokenizer(path: Path) -> Any:
-    """The ``Tokenizer`` of a ``tokenizer.json``.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as cause:  # the library raises bare Exception
-        raise CheckpointError(
-            "tokenizer.json cannot be read",
-            seen=f"{path}: {cause}",
-            needed="a tokenizer of the tokenizers library",
-            change="copy the file again",
-        ) from cause
 
 
 def word_piece_as_piece(token: str) -> str | None:

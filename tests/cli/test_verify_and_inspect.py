@@ -7,6 +7,8 @@ import pytest
 from support.commands import run_command, user_error
 from support.corpus import Corpus
 
+from bigbird_ds.cli.main import main
+
 
 @pytest.fixture
 def folder(corpus: Corpus, tmp_path: Path) -> Path:
@@ -50,6 +52,24 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     assert "of no kind that this program knows" in user_error("verify", tmp_path)
     assert "of no kind that this program knows" in user_error("inspect", tmp_path)
     assert "this is no folder" in user_error("verify", tmp_path / "missing")
+
+
+def test_a_tokenizer_is_verified_and_described(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(corpus.tokenizer, tmp_path / "tokenizer"))
+    assert main(["verify", str(folder)]) == 0
+    intact = f"{folder}: intact (a tokenizer of the bigbird family, 500 pieces)\n"
+    assert capsys.readouterr().out == intact
+    assert main(["inspect", str(folder)]) == 0
+    assert "500 pieces, 101 of them special" in capsys.readouterr().out
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('" {2,}"', '" {9,}"'))
+    assert main(["verify", str(folder)]) == 2
+    assert "the tokenizer's two files give different ids" in capsys.readouterr().err
+    (folder / "spiece.model").unlink()
+    assert main(["verify", str(folder)]) == 2
+    assert f"no file {folder}/spiece.model" in capsys.readouterr().err
 
 
 def test_a_folder_in_work_says_how_to_go_on(folder: Path) -> None:

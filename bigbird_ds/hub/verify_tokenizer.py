@@ -1,0 +1,68 @@
+"""Whether the two files of a tokenizer, alone or beside a model, are of the same tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+
+# What a tokenizer made twice over gets wrong first: spaces at the ends, tabs, newlines, Unicode.
+PROBE_TEXTS = (
+    "The raise statement re-raises the exception.",
+    "  leading and trailing spaces  ",
+    "a\ttab, a\nnewline,\r\nboth,   a run",
+    "naïve café, Straße, ﬁligree, \uff11\uff12, Ωmega",
+    "日本語のテキスト, русский, 😀",
+    "",
+)
+
+
+def is_tokenizer(folder: Path) -> bool:
+    return (folder / SPIECE_NAME).is_file() or (folder / TOKENIZER_NAME).is_file()
+
+
+def verify_tokenizer(folder: Path) -> str:
+    """A folder as ``bigbird-ds tokenizer`` writes it.
+
+    Raises:
+        CheckpointError, DataError: the first thing that is wrong.
+    """
+    vocabulary = Vocabulary.from_folder(folder)
+    pieces = check_tokenizer(folder)
+    return f"{folder}: intact (a tokenizer of the {vocabulary.family} family, {pieces:,} pieces)"
+
+
+def check_tokenizer(folder: Path) -> int:
+    """The number of pieces of ``tokenizer.json``, which gives the ids of ``spiece.model``, if any.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not give these ids.
+        DataError: ``spiece.model`` cannot be read.
+    """
+    tokenizer = read_tokenizer(folder / TOKENIZER_NAME)
+    pieces = int(tokenizer.get_vocab_size())
+    if not (folder / SPIECE_NAME).is_file():
+        return pieces
+    if Vocabulary.from_folder(folder).size != pieces:
+        raise CheckpointError(
+            "the tokenizer's two files are not of the same tokenizer",
+            seen=f"{pieces:,} pieces in {folder / TOKENIZER_NAME}",
+            needed=f"as many as in {SPIECE_NAME}",
+            change="the tokenizer files of the folder",
+        )
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
+    for text in PROBE_TEXTS:
+        found = tokenizer.encode(text, add_special_tokens=False).ids
+        wanted = processor.EncodeAsIds(text)
+        if found != wanted:
+            raise CheckpointError(
+                "the tokenizer's two files give different ids",
+                seen=f"{text!r}: {found[:16]} by {TOKENIZER_NAME}",
+                needed=f"{wanted[:16]} as by {SPIECE_NAME}",
+                change=f"make both anew: `bigbird-ds tokenizer --spiece-model {SPIECE_NAME}`",
+            )
+    return pieces
