@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError, UserError, nearest
+from bigbird_ds.hub.model_folder import looks_like_hub_name, require_model_folder
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.strict_yaml import parse_yaml
 
@@ -146,7 +147,8 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
 def _expand_files(settings: dict[str, Any]) -> None:
     """Replace the file names under ``model`` and ``deepspeed`` by what the files hold."""
     model = settings.get("model")
-    if isinstance(model, str) and Path(model).is_dir():
+    if isinstance(model, str) and (Path(model).is_dir() or looks_like_hub_name(model)):
+        require_model_folder(Path(model), ConfigError, "model")
         weights = ("model.safetensors", "model.safetensors.index.json")
         if any((Path(model) / name).is_file() for name in weights):
             settings["initial_weights"] = model
