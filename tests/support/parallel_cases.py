@@ -17,6 +17,8 @@ from bigbird_ds.attention.parallel import (
     local_slice,
     sequence_parallel_attention,
 )
+from bigbird_ds.attention.parallel.exchange import finish_exchange, start_exchange
+from bigbird_ds.attention.parallel.plan import exchange_plan
 from bigbird_ds.training.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
@@ -39,6 +41,39 @@ def attention_errors(ranks: Ranks, cases: list[AttentionCase]) -> list[dict[str,
     """For each case, the largest relative error of the result and of each gradient."""
     parallel = _all_ranks()
     return [_errors(case, parallel) for case in cases]
+
+
+def errors_and_roundings(
+    ranks: Ranks, cases: list[AttentionCase]
+) -> tuple[list[dict[str, float]], list[int]]:
+    """``attention_errors``, and ``_wrongly_rounded`` for each case."""
+    parallel = _all_ranks()
+    return attention_errors(ranks, cases), [_wrongly_rounded(case, parallel) for case in cases]
+
+
+def _wrongly_rounded(case: AttentionCase, parallel: SequenceParallel) -> int:
+    """How many gradients of bf16 keys are not the exact sum of all ranks' shares, rounded once."""
+    length = case.num_blocks * case.block_size
+    pattern = BlockPattern.build(length, 1, case.block_size, case.num_random_blocks, case.style)
+    plan = exchange_plan(pattern, parallel.size, parallel.rank, torch.device("cpu"))
+    k, v = (
+        torch.zeros(1, 1, plan.num_local * case.block_size, 8, dtype=torch.bfloat16)
+        for _ in range(2)
+    )
+    k.requires_grad_()
+    pending = start_exchange(k, v, plan, parallel)
+    held, _ = finish_exchange(k, v, pending, plan, parallel)
+    generator = torch.Generator().manual_seed(parallel.rank)
+    grad = torch.randn(held.shape, generator=generator).to(held.dtype)
+    (found,) = torch.autograd.grad(held, k, grad)
+
+    blocks = plan.held_blocks[0]
+    total = torch.zeros(case.num_blocks, case.block_size, 8, dtype=torch.float64)
+    shares = grad[0, 0].unflatten(0, (-1, case.block_size)).double()
+    total.index_add_(0, blocks[blocks >= 0], shares[blocks >= 0])
+    dist.all_reduce(total)
+    expected = local_slice(total[None, None].flatten(2, 3), parallel, 2).to(found.dtype)
+    return int((found != expected).sum())
 
 
 def _errors(case: AttentionCase, parallel: SequenceParallel) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.distributed import run_distributed
-from support.parallel_cases import AttentionCase, attention_errors, traffic_of
+from support.parallel_cases import AttentionCase, attention_errors, errors_and_roundings, traffic_of
 
 CASES = [
     AttentionCase(24, style="hf", training=True),
@@ -32,14 +32,29 @@ def test_result_and_gradients_equal_those_of_one_rank(ranks: int) -> None:
             assert max(errors.values()) < allowed, (case, errors)
 
 
-@pytest.mark.launch
-def test_a_rank_with_a_single_block_takes_part() -> None:
+@pytest.fixture(scope="module")
+def single_blocks() -> list[tuple[list[dict[str, float]], list[int]]]:
+    """``errors_and_roundings`` on each of six ranks, which have a block each."""
     cases = [
         AttentionCase(6, style="hf_eval", num_random_blocks=1, padded=True),
         AttentionCase(6, style="uniform", num_random_blocks=1),
     ]
-    for found in run_distributed(attention_errors, 6, cases):
+    return run_distributed(errors_and_roundings, 6, cases)
+
+
+@pytest.mark.launch
+def test_a_rank_with_a_single_block_takes_part(
+    single_blocks: list[tuple[list[dict[str, float]], list[int]]],
+) -> None:
+    for found, _ in single_blocks:
         assert max(max(errors.values()) for errors in found) < 1e-12
+
+
+@pytest.mark.launch
+def test_gradients_of_bf16_keys_from_all_ranks_are_rounded_once(
+    single_blocks: list[tuple[list[dict[str, float]], list[int]]],
+) -> None:
+    assert [wrong for _, wrong in single_blocks] == [[0, 0]] * 6
 
 
 @pytest.mark.launch
