@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import shutil
 from collections.abc import Callable
@@ -149,3 +150,11 @@ def test_the_fingerprint_is_of_the_content_not_of_the_folder(folder: Path, tmp_p
     copied = Shards(shutil.copytree(folder, tmp_path / "elsewhere"))
     other = write_shards(tmp_path / "other", random_documents(LENGTHS, seed=1), make_vocabulary())
     assert copied.fingerprint == Shards(folder).fingerprint != Shards(other).fingerprint
+
+
+def test_the_same_ids_of_another_tokenizer_have_another_fingerprint(
+    folder: Path, tmp_path: Path
+) -> None:
+    vocabulary = dataclasses.replace(make_vocabulary(), sha256="1" * 64)
+    other = write_shards(tmp_path / "other", random_documents(LENGTHS), vocabulary)
+    assert Shards(other).fingerprint != Shards(folder).fingerprint

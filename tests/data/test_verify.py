@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bigbird_ds.data.verify import is_shards_folder, verify_shards
 from bigbird_ds.errors import DataError
 
 LENGTHS = [5, 300, 1, 40, 77, 900, 13]
+FIRST_TAR = "train-00000.tar"
 
 
 @pytest.fixture
@@ -95,15 +96,19 @@ def _npy(values: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def rewrite(tar_path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
-    """Write a tar again with its members changed, plainly as any program would."""
+def members_of(tar_path: Path) -> dict[str, bytes]:
     with tarfile.open(tar_path) as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-    with tarfile.open(tar_path, "w", format=tarfile.GNU_FORMAT) as tar:
-        for name, data in change(members).items():
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def write_again(folder: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write the first tar with other members, plainly as any program would, and its record."""
+    with tarfile.open(folder / FIRST_TAR, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+    record_again(folder, FIRST_TAR)
 
 
 def _replace(suffix: str, make: Callable[[Any], bytes]) -> Callable[[dict[str, bytes]], Any]:
@@ -135,12 +140,48 @@ def _replace(suffix: str, make: Callable[[Any], bytes]) -> Callable[[dict[str, b
 def test_deep_finds_samples_that_are_not_what_the_index_says(
     change: Callable[[dict[str, bytes]], dict[str, bytes]], problem: str, folder: Path
 ) -> None:
-    rewrite(folder / "train-00000.tar", change)
-    record_again(folder, "train-00000.tar")
+    write_again(folder, change(members_of(folder / FIRST_TAR)).items())
     assert verify_shards(folder)  # sizes and sha256 are as recorded
     seen = problems(folder, deep=True)
     assert seen.startswith("train-00000.tar: ")
     assert problem in seen
+
+
+@pytest.mark.parametrize("earlier", [0, 2], ids=["the first key again", "a later key first"])
+def test_deep_finds_samples_whose_keys_do_not_rise(earlier: int, folder: Path) -> None:
+    """The first sample gets the key of the last one, or the second that of the first."""
+    pairs = list(members_of(folder / FIRST_TAR).items())
+    key = pairs[3 * earlier][0].partition(".")[0]
+    renamed = 1 if earlier == 0 else 0
+    pairs[3 * renamed : 3 * renamed + 3] = [
+        (key + name[name.index(".") :], data) for name, data in pairs[3 * renamed : 3 * renamed + 3]
+    ]
+    write_again(folder, pairs)
+    assert "is out of order" in problems(folder, deep=True)
+
+
+def test_deep_finds_a_sentence_behind_the_last_token(folder: Path) -> None:
+    name = "train-00000.sentences.npy"
+    documents = np.load(folder / "train-00000.documents.npy")
+    last = int(documents["num_sentences"][:2].sum()) - 1
+    starts = np.load(folder / name)
+    starts[last] = documents["num_tokens"][1]
+    np.save(folder / name, starts)
+    record_again(folder, name)
+    members = members_of(folder / FIRST_TAR)
+    sentences = [name for name in members if name.endswith("sent.npy")][1]
+    own = starts[documents["num_sentences"][0] : last + 1]
+    write_again(folder, (members | {sentences: _npy(own)}).items())
+    assert "sentence starts do not rise from 0" in problems(folder, deep=True)
+
+
+def test_deep_finds_ids_that_are_elsewhere_than_indexed(folder: Path) -> None:
+    name = "train-00000.documents.npy"
+    documents = np.load(folder / name)
+    documents["ids_offset"][1] -= 2  # a token earlier
+    np.save(folder / name, documents)
+    record_again(folder, name)
+    assert "its ids are elsewhere than indexed" in problems(folder, deep=True)
 
 
 def test_deep_finds_sentences_that_do_not_rise(folder: Path) -> None:
