@@ -23,7 +23,7 @@ MAX_WORD_TOKENS = 16
 
 def target_capacity(fraction: float, sequence_length: int) -> int:
     """The most targets a window can have: ``ceil(fraction * sequence_length)``."""
-    # Rounded first, so that 0.15 * 20 = 3.0000000000000004 gives 3.
+    # Rounded first, so that 0.07 * 100 = 7.000000000000001 gives 7.
     return math.ceil(round(fraction * sequence_length, 6))
 
 

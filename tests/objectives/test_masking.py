@@ -32,10 +32,20 @@ def _text(length: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("length", "capacity"), [(20, 3), (100, 15), (512, 77), (4096, 615), (7, 2)]
+    ("fraction", "length", "capacity"),
+    [
+        (0.15, 20, 3),
+        (0.15, 100, 15),
+        (0.15, 512, 77),
+        (0.15, 4096, 615),
+        (0.15, 7, 2),
+        (0.07, 100, 7),  # in floating point the product is a little more
+    ],
 )
-def test_the_capacity_is_the_fraction_rounded_up(length: int, capacity: int) -> None:
-    assert target_capacity(0.15, length) == capacity
+def test_the_capacity_is_the_fraction_rounded_up(
+    fraction: float, length: int, capacity: int
+) -> None:
+    assert target_capacity(fraction, length) == capacity
 
 
 @pytest.mark.parametrize("masker", [WORDS, TOKENS])
