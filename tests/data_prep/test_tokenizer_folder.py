@@ -165,8 +165,18 @@ def test_special_ids_are_bigbirds(auto_tokenizer: Any, processor: SentencePieceP
     assert len(auto_tokenizer) == processor.GetPieceSize()
 
 
+def test_a_batch_is_filled_up_and_cut_at_the_end(auto_tokenizer: Any) -> None:
+    short, long = (auto_tokenizer.encode(words) for words in ("one", "one two three four"))
+    batch = auto_tokenizer(["one", "one two three four"], padding=True)
+    fill = [auto_tokenizer.pad_token_id] * (len(long) - len(short))
+    assert batch["input_ids"] == [short + fill, long]
+    assert batch["attention_mask"] == [[1] * len(short) + [0] * len(fill), [1] * len(long)]
+    cut = auto_tokenizer.encode("one two three four", truncation=True, max_length=len(long) - 1)
+    assert cut == long[:-2] + long[-1:]
+
+
 def test_decoding_gives_the_text_back(auto_tokenizer: Any) -> None:
-    text = "The value of an expression is a statement"
+    text = "The value , of an expression is a statement ."  # spaces before signs stay
     assert auto_tokenizer.decode(auto_tokenizer.encode(text), skip_special_tokens=True) == text
 
 
