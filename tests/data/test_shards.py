@@ -87,10 +87,23 @@ def test_a_file_of_another_size_is_refused_at_opening(
         Shards(folder)
 
 
-def test_an_index_that_does_not_fit_the_manifest_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("column", "added"),
+    [
+        ("num_tokens", [0, -1, 0]),
+        ("num_tokens", [0, 1, -1]),  # the third document has one token, of one sentence
+        ("num_sentences", [0, 1, 0]),
+        ("num_sentences", [0, 1, -1]),
+        ("ids_offset", [0, 0, 10**6]),
+    ],
+    ids=["a token less", "no token", "a sentence more", "no sentence", "behind the tar's end"],
+)
+def test_an_index_that_does_not_fit_the_manifest_is_refused(
+    column: str, added: list[int], folder: Path
+) -> None:
     path = folder / "train-00000.documents.npy"
     rows = np.load(path)
-    rows["num_tokens"][1] -= 1
+    rows[column] = rows[column].astype(np.int64) + added
     np.save(path, rows)
     with pytest.raises(DataError, match=path.name):
         Shards(folder)

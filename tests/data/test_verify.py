@@ -119,6 +119,10 @@ def _replace(suffix: str, make: Callable[[Any], bytes]) -> Callable[[dict[str, b
     return change
 
 
+def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
+    return {key + name[name.index(".") :]: data for name, data in list(members.items())[-3:]}
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -133,6 +137,7 @@ def _replace(suffix: str, make: Callable[[Any], bytes]) -> Callable[[dict[str, b
         (_replace("meta.json", lambda _: b"no json"), "Expecting value"),
         (lambda members: dict(list(members.items())[3:]), "number of tokens"),
         (lambda members: dict(list(members.items())[:-3]), "another length"),
+        (lambda members: members | _last_sample_as("00000-0000009", members), "another length"),
         (lambda members: dict(list(members.items())[:-1]), "not a whole sample"),
         (lambda members: dict(sorted(members.items(), reverse=True)), "not a whole sample"),
     ],
