@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from bigbird_ds.errors import DataError
-from bigbird_ds.log import logger
 from data_prep.inputs import Kind, find_inputs
 
 
@@ -30,9 +29,8 @@ def test_a_folder_gives_its_known_files_by_name_at_any_depth(tmp_path: Path) -> 
 
 
 def test_files_of_other_kinds_are_counted_in_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logger, "propagate", True)
     for name in ("a.md", "deep/B.MD", "c.json.gz", "README", ".hidden.md"):
         write(tmp_path / name)
     others = "4 files of other kinds (.md 2, "
