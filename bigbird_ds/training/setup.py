@@ -16,7 +16,6 @@ from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
-from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config import RunConfig
@@ -70,8 +69,6 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     engine_config = deepspeed_config(config, ranks.world_size)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
-    if config.parallel.sequence > 1:
-        check_sharing(model_config, config.data.sequence_length, config.parallel.sequence)
     objective = build_objective(config.objective.name, vocabulary, config.objective)
     shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
     check_documents(config, shards.num_documents, shards.num_undivided)
