@@ -23,14 +23,15 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(
     config, log = tmp_path / "run.yaml", tmp_path / "first.log"
     config.write_text(json.dumps(run_settings))
     first = start(log, sys.executable, PRETRAIN, config)
-    wait_for(log, "step 3/", first)
+    try:
+        wait_for(log, "step 3/", first)
 
-    second = run(sys.executable, PRETRAIN, config)
-    assert second.returncode == 2, second.stderr
-    assert "error: another run writes to this run folder\n" in second.stderr
-    assert f"held by process {first.pid} on " in second.stderr
-
-    first.kill()
+        second = run(sys.executable, PRETRAIN, config)
+        assert second.returncode == 2, second.stderr
+        assert "error: another run writes to this run folder\n" in second.stderr
+        assert f"held by process {first.pid} on " in second.stderr
+    finally:
+        first.kill()
     assert first.wait(timeout=60) == -signal.SIGKILL
     third = run(sys.executable, PRETRAIN, config, "train.steps=2")
     assert third.returncode == 0, third.stderr
