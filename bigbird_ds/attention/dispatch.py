@@ -32,12 +32,14 @@ def block_sparse_attention(
     """Attention in which each query block reads the key blocks of ``pattern``.
 
     Scores are scaled by ``head_dim ** -0.5``; there is no dropout. Everything is computed in the
-    dtype of ``q``, under autocast too.
+    dtype of ``q``, under autocast too. (``gathered`` holds scores in that dtype: in fp16 they must
+    stay below 65,504; the kernels of a GPU hold them in fp32.)
 
     Args:
         q, k, v: ``(batch, heads, seq_len, head_dim)``, one floating dtype.
         pattern: for the same ``seq_len`` and number of heads.
-        mask: ``(batch, seq_len)``, bool, integer or float, nonzero for real tokens; None: all real.
+        mask: ``(batch, seq_len)``, bool, integer or float, nonzero for real tokens (so no bias that
+            is added to scores, in which 0 is a real token); None: all real.
         backend: ``reference`` (dense, quadratic), ``gathered`` (any device, linear memory),
             ``triton`` (NVIDIA GPUs), or ``auto``, the fastest one that serves.
 
@@ -79,6 +81,13 @@ def _check(
             seen=f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}",
             needed=f"three of (batch, {pattern.num_heads}, {pattern.seq_len}, head_dim)",
             change="the shapes, or the pattern's num_heads and seq_len",
+        )
+    if not q.dtype.is_floating_point:
+        raise ConfigError(
+            "attention is computed in floating point",
+            seen=f"q of dtype {q.dtype}",
+            needed="bf16, fp16, fp32 or fp64",
+            change="the dtype of q, k and v",
         )
     if mask is not None and mask.shape != (q.shape[0], q.shape[2]):
         raise ConfigError(

@@ -81,8 +81,8 @@ def complete_inputs(
         past: tokens that were read before these.
 
     Raises:
-        ConfigError: neither or both of ``input_ids`` and ``inputs_embeds``, or a mask that does
-            not cover all tokens.
+        ConfigError: neither or both of ``input_ids`` and ``inputs_embeds``, another shape than
+            theirs, no token at all, or a mask that does not cover all tokens.
     """
     given = input_ids if inputs_embeds is None else inputs_embeds
     if given is None or (input_ids is not None and inputs_embeds is not None):
@@ -90,6 +90,15 @@ def complete_inputs(
             "a model takes token ids or word vectors",
             seen="neither" if given is None else "both input_ids and inputs_embeds",
             needed="one of input_ids, inputs_embeds",
+            change="the arguments of forward",
+        )
+    name, dimensions = ("input_ids", 2) if inputs_embeds is None else ("inputs_embeds", 3)
+    if given.dim() != dimensions or given.shape[1] == 0:
+        raise ConfigError(
+            "the inputs of a model have another shape",
+            seen=f"{name} {tuple(given.shape)}",
+            needed="input_ids (batch, tokens) or inputs_embeds (batch, tokens, hidden size), with "
+            "a token at least",
             change="the arguments of forward",
         )
     batch, seq_len = given.shape[:2]

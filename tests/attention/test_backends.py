@@ -200,3 +200,10 @@ def test_wrong_shapes_and_names_are_refused() -> None:
         block_sparse_attention(q, k[:, :, :48], v, pattern)
     with pytest.raises(ConfigError, match="mask does not fit"):
         block_sparse_attention(q, k, v, pattern, torch.ones(1, 95))
+
+
+def test_integers_are_refused() -> None:
+    pattern = BlockPattern.build(96, 2, 8, 1)
+    numbers = torch.ones(1, 2, 96, 4, dtype=torch.int64)
+    with pytest.raises(ConfigError, match="computed in floating point"):
+        block_sparse_attention(numbers, numbers, numbers, pattern)
