@@ -117,7 +117,8 @@ def start(local_rank: int | None = None) -> Ranks:
         local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
 
     Raises:
-        ConfigError: RANK is set without the variables that belong to it.
+        ConfigError: RANK is set without the variables that belong to it, or no device is left for
+            this rank.
     """
     _set_rank_variables(local_rank)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -149,10 +150,31 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def device_index(local_rank: int, visible: int) -> int:
+    """Which of the ``visible`` CUDA devices a rank takes: its own number, or the only one.
+
+    Raises:
+        ConfigError: there are several devices, and none for this rank.
+    """
+    if visible == 1:  # a site that gives each task a device of its own: --gpus-per-task=1
+        return 0
+    if local_rank >= visible:
+        raise ConfigError(
+            "a node has more ranks than devices",
+            seen=f"local rank {local_rank} (counted from 0), {visible} visible CUDA devices",
+            needed="a device for each rank, or one visible device in each rank",
+            change="--gpus-per-node, --ntasks-per-node or CUDA_VISIBLE_DEVICES",
+        )
+    return local_rank
+
+
 def _pick_device(local_rank: int) -> torch.device:
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
+        index = device_index(local_rank, torch.cuda.device_count())
+        # DeepSpeed takes this variable for the number of the device.
+        os.environ["LOCAL_RANK"] = str(index)
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "OMP_NUM_THREADS" not in os.environ:
         # Without it every rank would take all cores and the ranks would fight for them.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 from support.processes import run
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.training.distributed import device_index
 
 _FAILS_AFTER_THE_START = """
 import atexit
@@ -22,3 +26,14 @@ def test_a_process_leaves_its_groups_before_the_interpreter_shuts_down() -> None
     done = run(sys.executable, "-c", _FAILS_AFTER_THE_START)
     assert done.returncode == 2, done.stderr
     assert "initialized at exit: False" in done.stdout
+
+
+def test_a_rank_takes_the_only_visible_device_or_the_one_of_its_own_number() -> None:
+    assert [device_index(local_rank, 1) for local_rank in range(4)] == [0] * 4
+    assert [device_index(local_rank, 4) for local_rank in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_rank_without_a_device_of_its_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--gpus-per-node") as caught:
+        device_index(2, 2)
+    assert "local rank 2 (counted from 0), 2 visible CUDA devices" in str(caught.value)
