@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bigbird_ds.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from bigbird_ds.hub.importing import ImportReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,5 +49,17 @@ def run(arguments: argparse.Namespace) -> int:
         tokenizer=arguments.tokenizer,
     )
     print(report.text())
-    print(f"wrote {arguments.out}; train on from it with `model: {arguments.out}`")
+    print(_next_step(report, arguments))
     return EXIT_DONE
+
+
+def _next_step(report: ImportReport, arguments: argparse.Namespace) -> str:
+    """What was written and how to go on; shards are never of the tokenizer of another family."""
+    from bigbird_ds.hub.warm_start import WARM_STARTS
+
+    if report.tokenizer and report.source_type in WARM_STARTS and arguments.tokenizer is None:
+        return (
+            f"wrote {arguments.out}, with the tokenizer of the source; to train on from it, import "
+            "with `--tokenizer DIR`, that of your shards"
+        )
+    return f"wrote {arguments.out}; train on from it with `model: {arguments.out}`"

@@ -25,7 +25,7 @@ from bigbird_ds.hub.checkpoints import (
 from bigbird_ds.hub.generation import write_generation_config
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
 from bigbird_ds.hub.new_folder import new_folder
-from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, write_max_length
+from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, write_tokenizer_config
 from bigbird_ds.hub.verify import check_finite
 from bigbird_ds.log import logger
 from bigbird_ds.models.pretrained import DEFAULT_SHARD_BYTES
@@ -77,7 +77,7 @@ def export(
         model.save_pretrained(folder, DTYPES[dtype], max_shard_size)
         write_generation_config(folder, model, state)
         copy_tokenizer(tokenizer, folder)
-        write_max_length(folder, model.config.max_position_embeddings)
+        write_tokenizer_config(folder, model.config.max_position_embeddings)
         records = RunRecords.read(state, run_folder)
         difference, version = _compare(folder)
         write_model_card(folder / "README.md", model, records, dtype, version)

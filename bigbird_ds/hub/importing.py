@@ -31,7 +31,7 @@ from bigbird_ds.hub.tokenizer_files import (
     TOKENIZER_NAME,
     copy_tokenizer,
     tokenizer_files,
-    write_max_length,
+    write_tokenizer_config,
 )
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
@@ -135,7 +135,11 @@ def import_model(
         bring_generation_config(source, folder, values)
         _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
         if tokenizer_files(folder):
-            write_max_length(folder, model.config.max_position_embeddings)
+            write_tokenizer_config(
+                folder,
+                model.config.max_position_embeddings,
+                _tokenizer_class(values) if tokenizer is None else None,
+            )
         report = ImportReport(
             source=str(source),
             source_type=values["model_type"],
@@ -274,6 +278,12 @@ def _lacks_ids(folder: Path) -> bool:
     except RuntimeError:
         return True  # it is read again when the files are made, and the error raised
     return bool(processor.unk_id() == _HUB_PEGASUS_UNKNOWN)
+
+
+def _tokenizer_class(values: dict[str, Any]) -> str | None:
+    """What transformers makes of the source's tokenizer, by the source's ``config.json``."""
+    family = WARM_STARTS.get(values["model_type"])
+    return values.get("tokenizer_class") or (family.tokenizer_class if family else None)
 
 
 def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:

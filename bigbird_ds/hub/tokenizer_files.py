@@ -55,11 +55,17 @@ def read_tokenizer(path: Path) -> Any:
         ) from cause
 
 
-def write_max_length(folder: Path, num_positions: int) -> None:
-    """Tell in ``tokenizer_config.json`` that texts are to be cut to the model's positions.
+def write_tokenizer_config(
+    folder: Path, num_positions: int, default_class: str | None = None
+) -> None:
+    """Tell in ``tokenizer_config.json`` what transformers is to know of the tokenizer.
 
-    transformers reads it as ``tokenizer.model_max_length``; without it ``truncation=True`` cuts
-    nothing. What a tokenizer said of the model that it was with before is replaced.
+    ``model_max_length``, to which ``truncation=True`` cuts, becomes the model's positions, whatever
+    it was with the model before.
+
+    Args:
+        default_class: ``tokenizer_class`` where the file names none. Without one transformers goes
+            by the ``model_type`` of ``config.json``, and reads another family's files as BigBird's.
 
     Raises:
         CheckpointError: a ``tokenizer_config.json`` that holds no mapping.
@@ -75,4 +81,7 @@ def write_max_length(folder: Path, num_positions: int) -> None:
             needed="a JSON object",
             change="the file",
         )
-    files.write_json(path, values | {"model_max_length": num_positions})
+    values["model_max_length"] = num_positions
+    if default_class is not None and values.get("tokenizer_class") is None:
+        values["tokenizer_class"] = default_class
+    files.write_json(path, values)

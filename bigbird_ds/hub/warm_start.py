@@ -34,12 +34,14 @@ class WarmStart:
         defaults: config values of the family, where ``config.json`` may leave them out.
         padding_before_positions: whether positions count from ``pad_token_id + 1``, the rows before
             being unused.
+        tokenizer_class: of transformers, where the checkpoint names none.
         sep_token_key: the config key that holds the separator's id, if there is one.
     """
 
     classes: Mapping[str, str]
     names: Mapping[str, str]
     defaults: Mapping[str, Any]
+    tokenizer_class: str
     padding_before_positions: bool = False
     sep_token_key: str | None = None
 
@@ -85,6 +87,7 @@ WARM_STARTS: dict[str, WarmStart] = {
             "bos_token_id": None,
             "eos_token_id": None,
         },
+        tokenizer_class="BertTokenizer",
     ),
     "roberta": WarmStart(
         classes={"RobertaForMaskedLM": "BigBirdForMaskedLM"},
@@ -106,6 +109,7 @@ WARM_STARTS: dict[str, WarmStart] = {
             "bos_token_id": 0,
             "eos_token_id": 2,
         },
+        tokenizer_class="RobertaTokenizer",
         padding_before_positions=True,
         sep_token_key="eos_token_id",
     ),

@@ -129,6 +129,41 @@ def test_each_piece_takes_the_embedding_of_its_text(
     assert f"{several} the mean of several" in report["differences"][-1]
 
 
+@pytest.mark.parametrize("name", ["RobertaForMaskedLM", "BertForMaskedLM"])
+def test_a_tokenizer_that_comes_along_is_read_by_transformers_as_before(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    checkpoint(source, name)
+    said = {"do_lower_case": True, "model_max_length": 66}  # no class, as in old folders of the Hub
+    (source / "tokenizer_config.json").write_text(json.dumps(said))
+    assert main(["import", str(source), str(out)]) == 0
+    assert "import with `--tokenizer DIR`" in capsys.readouterr().out
+    before, after = (transformers.AutoTokenizer.from_pretrained(path) for path in (source, out))
+    assert type(after) is type(before)
+    assert after.special_tokens_map == before.special_tokens_map
+    text = "The class of an object, and more"
+    assert after(text)["input_ids"] == before(text)["input_ids"]
+    assert len(set(after(text)["input_ids"])) > 6
+
+    # Another class that the source names is kept, in either file; and none goes with other files.
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    assert imported_class(source, tmp_path / "named") == "GPT2Tokenizer"
+    (source / "tokenizer_config.json").unlink()
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tokenizer_class": "GPT2Tokenizer"}))
+    assert imported_class(source, tmp_path / "named-by-model") == "GPT2Tokenizer"
+    ours = json.loads((corpus.tokenizer / "tokenizer_config.json").read_text())
+    words = ["--tokenizer", str(corpus.tokenizer)]
+    assert imported_class(source, tmp_path / "changed", *words) == ours["tokenizer_class"]
+    assert f"train on from it with `model: {tmp_path}/changed`" in capsys.readouterr().out
+
+
+def imported_class(source: Path, out: Path, *words: str) -> Any:
+    assert main(["import", str(source), str(out), *words]) == 0
+    return json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"]
+
+
 def as_token(name: str, text: str) -> str:
     """How the source's tokenizer would write ``text`` if it were one token."""
     if name.startswith("Roberta"):
