@@ -33,6 +33,7 @@ from bigbird_ds.hub.tokenizer_files import (
     tokenizer_files,
     write_tokenizer_config,
 )
+from bigbird_ds.hub.verify import require_finite
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
 from bigbird_ds.models.pretrained import PretrainedModel
@@ -111,7 +112,8 @@ def import_model(
 
     Raises:
         CheckpointError: another architecture, a truncated file, tensors that are missing,
-            misshapen, or that the config has no place for. Nothing is left at ``target`` then.
+            misshapen, not finite, or that the config has no place for. Nothing is left at
+            ``target`` then.
         ConfigError: a contradictory config, ``target`` that holds something or cannot be made,
             or ``extend_positions`` that extend nothing.
         DataError: a ``spiece.model`` that cannot be read.
@@ -131,6 +133,8 @@ def import_model(
                 converted.tensors, converted.config, widest_dtype(converted.tensors), str(source)
             )
         _require_no_lost_layers(model, converted.tensors, source)
+        for name, tensor in model.state_dict().items():
+            require_finite(tensor, f"{name}, from {source}", "copy the files again, or the folder")
         model.save_pretrained(folder)
         bring_generation_config(source, folder, values)
         _bring_tokenizer(tokenizer or source, folder, write_tokenizer)

@@ -96,10 +96,16 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
     for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
-                if not torch.isfinite(tensors.get_tensor(name)).all():
-                    raise CheckpointError(
-                        "a tensor holds numbers that are not finite",
-                        seen=f"{name} in {path}",
-                        needed="finite numbers",
-                        change="go back to an earlier checkpoint",
-                    )
+                tensor = tensors.get_tensor(name)
+                require_finite(tensor, f"{name} in {path}", "go back to an earlier checkpoint")
+
+
+def require_finite(tensor: torch.Tensor, seen: str, change: str) -> None:
+    """Raise CheckpointError, saying ``seen`` and ``change``, for a number that is not finite."""
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            "a tensor holds numbers that are not finite",
+            seen=seen,
+            needed="finite numbers",
+            change=change,
+        )

@@ -299,6 +299,12 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
         lambda source: edit_tensors(source, "bert.pooler.weight", torch.ones(16, 15)),
         ["another shape", "bert.pooler.weight (16, 15)", "bert.pooler.weight (16, 16)"],
     ),
+    "a number that is none": (
+        lambda source: edit_tensors(
+            source, "bert.pooler.bias", torch.tensor([0.0] * 15 + [torch.nan])
+        ),
+        ["not finite", "bert.pooler.bias, from "],
+    ),
     "a truncated file": (truncate, ["cannot be read", "model.safetensors"]),
     "contradictory values": (
         lambda source: edit_config(source, num_attention_heads=3),
