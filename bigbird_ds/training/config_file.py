@@ -17,8 +17,9 @@ from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.strict_yaml import parse_yaml
 
 MODEL_CONFIG_NAME = "config.json"
-# Keys whose value may name a JSON file that holds the mapping; their sub-keys are not ours to list.
-FILE_KEYS = ("model", "deepspeed")
+# Keys whose value may name a JSON file that holds the mapping, and what the name may be of; their
+# sub-keys are not ours to list.
+FILE_KEYS = {"model": "a folder in Hub format, or a JSON file", "deepspeed": "a JSON file"}
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -156,6 +157,13 @@ def _expand_files(settings: dict[str, Any]) -> None:
     for key in FILE_KEYS:
         name = settings.get(key)
         if isinstance(name, str):
+            if not Path(name).exists() or Path(name).is_dir():
+                raise ConfigError(
+                    f"the file that `{key}` names is missing",
+                    seen=f"no file {name}",
+                    needed=FILE_KEYS[key],
+                    change=key,
+                )
             value = files.read_json(Path(name), ConfigError, f"the file that `{key}` names")
             if not isinstance(value, dict):
                 raise ConfigError(

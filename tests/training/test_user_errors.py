@@ -129,6 +129,11 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         ("schedule.warmup_steps=9", ["warm-up is longer", "at most 4"]),
         ("schedule.total_steps=2", ["fallen to 0", "at least train.steps=4"]),
         ("model=no/such.json", ["no file no/such.json"]),
+        (
+            "model=/no/such",
+            ["no file /no/such", "needed: a folder in Hub format, or a JSON file", "change: model"],
+        ),
+        ("deepspeed=/", ["no file /", "needed: a JSON file", "change: deepspeed"]),
         ("model=google/bigbird", ["no folder google/bigbird", "model: DIR, after `hf download"]),
         ("output.x=1", ["goes into a value that has no keys"]),
     ],
