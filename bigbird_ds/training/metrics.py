@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import time
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import METRICS_NAME
-from bigbird_ds.hub.run_metrics import read_metrics
+from bigbird_ds.hub.run_metrics import metrics_line, read_metrics
 from bigbird_ds.log import logger
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import LOSS_PARTS
@@ -98,7 +97,7 @@ class MetricsWriter:
             last = [line for line in kept if line["step"] == steps_done]
             self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
             with files.atomic_write(self.path) as stream:
-                stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+                stream.write("".join(map(metrics_line, kept)).encode())
         self.tensorboard = SummaryWriter(
             str(output / TENSORBOARD_NAME), purge_step=steps_done + 1 if steps_done else None
         )
@@ -108,7 +107,7 @@ class MetricsWriter:
         if not self.active:
             return
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+            stream.write(metrics_line(values))
         for name, value in values.items():
             if name not in ("step", "time"):
                 group = "eval/" if name.startswith("eval_") else "train/"
