@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -33,6 +33,14 @@ from bigbird_ds.training.setup import Batch, Run
 from bigbird_ds.training.stopping import StopRequest
 
 
+@dataclass
+class _LastSteps:
+    """The steps that were last logged (their numbers were finite) and last saved."""
+
+    logged: int
+    saved: int
+
+
 def train(run: Run, request: StopRequest) -> int:
     """Train until ``train.steps``, or until any rank is asked to stop.
 
@@ -47,7 +55,7 @@ def train(run: Run, request: StopRequest) -> int:
     writer = MetricsWriter(run.folder.path, ranks, run.state.step)
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
     gradient_norm: Callable[[], float] = partial(float, "nan")
-    first, saved_step = run.state.step + 1, run.state.step
+    first, last = run.state.step + 1, _LastSteps(run.state.step, run.state.step)
     # An evaluation that the last run of this folder owed, stopped or killed after its checkpoint.
     owed = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
     stopped = owed and not evaluate(run, writer, request)
@@ -74,17 +82,17 @@ def train(run: Run, request: StopRequest) -> int:
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = step == config.train.steps or _due(step, config.train.save_every)
         if save or step == first or _due(step, config.train.log_every):
-            _log(run, meter, gradient_norm, speed, writer)
+            _log(run, meter, gradient_norm, speed, writer, last)
         if save:
             _save(run)
-            saved_step = step
+            last.saved = step
             speed.start(step)
         if _evaluation_is_due(run):
             stopped = not evaluate(run, writer, request)
             speed.start(step)
 
-    if run.state.step > saved_step:
-        _log(run, meter, gradient_norm, speed, writer)
+    if run.state.step > last.saved:
+        _log(run, meter, gradient_norm, speed, writer, last)
         _save(run)
     writer.close()
     return _end(run, stopped)
@@ -161,6 +169,7 @@ def _log(
     read_gradient_norm: Callable[[], float],
     speed: Speedometer,
     writer: MetricsWriter,
+    last: _LastSteps,
 ) -> None:
     """Losses are means since the last line; lr and gradient norm are the last step's."""
     config, step = run.config, run.state.step
@@ -183,10 +192,15 @@ def _log(
     writer.write(values)
     logger.info(log_line(values, config.train.steps))
     if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
+        since = last.logged + 1
+        where = f"at step {step}" if since == step else f"between steps {since} and {step}"
+        saved = f"the last checkpoint (step-{last.saved}) is untouched"
         raise FloatingPointError(
-            f"the loss ({values['loss']}) or the gradient norm ({gradient_norm}) is not finite at "
-            f"step {step}; the last checkpoint is untouched (try a smaller optimizer.lr)"
+            f"the loss ({values['loss']}) or the gradient norm ({gradient_norm}) is not finite "
+            f"{where}; {saved if last.saved else 'nothing was saved yet'} "
+            "(try a smaller optimizer.lr)"
         )
+    last.logged = step
     speed.start(step)
 
 
