@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints
-
-_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or the name alone
-
-
-def looks_like_hub_name(path: str) -> bool:
-    """Whether ``path`` is nothing on this machine, and could be the name of a model on the Hub."""
-    is_name = _HUB_NAME.fullmatch(path) is not None and not path.endswith(".json")
-    return is_name and not Path(path).exists()
+from bigbird_ds.models.hub_names import refuse_hub_name
 
 
 def require_model_folder(path: Path, error: type[UserError], argument: str) -> None:
@@ -32,13 +24,7 @@ def require_model_folder(path: Path, error: type[UserError], argument: str) -> N
             needed="one of them, or an export of the run",
             change=f"{argument}: {checkpoints[-1]} is the newest",
         )
-    if looks_like_hub_name(str(path)):
-        raise error(
-            "there is no such folder on this machine",
-            seen=f"no folder {path}",
-            needed="a local folder with config.json and weights; nothing is fetched from the Hub",
-            change=f"{argument}: DIR, after `hf download {path} --local-dir DIR`",
-        )
+    refuse_hub_name(path, error, argument)
     raise error(
         "the model config is missing",
         seen=f"no file {path / CONFIG_NAME}",

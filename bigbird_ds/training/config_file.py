@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError, UserError, nearest
-from bigbird_ds.hub.model_folder import looks_like_hub_name, require_model_folder
+from bigbird_ds.hub.model_folder import require_model_folder
+from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.training.config import RunConfig
 from bigbird_ds.training.strict_yaml import parse_yaml
 

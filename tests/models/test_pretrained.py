@@ -222,6 +222,13 @@ def test_an_index_that_names_no_file_is_refused(folder: Path, index: object) -> 
         BigBirdForPreTraining.from_pretrained(folder)
 
 
+def test_a_name_of_the_hub_is_told_from_a_folder() -> None:
+    for load in (BigBirdForPreTraining, BigBirdConfig):
+        with pytest.raises(CheckpointError, match="no such folder on this machine") as caught:
+            load.from_pretrained("google/bigbird-roberta-base")
+        assert "`hf download google/bigbird-roberta-base --local-dir DIR`" in caught.value.change
+
+
 def test_another_architecture_and_an_empty_folder_are_refused(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))

@@ -1,0 +1,32 @@
+"""The name of a model on the Hub, where a folder on this machine is wanted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bigbird_ds.errors import UserError
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or the name alone
+
+
+def looks_like_hub_name(path: str) -> bool:
+    """Whether ``path`` is nothing on this machine, and could be the name of a model on the Hub."""
+    is_name = _HUB_NAME.fullmatch(path) is not None and not path.endswith(".json")
+    return is_name and not Path(path).exists()
+
+
+def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
+    """Raise ``error``, which tells how to fetch a model, where ``path`` looks like a Hub name.
+
+    Args:
+        argument: of the command line or of a function, or key of the run config, that names
+            ``path``.
+    """
+    if looks_like_hub_name(str(path)):
+        raise error(
+            "there is no such folder on this machine",
+            seen=f"no folder {path}",
+            needed="a local folder with config.json and weights; nothing is fetched from the Hub",
+            change=f"{argument}: DIR, after `hf download {path} --local-dir DIR`",
+        )
