@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,10 +35,12 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
 
     Raises:
         ConfigError: no such file, no YAML mapping, an unknown key (the nearest known one is
-            named), a value of the wrong kind, or values that contradict each other.
+            named), a value of the wrong kind, values that contradict each other, or an override
+            that is given twice.
     """
     settings = _read_yaml(Path(path))
     words = [_parse_override(word) for word in overrides]
+    _require_each_key_once([keys for keys, _ in words], overrides)
     for keys, value in words:
         if len(keys) == 1:
             settings[keys[0]] = value
@@ -129,6 +132,17 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             needed="a number, a word, or a quoted text",
             change="the command line",
         ) from cause
+
+
+def _require_each_key_once(keys: list[list[str]], overrides: Sequence[str]) -> None:
+    for first, second in itertools.combinations(range(len(keys)), 2):
+        if keys[first] == keys[second]:
+            raise ConfigError(
+                "an override is given twice",
+                seen=f"{overrides[first]} and {overrides[second]}",
+                needed="each key once (the first would have no effect)",
+                change="the command line, or the script that adds to it",
+            )
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -54,6 +54,14 @@ def test_an_override_and_a_json_file_give_each_key_once(tmp_path: Path) -> None:
     assert caught.value.seen == f"stage in {zero}"
 
 
+def test_an_override_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, RUN)
+    with pytest.raises(ConfigError, match="an override is given twice") as caught:
+        load_run_config(path, ["train.steps=3", "optimizer.lr=0.1", "train.steps=4"])
+    assert caught.value.seen == "train.steps=3 and train.steps=4"
+    load_run_config(path, ["train.steps=3", "optimizer.lr=0.1", "train.log_every=3"])
+
+
 def test_a_key_of_a_merged_mapping_may_be_given_anew() -> None:
     text = "base: &base {a: 1, b: 2}\nown:\n  <<: *base\n  b: 3\n"
     assert parse_yaml(text, "test")["own"] == {"a": 1, "b": 3}
