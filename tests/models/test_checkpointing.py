@@ -43,6 +43,14 @@ def gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> list[to
     return [p.grad for p in model.parameters() if p.grad is not None]
 
 
+def assert_checkpointing_changes_no_gradient(family: Any) -> None:
+    model, batch, _ = family(0.0)
+    model = model.double().train()
+    wanted = gradients(model, batch)
+    model.gradient_checkpointing_enable()
+    torch.testing.assert_close(gradients(model, batch), wanted, rtol=1e-12, atol=1e-14)
+
+
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
@@ -51,11 +59,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", [bigbird, pegasus])
 def test_pieces_give_the_gradients_of_the_whole(family: Any, small_pieces: None) -> None:
-    model, batch, _ = family(0.0)
-    model = model.double().train()
-    wanted = gradients(model, batch)
-    model.gradient_checkpointing_enable()
-    torch.testing.assert_close(gradients(model, batch), wanted, rtol=1e-12, atol=1e-14)
+    assert_checkpointing_changes_no_gradient(family)
 
 
 @pytest.mark.parametrize("family", [bigbird, pegasus])
@@ -66,13 +70,9 @@ def test_pieces_go_with_keeping_the_results_of_some_operators(
         kept = op is torch.ops.aten.bmm.default
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
-    model, batch, _ = family(0.0)
-    model = model.double().train()
-    wanted = gradients(model, batch)
     contexts = functools.partial(create_selective_checkpoint_contexts, policy)
     monkeypatch.setattr(checkpointing, "checkpoint_contexts", lambda hidden: contexts)
-    model.gradient_checkpointing_enable()
-    torch.testing.assert_close(gradients(model, batch), wanted, rtol=1e-12, atol=1e-14)
+    assert_checkpointing_changes_no_gradient(family)
 
 
 @pytest.mark.parametrize("family", [bigbird, pegasus])

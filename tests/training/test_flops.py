@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from support.runs import changed
+from support.tiny_models import tiny_bigbird, tiny_pegasus
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.training.activations import example_batch
 from bigbird_ds.training.config import RunConfig
@@ -26,28 +26,10 @@ SETTINGS: dict[str, Any] = {
     "output": "run",
 }
 # Narrow, with a large vocabulary and few layers: each term of the sum is seen in the total.
-BIGBIRD = BigBirdConfig(
-    vocab_size=600,
-    hidden_size=32,
-    intermediate_size=96,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    max_position_embeddings=256,
-    block_size=8,
-    num_random_blocks=1,
-)
-PEGASUS = BigBirdPegasusConfig(
-    vocab_size=600,
-    d_model=32,
-    encoder_ffn_dim=96,
-    decoder_ffn_dim=64,
-    encoder_layers=2,
-    decoder_layers=3,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    max_position_embeddings=256,
-    block_size=8,
-    num_random_blocks=1,
+SIZES = {"vocab_size": 600, "max_position_embeddings": 256, "block_size": 8}
+BIGBIRD = tiny_bigbird(**SIZES, hidden_size=32, intermediate_size=96)
+PEGASUS = tiny_pegasus(
+    **SIZES, d_model=32, encoder_ffn_dim=96, decoder_ffn_dim=64, decoder_layers=3
 )
 
 

@@ -120,7 +120,7 @@ def test_weights_with_another_tokenizer_are_refused(
 
 def test_the_original_vocabulary_has_a_beginning_of_sequence(tmp_path: Path) -> None:
     if not ORIGINAL.is_file():
-        pytest.skip(f"no file {ORIGINAL}")
+        pytest.skip("the original vocabularies are not here (../shared/vocab)")
     shutil.copyfile(ORIGINAL, tmp_path / "spiece.model")
     vocabulary = Vocabulary.from_folder(tmp_path)
     assert (vocabulary.pad, vocabulary.bos, vocabulary.eos, vocabulary.sep) == (0, 2, 1, 66)
