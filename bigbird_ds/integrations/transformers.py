@@ -44,8 +44,8 @@ except ImportError as cause:
     raise ConfigError(
         "transformers is not there, or not as this module knows it",
         seen=" ".join(str(cause).split()),
-        needed="transformers 5.23, or a version with the same BigBird classes",
-        change="pip install 'transformers>=5.23,<6'",
+        needed="transformers 4.57 to 5, with its BigBird classes",
+        change="pip install 'transformers>=4.57,<6'",
     ) from cause
 
 _HOOK = "_bigbird_ds_hook"
@@ -263,7 +263,6 @@ class _Family:
         encoder: the class that chooses between full and block-sparse attention.
         layers, attention: path of its layers, and name of the attention in one.
         attention_class, replacement: theirs and ours.
-        arguments: of theirs; the layer passes them by name.
     """
 
     encoder: type[nn.Module]
@@ -271,10 +270,12 @@ class _Family:
     attention: str
     attention_class: type[nn.Module]
     replacement: type[_Attention]
-    arguments: tuple[str, ...]
 
 
-_MASKS = ("band_mask", "from_mask", "to_mask", "from_blocked_mask", "to_blocked_mask", "kwargs")
+# The arguments of transformers' attention that ours uses. transformers passes them by name. The
+# others (block masks; the cache, whose name depends on the release) have no effect on the result.
+_USED_ARGUMENTS = frozenset({"hidden_states", "attention_mask", "to_mask"})
+
 _FAMILIES = (
     _Family(
         encoder=BigBirdModel,
@@ -282,15 +283,6 @@ _FAMILIES = (
         attention="attention",
         attention_class=BigBirdAttention,
         replacement=_BigBirdAttention,
-        arguments=(
-            "self",
-            "hidden_states",
-            "attention_mask",
-            "encoder_hidden_states",
-            "encoder_attention_mask",
-            "past_key_values",
-            *_MASKS,
-        ),
     ),
     _Family(
         encoder=BigBirdPegasusEncoder,
@@ -298,7 +290,6 @@ _FAMILIES = (
         attention="self_attn",
         attention_class=BigBirdPegasusEncoderAttention,
         replacement=_PegasusAttention,
-        arguments=("self", "hidden_states", "attention_mask", *_MASKS),
     ),
 )
 
@@ -326,7 +317,8 @@ def _choose_attention(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _require_known_structure(encoder: Any, family: _Family) -> None:
-    known = tuple(inspect.signature(family.attention_class.forward).parameters) == family.arguments
+    arguments = inspect.signature(family.attention_class.forward).parameters
+    known = arguments.keys() >= _USED_ARGUMENTS
     try:
         attentions = [
             getattr(layer, family.attention) for layer in encoder.get_submodule(family.layers)
@@ -346,6 +338,6 @@ def _require_known_structure(encoder: Any, family: _Family) -> None:
             "this model is built in another way than the one that is known",
             seen=f"{type(encoder).__name__} of transformers {transformers.__version__}",
             needed=f"layers at {family.layers!r}, each with {family.attention!r}, a "
-            f"{family.attention_class.__name__} as in transformers 5.23",
+            f"{family.attention_class.__name__} that takes {', '.join(sorted(_USED_ARGUMENTS))}",
             change="the version of transformers, or leave out accelerate",
         )
