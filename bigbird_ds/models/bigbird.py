@@ -29,6 +29,7 @@ class BigBirdPreTrainedModel(PretrainedModel):
 
     config_class = BigBirdConfig
     base_prefix: ClassVar[str] = "bert"
+    word_tables: ClassVar[tuple[str, ...]] = ("embeddings.word_embeddings",)
     part_names: ClassVar[tuple[str, ...]] = (
         "pooler",
         "cls.predictions",

@@ -21,6 +21,7 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
     instead of its own. Here a decoder is causal at any length, and reads both.
     """
 
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",

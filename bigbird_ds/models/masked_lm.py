@@ -20,6 +20,7 @@ from bigbird_ds.models.outputs import MaskedLMOutput
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
     """BigBird with the head that predicts tokens."""
 
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",

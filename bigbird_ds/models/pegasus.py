@@ -27,6 +27,11 @@ class BigBirdPegasusPreTrainedModel(PretrainedModel):
 
     config_class = BigBirdPegasusConfig
     base_prefix: ClassVar[str] = "model"
+    word_tables: ClassVar[tuple[str, ...]] = (
+        "shared",
+        "encoder.embed_tokens",
+        "decoder.embed_tokens",
+    )
     part_names: ClassVar[tuple[str, ...]] = (
         "final_logits_bias",
         "lm_head",

@@ -35,6 +35,8 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
     """
 
     part_names: ClassVar[tuple[str, ...]] = ("encoder", "shared", "final_logits_bias")
+    word_tables: ClassVar[tuple[str, ...]] = ("decoder.embed_tokens",)
+    word_projection: ClassVar[str | None] = "lm_head"
     tied_names: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:

@@ -36,6 +36,8 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         final_logits_bias: (1, V), added to the scores; kept on file, never trained.
     """
 
+    word_projection: ClassVar[str | None] = "lm_head"
+    score_buffers: ClassVar[tuple[str, ...]] = ("final_logits_bias",)
     tied_names: ClassVar[dict[str, str]] = {
         **BigBirdPegasusPreTrainedModel.tied_names,
         "lm_head.weight": "model.shared.weight",

@@ -12,31 +12,26 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.log import logger
 from bigbird_ds.models import weights
+from bigbird_ds.models.embeddings import TokenEmbeddings
 from bigbird_ds.models.hub_config import CONFIG_NAME, HubConfig
 from bigbird_ds.models.outputs import ModelOutput
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(TokenEmbeddings):
     """Base of the model classes.
 
-    Class attributes, for the families and heads to set:
+    Class attributes, for the families and heads to set (and those of ``TokenEmbeddings``):
         config_class: the config that :meth:`from_pretrained` reads.
-        base_prefix: the name under which the head models keep their base model.
-        tied_names: parameter -> the one that it is tied to, where ``tie_word_embeddings`` is set.
         part_names: prefixes of the parts that a checkpoint may lack as a whole (heads, pooler);
             such a part starts fresh. Every other tensor must be there.
         saves_tied_copies: whether :meth:`save_pretrained` writes a tied tensor under all its names.
     """
 
     config_class: ClassVar[type[HubConfig]]
-    base_prefix: ClassVar[str]
-    tied_names: ClassVar[dict[str, str]] = {}
     part_names: ClassVar[tuple[str, ...]] = ()
     saves_tied_copies: ClassVar[bool] = False
-
-    config: Any
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__()
@@ -46,12 +41,6 @@ class PretrainedModel(nn.Module):
         """Start and tie the weights; the last line of every model's ``__init__``."""
         self.apply(self._init_module)
         self.tie_weights()
-
-    def tie_weights(self) -> None:
-        """Make each tied parameter the very one that it is tied to."""
-        for name, source in self._ties().items():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only the inputs of each layer, and compute the layer again in the backward."""
@@ -152,7 +141,7 @@ class PretrainedModel(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         target = _floating_dtype(dtype) or self.dtype
-        ties = self._ties()
+        ties = self.ties()
         tensors = {
             name: tensor.detach().to("cpu", target).contiguous()
             for name, tensor in self.state_dict().items()
@@ -165,9 +154,6 @@ class PretrainedModel(nn.Module):
         values["architectures"] = [type(self).__name__]
         values["dtype"] = str(target).removeprefix("torch.")
         files.write_json(folder / CONFIG_NAME, values)
-
-    def _ties(self) -> dict[str, str]:
-        return self.tied_names if self.config.tie_word_embeddings else {}
 
     def _set_gradient_checkpointing(self, on: bool) -> None:
         for module in self._modules_with("gradient_checkpointing"):
@@ -198,7 +184,7 @@ class PretrainedModel(nn.Module):
 
     @torch.no_grad()
     def _load(self, tensors: weights.Tensors, origin: str) -> None:
-        ties = self._ties()
+        ties = self.ties()
         own = {name: value for name, value in self.state_dict().items() if name not in ties}
         sources = self._match_names(list(tensors.names), own, ties)
         missing = [name for name in own if name not in sources]

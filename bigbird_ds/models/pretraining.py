@@ -21,6 +21,7 @@ from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
     """BigBird with the heads it is pretrained with."""
 
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
