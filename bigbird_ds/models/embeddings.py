@@ -38,11 +38,8 @@ class TokenEmbeddings(nn.Module):
 
     config: Any
 
-    def tie_weights(self, *_: Any, **__: Any) -> None:
-        """Make each tied parameter the very one that it is tied to.
-
-        Arguments are those of ``transformers``, whose Trainer passes some; none is needed here.
-        """
+    def tie_weights(self) -> None:
+        """Make each tied parameter the very one that it is tied to."""
         for name, source in self.ties().items():
             module, _, attribute = name.rpartition(".")
             owner, origin = self.get_submodule(module), self._parameter(source)
