@@ -51,6 +51,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        config = self.config
         self.parallel: SequenceParallel | None = None
         self.embeddings = BigBirdEmbeddings(config)
         self.encoder = BigBirdEncoder(config)

@@ -9,7 +9,7 @@ import torch
 from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.lm_heads import BigBirdOnlyMLMHead, token_loss
+from bigbird_ds.models.lm_heads import HEAD_STAND_INS, HEAD_TIES, BigBirdOnlyMLMHead, token_loss
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 
@@ -22,13 +22,12 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
     """
 
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
-    tied_names: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    tied_names: ClassVar[dict[str, str]] = HEAD_TIES
+    stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.cls = BigBirdOnlyMLMHead(config)
         self.finish_init()

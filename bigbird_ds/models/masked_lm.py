@@ -10,6 +10,8 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.lm_heads import (
+    HEAD_STAND_INS,
+    HEAD_TIES,
     BigBirdOnlyMLMHead,
     target_sums,
     token_loss,
@@ -21,13 +23,12 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
     """BigBird with the head that predicts tokens."""
 
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
-    tied_names: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    tied_names: ClassVar[dict[str, str]] = HEAD_TIES
+    stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.cls = BigBirdOnlyMLMHead(config)
         self.finish_init()

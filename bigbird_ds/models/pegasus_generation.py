@@ -47,6 +47,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.model = BigBirdPegasusModel(config)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -161,11 +162,6 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         if self.final_logits_bias.dtype != exact.dtype:
             self.final_logits_bias = exact.to(self.final_logits_bias.device)
         return self
-
-    def _start_part(self, part: str) -> None:
-        if part == "final_logits_bias":  # files of other programs may lack it
-            self.final_logits_bias.zero_()
-        super()._start_part(part)
 
 
 def _own_labels(labels: torch.Tensor, parallel: SequenceParallel) -> torch.Tensor:
