@@ -9,13 +9,14 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test check docs format clean
+.PHONY: help install demo demo-pegasus test test-export-versions check docs format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
 	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
 	@echo "make demo-pegasus   the same for a BigBirdPegasus, which writes the sentences taken out"
 	@echo "make test     everything that must pass: check, then the test suite"
+	@echo "make test-export-versions   do the oldest and newest transformers read what is exported?"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     write docs/config.md anew"
 	@echo "make format   let ruff rewrite what it can"
@@ -41,6 +42,11 @@ demo-pegasus: $(READY)
 
 test: check
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+# Of a demo that was run, its export as well.
+test-export-versions: $(READY)
+	$(RUN) $(BIN)/python tests/versions/check_exports.py \
+	  $(patsubst %/config.json,%,$(wildcard demo/export/config.json demo-pegasus/export/config.json))
 
 check: $(READY)
 	$(BIN)/ruff format --check .

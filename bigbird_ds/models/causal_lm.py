@@ -9,7 +9,13 @@ import torch
 from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.lm_heads import HEAD_STAND_INS, HEAD_TIES, BigBirdOnlyMLMHead, token_loss
+from bigbird_ds.models.lm_heads import (
+    HEAD_STAND_INS,
+    HEAD_TIES,
+    HEAD_UNUSED_UNTIED,
+    BigBirdOnlyMLMHead,
+    token_loss,
+)
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 
@@ -24,6 +30,7 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = HEAD_TIES
     stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
+    unused_untied: ClassVar[dict[str, str]] = HEAD_UNUSED_UNTIED
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)

@@ -31,6 +31,7 @@ HEAD_STAND_INS = {
     "cls.predictions.decoder.bias": "cls.predictions.bias",
     "cls.predictions.bias": "cls.predictions.decoder.bias",
 }
+HEAD_UNUSED_UNTIED = {"cls.predictions.bias": "cls.predictions.decoder.bias"}
 
 
 class BigBirdPredictionHeadTransform(nn.Module):

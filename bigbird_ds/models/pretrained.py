@@ -39,11 +39,14 @@ class PretrainedModel(TokenEmbeddings):
         part_names: prefixes of the parts that a checkpoint may lack as a whole (heads, pooler);
             such a part starts fresh. Every other tensor must be there.
         stand_ins: parameter -> name of the tensor that a file may have instead.
+        unused_untied: parameter that has no effect in a model without ties -> the one that has; it
+            is written with the values of that, for transformers 4 reads the first.
     """
 
     config_class: ClassVar[type[HubConfig]]
     part_names: ClassVar[tuple[str, ...]] = ()
     stand_ins: ClassVar[dict[str, str]] = {}
+    unused_untied: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -228,11 +231,12 @@ class PretrainedModel(TokenEmbeddings):
         files.make_folder(folder, ConfigError, "folder")
         target = floating_dtype(dtype) or next(iter(tensors.values())).dtype
         values = self.config.to_file()
-        if still_tied(self.tied_names, tensors):
-            if self.config.tie_word_embeddings:
-                tensors = {name: t for name, t in tensors.items() if name not in self.tied_names}
+        if self.config.tie_word_embeddings and still_tied(self.tied_names, tensors):
+            tensors = {name: t for name, t in tensors.items() if name not in self.tied_names}
         else:
             values["tie_word_embeddings"] = False
+            tensors = {name: tensors[source] for name, source in self.tied_names.items()} | tensors
+            tensors |= {name: tensors[source] for name, source in self.unused_untied.items()}
         weights.write_tensors(folder, _apart(tensors, target), limit)
         values["architectures"] = [type(self).__name__]
         values["dtype"] = str(target).removeprefix("torch.")
@@ -246,7 +250,7 @@ class PretrainedModel(TokenEmbeddings):
         self, state_dict: Mapping[str, torch.Tensor] | None
     ) -> dict[str, torch.Tensor]:
         """Every tensor by its own name; copies of tied ones may lack in a given ``state_dict``."""
-        own = self.state_dict()
+        own = dict(self.state_dict())
         if state_dict is None:
             return own
         strange = sorted(state_dict.keys() - own.keys())

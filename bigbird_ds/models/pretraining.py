@@ -11,6 +11,7 @@ from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.lm_heads import (
     HEAD_STAND_INS,
     HEAD_TIES,
+    HEAD_UNUSED_UNTIED,
     IGNORED,
     BigBirdPreTrainingHeads,
     summed_loss,
@@ -26,6 +27,7 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = HEAD_TIES
     stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
+    unused_untied: ClassVar[dict[str, str]] = HEAD_UNUSED_UNTIED
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
