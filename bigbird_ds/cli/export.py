@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"checked: transformers {report.transformers_version} loads it and computes the same "
             f"logits (largest difference {report.largest_difference:.1e})"
         )
+    if report.limit is not None:
+        print(f"limit: {report.limit}")
     if arguments.push is not None:
         print(f"uploaded: {push(report.target, arguments.push)}")
     return EXIT_DONE

@@ -31,18 +31,7 @@ def settle_ties(
         The config, with ``tie_word_embeddings`` false where copies differ; and then the tensors
         under all names of what would be tied, those that are not on file being copies.
     """
-    if not config.tie_word_embeddings:
-        return config, tensors
-    prefix = model_class.base_prefix + "."
-    on_file = {name.removeprefix(prefix): name for name in tensors.names}
-    copies: dict[str, str] = {}
-    differing: list[str] = []
-    for source in dict.fromkeys(model_class.tied_names.values()):
-        names = [source, *(name for name, of in model_class.tied_names.items() if of == source)]
-        found = [on_file[tail] for name in names if (tail := name.removeprefix(prefix)) in on_file]
-        if found:
-            copies |= {name: found[0] for name in names if name.removeprefix(prefix) not in on_file}
-            differing += [name for name in found[1:] if not _same_on_file(tensors, found[0], name)]
+    differing = differing_copies(model_class, tensors, config)
     if not differing:
         return config, tensors
     logger.warning(
@@ -51,8 +40,36 @@ def settle_ties(
         origin,
         ", ".join(differing),
     )
-    all_names = {name: name for name in tensors.names} | copies
-    return config.replace(tie_word_embeddings=False), RenamedTensors(tensors, all_names)
+    names = {name: name for name in tensors.names}
+    for group in _groups(model_class, tensors):
+        found = [name for name in group.values() if name is not None]
+        names |= {name: found[0] for name, there in group.items() if found and there is None}
+    return config.replace(tie_word_embeddings=False), RenamedTensors(tensors, names)
+
+
+def differing_copies(model_class: Any, tensors: Tensors, config: Any) -> list[str]:
+    """Tensors that the config ties to others, and that are on file with other values.
+
+    Args: as those of :func:`settle_ties`.
+    """
+    if not config.tie_word_embeddings:
+        return []
+    differing: list[str] = []
+    for group in _groups(model_class, tensors):
+        found = [name for name in group.values() if name is not None]
+        differing += [name for name in found[1:] if not _same_on_file(tensors, found[0], name)]
+    return differing
+
+
+def _groups(model_class: Any, tensors: Tensors) -> list[dict[str, str | None]]:
+    """For all parameters that are tied to one another: name in the model -> on file, or None."""
+    prefix = model_class.base_prefix + "."
+    on_file = {name.removeprefix(prefix): name for name in tensors.names}
+    groups = []
+    for source in dict.fromkeys(model_class.tied_names.values()):
+        names = [source, *(name for name, of in model_class.tied_names.items() if of == source)]
+        groups.append({name: on_file.get(name.removeprefix(prefix)) for name in names})
+    return groups
 
 
 def still_tied(tied_names: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from bigbird_ds.hub.checkpoints import is_export
 from bigbird_ds.log import logger
-from bigbird_ds.models.ties import settle_ties
+from bigbird_ds.models.ties import differing_copies
 from bigbird_ds.models.weight_files import has_weights
 from bigbird_ds.models.weights import read_tensors
 from bigbird_ds.training.families import ModelConfig
@@ -41,18 +41,9 @@ def fit_to_weights(
     known = embeddings_on_file(folder, model_class)
     if model_config.vocab_size < pieces and known in (None, model_config.vocab_size):
         model_config = model_config.replace(vocab_size=pieces)
-    if known not in (None, model_config.vocab_size):
-        logger.warning(
-            "model: %s has embeddings for %s tokens, the model for %s: %s",
-            folder,
-            f"{known:,}",
-            f"{model_config.vocab_size:,}",
-            "it is extended, and the new ones start as the mean of the others"
-            if known < model_config.vocab_size
-            else "the last ones are dropped",
-        )
-    if has_weights(Path(folder)):
-        model_config, _ = settle_ties(model_class, read_tensors(Path(folder)), model_config, folder)
+    path = Path(folder)
+    if has_weights(path) and differing_copies(model_class, read_tensors(path), model_config):
+        model_config = model_config.replace(tie_word_embeddings=False)
     return model_config
 
 
@@ -67,6 +58,16 @@ def load_initial_weights(
     known = embeddings_on_file(folder, model_class) or model_config.vocab_size
     on_file = model_config.replace(vocab_size=known, tie_word_embeddings=ties_asked_for)
     model = model_class.from_pretrained(folder, config=on_file, dtype=torch.float32)
-    model.resize_token_embeddings(model_config.vocab_size)
+    if known != model_config.vocab_size:
+        logger.warning(
+            "model: %s has embeddings for %s tokens, the model for %s: %s",
+            folder,
+            f"{known:,}",
+            f"{model_config.vocab_size:,}",
+            "it is extended, and the new ones start as the mean of the others"
+            if known < model_config.vocab_size
+            else "the last ones are dropped",
+        )
+        model.resize_token_embeddings(model_config.vocab_size)
     assert model.config == model_config
     return model
