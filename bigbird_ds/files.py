@@ -118,10 +118,17 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
 
     try:
         return json.loads(path.read_bytes(), object_pairs_hook=unique)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise error(
             f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"
         ) from None
+    except OSError as cause:
+        raise error(
+            f"{what} cannot be read",
+            seen=f"{path}: {cause.strerror}",
+            needed="a file that may be read",
+            change="the path, or its permissions",
+        ) from cause
     except (UnicodeDecodeError, json.JSONDecodeError) as cause:
         raise error(
             f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"

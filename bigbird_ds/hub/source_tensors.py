@@ -19,7 +19,7 @@ BIN_NAME = "pytorch_model.bin"
 BIN_INDEX_NAME = "pytorch_model.bin.index.json"
 
 # What torch says of a file that names other things than tensors.
-_ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")
+_ASKED_FOR = re.compile(r"GLOBAL ([\w.]*\w)")
 
 
 def open_tensors(folder: Path) -> Tensors:
@@ -118,7 +118,7 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
     """A file of ``torch.save``, of which tensors are read and nothing else is ever run."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as cause:
+    except Exception as cause:  # torch raises all sorts of them for bytes of other programs
         raise CheckpointError(
             "this file of weights cannot be read",
             seen=f"{path}: {_why_unread(cause)}",
@@ -145,4 +145,6 @@ def _why_unread(cause: BaseException) -> str:
         if asked := _ASKED_FOR.search(text):
             return f"it asks for {asked[1]}, which is no tensor; nothing of it was run"
         return "it is no file of tensors"
-    return (text or type(cause).__name__).splitlines()[0]
+    if isinstance(cause, OSError | RuntimeError):
+        return (text or type(cause).__name__).splitlines()[0]
+    return "it is no file of torch.save"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError, nearest
 from bigbird_ds.log import logger
-from bigbird_ds.models.hub_names import refuse_hub_name
+from bigbird_ds.models.hub_names import refuse_file, refuse_hub_name
 
 CONFIG_NAME = "config.json"
 
@@ -179,6 +179,7 @@ class HubConfig:
             CheckpointError: no such file, no JSON object, or another ``model_type``.
             ConfigError: as :meth:`from_hub_dict`, and for an unknown override.
         """
+        refuse_file(Path(folder))
         refuse_hub_name(Path(folder), CheckpointError, "the folder")
         values = files.read_json(Path(folder) / CONFIG_NAME, CheckpointError, "the model config")
         if not isinstance(values, dict):

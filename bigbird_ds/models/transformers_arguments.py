@@ -15,6 +15,7 @@ import torch
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.models.hub_names import refuse_file
 
 _NOT_FETCHED = "leave it out, and fetch with `hf download NAME --local-dir DIR` first"
 _ONE_DEVICE = "leave it out: the model is on one device; launch/pretrain.py divides it by ZeRO"
@@ -181,17 +182,19 @@ def chosen_device(device_map: Any) -> torch.device:
     if value is None:
         return torch.device("cpu")
     if value in ("auto", "balanced", "balanced_low_0", "sequential"):
-        accelerator = torch.accelerator.current_accelerator() if _has_accelerator() else None
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
     try:
-        return torch.device(value)
-    except (RuntimeError, TypeError) as cause:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, TypeError) as cause:  # unknown, or not here
         raise ConfigError(
             "no such device",
-            seen=f"device_map={device_map!r}",
+            seen=f"device_map={device_map!r}: {str(cause).splitlines()[0]}",
             needed="cpu, cuda:0, the number of an accelerator, or auto",
             change="device_map",
         ) from cause
+    return device
 
 
 def chosen_folder(folder: str | Path, subfolder: str | None) -> Path:
@@ -203,18 +206,8 @@ def chosen_folder(folder: str | Path, subfolder: str | None) -> Path:
     path = Path(folder)
     if subfolder:
         path = files.inside(path, subfolder, CheckpointError)
-    if path.is_file():
-        raise CheckpointError(
-            "a model is loaded from its folder, not from a file",
-            seen=f"the file {path}",
-            needed="a folder in Hub format: config.json and weights",
-            change=f"the path: {path.parent} is where the file lies",
-        )
+    refuse_file(path)
     return path
-
-
-def _has_accelerator() -> bool:
-    return torch.accelerator.is_available()
 
 
 def _take(options: dict[str, Any], known: dict[str, _Argument], of: str) -> dict[str, Any]:
