@@ -1,5 +1,5 @@
 # The commands of this project. `make demo` and `make test` work on a fresh machine that has
-# Python 3.11 or later, gcc, g++ and make.
+# Python 3.11 or later; the tests of torch.compile need g++ too.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -46,9 +46,8 @@ $(READY): pyproject.toml $(LOCK)
 lock:
 	$(PYTHON) requirements/lock.py "$(TORCH)" "$(TRITON)"
 
-# The virtual environment's folder must be on PATH: DeepSpeed looks for ninja there. What it
-# compiles is kept in the environment, apart from that of other environments.
-RUN    := PATH="$(abspath $(BIN)):$$PATH" TORCH_EXTENSIONS_DIR="$(abspath $(VENV))/torch_extensions"
+# The commands of the environment (deepspeed, bigbird-ds) come first.
+RUN    := PATH="$(abspath $(BIN)):$$PATH"
 
 demo: $(READY)
 	$(RUN) bash launch/demo.sh

@@ -79,7 +79,6 @@ def run_tests(tests: list[str], changes: list[str]) -> int:
     binaries = f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}"
     environment = os.environ | {
         "PATH": binaries,
-        "TORCH_EXTENSIONS_DIR": str(ENVIRONMENT / "torch_extensions"),
         "OMP_NUM_THREADS": "1",
     }
     command = [PYTHON, "-m", "pytest", "-n", "2", "--dist", "worksteal", *tests]

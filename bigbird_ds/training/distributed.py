@@ -21,7 +21,6 @@ import torch.distributed as dist
 from bigbird_ds import log
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.build_lock import wait_for_build
 
 _FIRST_PORT = 20000
 
@@ -131,8 +130,7 @@ def start(local_rank: int | None = None) -> Ranks:
     deepspeed_logger.setLevel("WARNING")
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename: not the user's.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated.*")
-    if device.type == "cpu":
-        wait_for_build()
+    _leave_out_shared_memory_operator()
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
@@ -181,6 +179,17 @@ def _pick_device(local_rank: int) -> torch.device:
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
     return torch.device("cpu")
+
+
+def _leave_out_shared_memory_operator() -> None:
+    """Tell DeepSpeed not to build ``deepspeed_shm_comm``, which training here never calls.
+
+    On a CPU DeepSpeed compiles it at the first start, and each rank then holds 66 MiB in /dev/shm
+    that outlive the process. A container has 64 MiB there.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _set_rank_variables(local_rank: int | None) -> None:
