@@ -1,6 +1,6 @@
 """The Triton kernels on a real GPU, at real sizes. Skips itself without one.
 
-triton_checks.py holds the rest of what must hold of them, and runs on a GPU too.
+checks.py holds the rest of what must hold of them, and runs on a GPU too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
-from bigbird_ds.attention.choice import choose_backend, runs_triton_kernels
+from bigbird_ds.attention.choice import choose_backend
+from bigbird_ds.attention.device import runs_triton_kernels
 
 CUDA = torch.device("cuda")
 pytestmark = pytest.mark.skipif(
@@ -79,7 +80,7 @@ def test_auto_takes_the_kernels_on_a_gpu() -> None:
 
 
 def test_the_checks_of_the_interpreter_hold_on_the_gpu_too() -> None:
-    checks = str(Path(__file__).parent / "triton_checks.py")
+    checks = str(Path(__file__).parent / "checks.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", checks]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy
 
-from bigbird_ds.attention import triton_backward, triton_forward
-from bigbird_ds.attention.block_lists import WorkList
-from bigbird_ds.attention.choice import tile_width
+from bigbird_ds.attention.device import tile_width
 from bigbird_ds.attention.layout import dense_rows, narrowed, new_like_projection, widened
+from bigbird_ds.attention.triton import backward, forward
+from bigbird_ds.attention.triton.block_lists import WorkList
 
 
 @torch.library.custom_op("bigbird_ds::block_sparse_forward", mutates_args=())
@@ -53,9 +53,7 @@ def block_sparse_forward(
     rows = WorkList(lists[0], lists[1], lists[2], num_slots[0])
     width, dtype = q.shape[-1], torch.float32 if fp32_context else q.dtype
     q, k, v = (widened(x, tile_width(width)) for x in (q, k, v))
-    out, lse = triton_forward.forward(
-        q, k, v, query_mask, key_mask, rows, block_size, width**-0.5, dtype
-    )
+    out, lse = forward.forward(q, k, v, query_mask, key_mask, rows, block_size, width**-0.5, dtype)
     return narrowed(out, width), lse
 
 
@@ -101,7 +99,7 @@ def block_sparse_backward(
     columns = WorkList(lists[3], lists[4], lists[5], num_slots[1])
     width = q.shape[-1]
     grad_out, q, k, v, out = (widened(x, tile_width(width)) for x in (grad_out, q, k, v, out))
-    grad_q, grad_k, grad_v = triton_backward.backward(
+    grad_q, grad_k, grad_v = backward.backward(
         grad_out, grad_lse, q, k, v, out, lse, key_mask, rows, columns, block_size, width**-0.5
     )
     return narrowed(grad_q, width), narrowed(grad_k, width), narrowed(grad_v, width)

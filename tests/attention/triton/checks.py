@@ -1,11 +1,11 @@
-"""What must hold of the Triton kernels. Run by test_triton.py under Triton's interpreter, which has
-to be chosen before Triton is imported; on a machine with a GPU also directly:
+"""What must hold of the Triton kernels. Run by test_kernels.py under Triton's interpreter, which
+has to be chosen before Triton is imported; on a machine with a GPU also directly:
 
-    python -m pytest tests/attention/triton_checks.py
+    python -m pytest tests/attention/triton/checks.py
 
 The interpreter is slow: shapes are tiny, and lists of blocks are cut early so that partial results
 occur. It multiplies bf16 as if it were integers, so half precision is checked in fp16 here and in
-bf16 on a GPU (test_triton_gpu.py).
+bf16 on a GPU (test_gpu.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from support.tiny_models import tiny_bigbird
 from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds import BigBirdForMaskedLM
-from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention, triton_forward
-from bigbird_ds.attention.block_lists import Meetings, lists_of, meetings_of
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
 from bigbird_ds.attention.graph import attention_in_graph, pattern_number
 from bigbird_ds.attention.reference import dense_counts
-from bigbird_ds.attention.triton_backend import mask_bytes, triton_attention_with_lse
-from bigbird_ds.attention.triton_ops import block_sparse_backward, block_sparse_forward
+from bigbird_ds.attention.triton import block_lists
+from bigbird_ds.attention.triton import forward as triton_forward
+from bigbird_ds.attention.triton.backend import mask_bytes, triton_attention_with_lse
+from bigbird_ds.attention.triton.block_lists import Meetings, lists_of, meetings_of
+from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_forward
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

@@ -1,4 +1,4 @@
-"""Compile the kernels for an NVIDIA card that need not be there: compile_triton.py CAPABILITY
+"""Compile the kernels for an NVIDIA card that need not be there: compile_kernels.py CAPABILITY
 
 Prints a line a kernel and ends with an error where one does not compile or needs more shared memory
 than the card has.
@@ -14,18 +14,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bigbird_ds.attention import triton_backward, triton_forward, triton_launch, triton_merge
+from bigbird_ds.attention.triton import backward, forward, launch, merge
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 MAIN = {
-    "forward": triton_forward._forward_kernel,
-    "query_gradients": triton_backward._query_kernel,
-    "key_gradients": triton_backward._key_kernel,
+    "forward": forward._forward_kernel,
+    "query_gradients": backward._query_kernel,
+    "key_gradients": backward._key_kernel,
 }
 SMALL = {
-    "delta": triton_backward._delta_kernel,
-    "merge": triton_merge._merge_kernel,
-    "sum": triton_merge._sum_kernel,
+    "delta": backward._delta_kernel,
+    "merge": merge._merge_kernel,
+    "sum": merge._sum_kernel,
 }
 TABLES = ("items_ptr", "entries_ptr", "merges_ptr", "real_keys_ptr")
 FP32 = ("part", "lse", "grad_lse", "base", "delta")
@@ -80,13 +80,13 @@ def compile_kernel(name: str, capability: int, masked: bool) -> Any:
     )
     options = {}
     if name in MAIN:
-        options = triton_launch.launch_options(name, 64, 64, torch.bfloat16, torch.device("cpu"))
+        options = launch.launch_options(name, 64, 64, torch.bfloat16, torch.device("cpu"))
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def main() -> None:
     capability = int(sys.argv[1])
-    triton_launch._shared_memory = lambda device: SHARED_MEMORY[capability]
+    launch._shared_memory = lambda device: SHARED_MEMORY[capability]
     for name in MAIN | SMALL:
         for masked in (False, True):
             compiled = compile_kernel(name, capability, masked)

@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from bigbird_ds.attention.choice import shared_memory_bytes
+from bigbird_ds.attention.device import shared_memory_bytes
 
 # mypy: allow-untyped-defs
 # (Triton gives a kernel's arguments their types.)

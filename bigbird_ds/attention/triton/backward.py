@@ -17,10 +17,10 @@ import torch
 import triton
 import triton.language as tl
 
-from bigbird_ds.attention.block_lists import WorkList
 from bigbird_ds.attention.layout import new_like_projection
-from bigbird_ds.attention.triton_forward import key_mask_strides, real_keys_per_block
-from bigbird_ds.attention.triton_launch import (
+from bigbird_ds.attention.triton.block_lists import WorkList
+from bigbird_ds.attention.triton.forward import key_mask_strides, real_keys_per_block
+from bigbird_ds.attention.triton.launch import (
     LOG2_E,
     block_pointers,
     dot_precision,
@@ -28,7 +28,7 @@ from bigbird_ds.attention.triton_launch import (
     load_item,
     on,
 )
-from bigbird_ds.attention.triton_merge import sum_slots
+from bigbird_ds.attention.triton.merge import sum_slots
 
 # mypy: allow-untyped-defs
 # (Triton gives a kernel's arguments their types.)
@@ -274,7 +274,7 @@ def backward(
     block_size: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Launch the backward; shapes as in ``triton_ops.block_sparse_backward``, D a power of two.
+    """Launch the backward; shapes as in ``ops.block_sparse_backward``, D a power of two.
 
     Scores were multiplied by ``scale``.
     """

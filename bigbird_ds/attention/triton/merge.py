@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from bigbird_ds.attention.block_lists import WorkList
+from bigbird_ds.attention.triton.block_lists import WorkList
 
 # mypy: allow-untyped-defs
 # (Triton gives a kernel's arguments their types.)

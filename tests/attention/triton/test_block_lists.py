@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from bigbird_ds.attention import BlockPattern
-from bigbird_ds.attention.block_lists import MAX_SLOTS, WHOLE, WorkList, lists_of, meetings_of
 from bigbird_ds.attention.reference import dense_counts
+from bigbird_ds.attention.triton.block_lists import (
+    MAX_SLOTS,
+    WHOLE,
+    WorkList,
+    lists_of,
+    meetings_of,
+)
 
 CPU = torch.device("cpu")
 PATTERNS = [

@@ -44,7 +44,7 @@ def run(command: list[str], **variables: str) -> str:
 @needs_triton
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_kernels_are_right_under_the_interpreter(group: str) -> None:
-    checks = str(HERE / "triton_checks.py")
+    checks = str(HERE / "checks.py")
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", GROUPS[group], checks]
     output = run(command, TRITON_INTERPRET="1")
     assert " passed" in output and "skipped" not in output
@@ -56,7 +56,9 @@ def test_the_kernels_compile_to_code_of_a_card_that_is_not_there(
     capability: int, tmp_path: Path
 ) -> None:
     """The interpreter accepts programs that the compiler does not."""
-    output = run([str(HERE / "compile_triton.py"), str(capability)], TRITON_CACHE_DIR=str(tmp_path))
+    output = run(
+        [str(HERE / "compile_kernels.py"), str(capability)], TRITON_CACHE_DIR=str(tmp_path)
+    )
     assert output.count("compiled") == 12
 
 

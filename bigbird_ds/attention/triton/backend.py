@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from bigbird_ds.attention.block_lists import lists_of
 from bigbird_ds.attention.layout import dense_rows
 from bigbird_ds.attention.pattern import BlockPattern
-from bigbird_ds.attention.triton_ops import block_sparse_backward, block_sparse_forward
+from bigbird_ds.attention.triton.block_lists import lists_of
+from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_forward
 
 
 def triton_attention(

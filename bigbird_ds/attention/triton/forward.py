@@ -6,7 +6,7 @@ Each program owns one query block and walks a list of key blocks with a running 
 FlashAttention does (Dao et al., 2022; Milakov and Gimelshein, 2018). Scores live in base 2. A key
 block that counts c times is a bias log2(c), which joins the running maximum and costs nothing a
 score. A query block whose list is cut (see ``block_lists``) leaves partial results with their
-log-sum-exp, merged exactly afterwards (``triton_merge``).
+log-sum-exp, merged exactly afterwards (``merge.py``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
-from bigbird_ds.attention.block_lists import WorkList
 from bigbird_ds.attention.layout import new_like_projection
-from bigbird_ds.attention.triton_launch import (
+from bigbird_ds.attention.triton.block_lists import WorkList
+from bigbird_ds.attention.triton.launch import (
     HIDDEN,
     LN_2,
     LOG2_E,
@@ -27,7 +27,7 @@ from bigbird_ds.attention.triton_launch import (
     load_item,
     on,
 )
-from bigbird_ds.attention.triton_merge import merge_slots
+from bigbird_ds.attention.triton.merge import merge_slots
 
 # mypy: allow-untyped-defs
 # (Triton gives a kernel's arguments their types.)
@@ -139,7 +139,7 @@ def forward(
     scale: float,
     out_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the forward; shapes as in ``triton_ops.block_sparse_forward``, D a power of two.
+    """Launch the forward; shapes as in ``ops.block_sparse_forward``, D a power of two.
 
     Scores are multiplied by ``scale``; the context is in ``out_dtype``.
     """
