@@ -9,7 +9,7 @@ from support.corpus import TINY_MODEL
 from support.runs import changed
 
 from bigbird_ds import BigBirdConfig
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.training.config_file import check_run_config
 from bigbird_ds.training.plan import plan_memory
 

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.models.activations import activation
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.checkpointing import piece_length
-from bigbird_ds.models.configuration import BigBirdConfig
 from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
 
 # Places whose scores are held at a time: 1.6 GB in bf16 at V = 50,358, and a quarter of that where

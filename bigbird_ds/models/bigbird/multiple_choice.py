@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import MultipleChoiceModelOutput
 
 

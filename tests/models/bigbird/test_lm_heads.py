@@ -11,8 +11,8 @@ from torch import nn
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.attention.parallel import SequenceParallel
-from bigbird_ds.models import lm_heads
-from bigbird_ds.models.lm_heads import IGNORED, own_targets, summed_head_loss
+from bigbird_ds.models.bigbird import lm_heads
+from bigbird_ds.models.bigbird.lm_heads import IGNORED, own_targets, summed_head_loss
 
 
 class CountedHead(nn.Linear):

@@ -14,11 +14,11 @@ from torch import nn
 from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.encoder import BigBirdEncoder
+from bigbird_ds.models.bigbird.layers import BigBirdEmbeddings, Memory, Visibility
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.encoder import BigBirdEncoder
 from bigbird_ds.models.inputs import complete_inputs
-from bigbird_ds.models.layers import BigBirdEmbeddings, Memory, Visibility
 from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.sharing import check_sharing

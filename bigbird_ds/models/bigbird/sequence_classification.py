@@ -10,8 +10,8 @@ from torch import nn
 
 from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.models.activations import activation
-from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.hub_config import HubConfig
 from bigbird_ds.models.outputs import SequenceClassifierOutput
 

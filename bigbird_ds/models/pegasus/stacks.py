@@ -13,17 +13,17 @@ from torch import nn
 from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.encoder import LayerStack
+from bigbird_ds.models.bigbird.layers import Memory, Visibility
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.encoder import LayerStack
 from bigbird_ds.models.inputs import TokenInputs, complete_inputs
-from bigbird_ds.models.layers import Memory, Visibility
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_layers import (
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.layers import (
     BigBirdPegasusDecoderLayer,
     BigBirdPegasusEncoderLayer,
     BigBirdPegasusScaledWordEmbedding,
 )
-from bigbird_ds.models.pegasus_outputs import (
+from bigbird_ds.models.pegasus.outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
 )

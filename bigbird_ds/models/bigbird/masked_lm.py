@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.lm_heads import (
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.lm_heads import (
     BigBirdOnlyMLMHead,
     target_sums,
     token_loss,
 )
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import MaskedLMOutput
 
 

@@ -12,21 +12,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
-from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.lm_heads import (
+from bigbird_ds.models.bigbird.lm_heads import (
     IGNORED,
     own_targets,
     select_positions,
     summed_loss,
     token_loss,
 )
-from bigbird_ds.models.pegasus import (
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import (
     BigBirdPegasusModel,
     BigBirdPegasusPreTrainedModel,
     shift_right,
 )
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqLMOutput
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqLMOutput
 
 
 class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):

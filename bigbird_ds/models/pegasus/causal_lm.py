@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from bigbird_ds.models.bigbird.lm_heads import token_loss
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.lm_heads import token_loss
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
-from bigbird_ds.models.pegasus import BigBirdPegasusPreTrainedModel
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_stacks import BigBirdPegasusDecoder
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel
+from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder
 
 # The tensor that an encoder-decoder's file may have instead of copies under the names used here.
 _SHARED = "model.shared.weight"

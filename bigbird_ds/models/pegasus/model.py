@@ -12,13 +12,13 @@ from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.lm_heads import IGNORED
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.lm_heads import IGNORED
 from bigbird_ds.models.outputs import ModelOutput
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_layers import BigBirdPegasusScaledWordEmbedding
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqModelOutput
-from bigbird_ds.models.pegasus_stacks import BigBirdPegasusDecoder, BigBirdPegasusEncoder
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.layers import BigBirdPegasusScaledWordEmbedding
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqModelOutput
+from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder, BigBirdPegasusEncoder
 from bigbird_ds.models.pretrained import PretrainedModel
 
 

@@ -17,10 +17,10 @@ from bigbird_ds.attention.graph import attention_in_graph
 from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
 from bigbird_ds.attention.reference import attention_probabilities
 from bigbird_ds.models.activations import activation
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
 from bigbird_ds.models.checkpointing import token_by_token
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.lm_heads import token_loss
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.lm_heads import token_loss
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import TokenClassifierOutput
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.layers import AddAndNorm, BigBirdIntermediate
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.layers import AddAndNorm, BigBirdIntermediate
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import BigBirdForQuestionAnsweringModelOutput
 
 QUESTION_PENALTY = 1e6  # taken off the scores of the question's own tokens

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.layers import BigBirdLayer, Memory, Visibility
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.checkpointing import checkpointed
 from bigbird_ds.models.compilation import compile_layer, seen_in_graph
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.layers import BigBirdLayer, Memory, Visibility
 
 
 class EncoderOutput(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from bigbird_ds.models.bigbird.question_answering import span_loss
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.pegasus import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqQuestionAnsweringModelOutput
-from bigbird_ds.models.question_answering import span_loss
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqQuestionAnsweringModelOutput
 
 
 class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.sequence_classification import classification_loss
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.pegasus import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqSequenceClassifierOutput
-from bigbird_ds.models.sequence_classification import classification_loss
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqSequenceClassifierOutput
 
 
 class BigBirdPegasusClassificationHead(nn.Module):
