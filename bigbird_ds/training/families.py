@@ -11,7 +11,7 @@ from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
-from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.vocabulary import Vocabulary
 
 ModelConfig = BigBirdConfig | BigBirdPegasusConfig

@@ -1,6 +1,6 @@
 """The run config: what a pretraining run is, as frozen pydantic models. One key, one meaning.
 
-Read from YAML by ``bigbird_ds.training.config_file``; every description below is also what
+Read from YAML by ``bigbird_ds.training.config.file``; every description below is also what
 ``docs/config.md`` lists. A key that would have no effect is refused, never ignored.
 """
 

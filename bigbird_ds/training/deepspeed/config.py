@@ -10,8 +10,8 @@ import copy
 from typing import Any
 
 from bigbird_ds.errors import ConfigError, nearest
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_check import check_sections
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.check import check_sections
 
 # DeepSpeed key -> the run config key that decides instead
 DECIDED_ELSEWHERE = {
@@ -29,7 +29,7 @@ DECIDED_ELSEWHERE = {
 }
 
 # Keys that pass through to DeepSpeed as they are -> what their value is. Those that hold a mapping
-# are checked by DeepSpeed's own classes (``deepspeed_check.py``).
+# are checked by DeepSpeed's own classes (``check.py``).
 PASSED_ON: dict[str, type | tuple[type, ...]] = {
     "zero_optimization": dict,
     "bf16": dict,

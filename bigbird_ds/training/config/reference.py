@@ -1,4 +1,4 @@
-"""Every key of a run config as Markdown: ``python -m bigbird_ds.training.config_reference``.
+"""Every key of a run config as Markdown: ``python -m bigbird_ds.training.config.reference``.
 
 ``docs/config.md`` is its output; a test compares the two.
 """
@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import DECIDED_ELSEWHERE, PASSED_ON
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import DECIDED_ELSEWHERE, PASSED_ON
 
 _INTRODUCTION = """# Run config
 
@@ -22,7 +22,7 @@ names are relative to the current folder. Unknown keys are errors.
 `launch/pretrain.py CONFIG --print-config` prints the resolved config, checked as far as that takes
 no data and tokenizer, and stops. `bigbird-ds plan CONFIG` checks it with these.
 
-(Written by `python -m bigbird_ds.training.config_reference`.)
+(Written by `python -m bigbird_ds.training.config.reference`.)
 """
 
 

@@ -15,8 +15,8 @@ from bigbird_ds import files
 from bigbird_ds.errors import ConfigError, UserError, nearest
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.strict_yaml import parse_yaml
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.config.strict_yaml import parse_yaml
 
 MODEL_CONFIG_NAME = "config.json"
 # Keys whose value may name a JSON file that holds the mapping, and what the name may be of; their

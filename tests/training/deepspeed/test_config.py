@@ -9,8 +9,8 @@ import pytest
 from support.commands import user_error
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import load_run_config
-from bigbird_ds.training.deepspeed_config import deepspeed_config
+from bigbird_ds.training.config.file import load_run_config
+from bigbird_ds.training.deepspeed.config import deepspeed_config
 
 ZERO = "deepspeed.zero_optimization"
 

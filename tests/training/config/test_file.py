@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import dump_run_config, load_run_config
-from bigbird_ds.training.deepspeed_config import zero_stage
-from bigbird_ds.training.strict_yaml import parse_yaml
+from bigbird_ds.training.config.file import dump_run_config, load_run_config
+from bigbird_ds.training.config.strict_yaml import parse_yaml
+from bigbird_ds.training.deepspeed.config import zero_stage
 
 RUN = "data: {train: s, tokenizer: t, sequence_length: 128}\nbatch: {sequences: 4, micro: 2}\n"
 RUN += "model: {}\ntrain: {steps: 4}\noutput: o\n"
