@@ -70,7 +70,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m bigbird_ds.training.config_reference > docs/config.md
+	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
 
 format: $(READY)
 	$(BIN)/ruff format .

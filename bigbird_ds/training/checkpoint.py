@@ -29,7 +29,7 @@ from bigbird_ds.hub.checkpoints import (
     list_checkpoints,
     step_folder,
 )
-from bigbird_ds.training.deepspeed_state import full_tensors
+from bigbird_ds.training.deepspeed.state import full_tensors
 from bigbird_ds.training.distributed import Ranks
 
 

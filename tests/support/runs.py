@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from bigbird_ds.errors import UserError
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 
 
