@@ -19,7 +19,7 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.cli.main import main
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.auto import load_pretrained
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.vocabulary import Vocabulary
 
