@@ -18,6 +18,7 @@ from support.transformers_twin import (
 )
 from torch import nn
 
+from bigbird_ds import BigBirdForSequenceClassification
 from bigbird_ds.errors import ConfigError
 
 transformers = pytest.importorskip("transformers", reason="it is transformers' model")
@@ -355,6 +356,22 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
         found, expected = model(**batch).logits, ours(**batch).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert not torch.allclose(found, fresh(folder, False)(**batch).logits, atol=1e-5)
+
+
+def test_a_model_without_random_blocks_computes_long_inputs(tmp_path: Path) -> None:
+    changes = {**BLOCKS, "num_random_blocks": 0}
+    folder = save_twin(tmp_path, "BigBirdForSequenceClassification", **changes)
+    batch = random_batch(2, LONG, padding=5)
+    with pytest.raises(RuntimeError, match="0 elements"):
+        fresh(folder, False)(**batch)
+    ours = BigBirdForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            accelerate(fresh(folder, False))(**batch).logits,
+            ours(**batch).logits,
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_no_short_input_is_warned_about(
