@@ -79,9 +79,24 @@ class BigBirdPreTrainingHeads(nn.Module):
         return self.predictions(hidden), self.seq_relationship(pooled)
 
 
-def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the labels that are not -100; (..., V) and (...)."""
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+def token_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over the labels that are not -100; (..., V) and (...).
+
+    Args:
+        num_items: divide the sum by this instead: the labels of all micro-batches of a step.
+    """
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    if num_items is None:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    return mean_of_step(losses, num_items)
+
+
+def mean_of_step(losses: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    """The mean of ``losses``, or their sum in fp32 divided by ``num_items``."""
+    return losses.mean() if num_items is None else losses.float().sum() / num_items
 
 
 def select_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
-from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.lm_heads import (
     IGNORED,
     own_targets,
@@ -26,7 +25,7 @@ from bigbird_ds.models.pegasus import (
     shift_right,
 )
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqLMOutput
+from bigbird_ds.models.pegasus_outputs import Seq2SeqLMOutput
 
 
 class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
@@ -56,12 +55,13 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -70,6 +70,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         Args:
             labels: (B, T) int64, the target, -100 where a place does not count (padding counts);
                 what the decoder reads is made of it, unless that is given. None: no loss.
+            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
             others: as those of ``BigBirdPegasusModel.forward``.
         """
         if labels is not None:
@@ -91,7 +92,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         )
         logits = self._scores(outputs.last_hidden_state)
         output = Seq2SeqLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             **outputs.shared_fields(),
         )

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.pegasus import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_outputs import BaseModelOutput, Seq2SeqQuestionAnsweringModelOutput
+from bigbird_ds.models.pegasus_outputs import Seq2SeqQuestionAnsweringModelOutput
 from bigbird_ds.models.question_answering import span_loss
 
 
@@ -29,8 +28,8 @@ class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         start_positions: torch.Tensor | None = None,
