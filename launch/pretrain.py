@@ -42,11 +42,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    from bigbird_ds.training.config_file import dump_run_config, load_run_config
+    from bigbird_ds.training.config.file import dump_run_config, load_run_config
 
     config = load_run_config(arguments.config, arguments.overrides)
     if arguments.print_config:
-        from bigbird_ds.training.deepspeed_config import deepspeed_config
+        from bigbird_ds.training.deepspeed.config import deepspeed_config
         from bigbird_ds.training.model_setup import check_model
 
         deepspeed_config(config, config.parallel.sequence)  # the fewest ranks that could run it

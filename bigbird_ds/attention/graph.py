@@ -81,7 +81,7 @@ def recipe_attention(
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
-            from bigbird_ds.attention.triton_backend import triton_attention_with_lse
+            from bigbird_ds.attention.triton.backend import triton_attention_with_lse
 
             return triton_attention_with_lse(q, k, v, pattern, mask)
         return _gathered_context(q, k, v, mask, pattern), _no_lse(q)
@@ -109,7 +109,7 @@ def recipe_attention_backward(
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
-            from bigbird_ds.attention.triton_backend import triton_gradients
+            from bigbird_ds.attention.triton.backend import triton_gradients
 
             return triton_gradients(grad, q, k, v, context, lse, pattern, mask)
         return _gathered_gradients(grad, q, k, v, mask, pattern)

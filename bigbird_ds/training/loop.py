@@ -15,7 +15,7 @@ from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import save_checkpoint
-from bigbird_ds.training.deepspeed_state import global_gradient_norm
+from bigbird_ds.training.deepspeed.state import global_gradient_norm
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets
 from bigbird_ds.training.metrics import (
