@@ -15,6 +15,7 @@ from bigbird_ds.models import weights
 from bigbird_ds.models.fine_tuning import FineTuning
 from bigbird_ds.models.hub_config import CONFIG_NAME, HubConfig
 from bigbird_ds.models.outputs import ModelOutput
+from bigbird_ds.models.token_projection import TokenProjection
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
@@ -167,15 +168,15 @@ class PretrainedModel(FineTuning):
 
         A parameter that is a module's own, outside the usual layers, is a bias.
         """
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | TokenProjection | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Linear | TokenProjection) and module.bias is not None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-        elif not isinstance(module, nn.Linear | nn.Embedding):
+        elif not isinstance(module, nn.Linear | TokenProjection | nn.Embedding):
             for bias in module.parameters(recurse=False):
                 nn.init.zeros_(bias)
 

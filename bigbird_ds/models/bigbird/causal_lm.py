@@ -9,10 +9,11 @@ import torch
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.lm_heads import BigBirdOnlyMLMHead, token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 
-class BigBirdForCausalLM(BigBirdPreTrainedModel):
+class BigBirdForCausalLM(GenerationInputs, BigBirdPreTrainedModel):
     """BigBird as a decoder (``config.is_decoder``), attending in full to what came before.
 
     transformers differs in two places that cannot be meant: a decoder left at ``block_sparse`` sees

@@ -15,6 +15,7 @@ from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.checkpointing import piece_length
 from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
+from bigbird_ds.models.token_projection import TokenProjection
 
 # Places whose scores are held at a time: 1.6 GB in bf16 at V = 50,358, and a quarter of that where
 # activations are computed again anyway.
@@ -47,7 +48,7 @@ class BigBirdLMPredictionHead(nn.Module):
         super().__init__()
         self.gradient_checkpointing = False
         self.transform = BigBirdPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = TokenProjection(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,12 @@ from torch import nn
 
 from bigbird_ds.models.bigbird.lm_heads import token_loss
 from bigbird_ds.models.cache import given_cache
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder
+from bigbird_ds.models.token_projection import TokenProjection
 
 # The tensor that an encoder-decoder's file may have instead of copies under the names used here.
 _SHARED = "model.shared.weight"
@@ -27,7 +29,7 @@ class BigBirdPegasusDecoderWrapper(nn.Module):
         self.decoder = BigBirdPegasusDecoder(config)
 
 
-class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
+class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel):
     """The decoder with scores of the next token; it reads an encoder's states where they are given.
 
     Word embeddings and the projection to the vocabulary are two tensors here, as in transformers.
@@ -40,7 +42,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config.replace(is_decoder=True, is_encoder_decoder=False))
         self.model = BigBirdPegasusDecoderWrapper(self.config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
         self.finish_init()
 
     def forward(

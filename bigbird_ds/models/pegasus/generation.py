@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.models.bigbird.lm_heads import (
@@ -19,6 +18,7 @@ from bigbird_ds.models.bigbird.lm_heads import (
     summed_loss,
     token_loss,
 )
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import (
     BigBirdPegasusModel,
@@ -26,9 +26,10 @@ from bigbird_ds.models.pegasus.model import (
     shift_right,
 )
 from bigbird_ds.models.pegasus.outputs import Seq2SeqLMOutput
+from bigbird_ds.models.token_projection import TokenProjection
 
 
-class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
+class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPreTrainedModel):
     """BigBirdPegasus with scores of the target's next token.
 
     Attributes:
@@ -46,7 +47,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         super().__init__(config)
         self.model = BigBirdPegasusModel(config)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
         self.finish_init()
 
     def forward(
