@@ -1,4 +1,4 @@
-"""What Trainer, accelerate and peft ask of a model, beside a loss."""
+"""What Trainer, accelerate, peft and the pipelines ask of a model, beside its outputs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class FineTuning(nn.Module):
         loss_type: what Trainer knows of the loss: ``"ForCausalLM"`` where it shifts the labels.
     """
 
+    base_prefix: ClassVar[str]
     main_input_name: ClassVar[str] = "input_ids"
     loss_type: ClassVar[str | None] = None
     supports_gradient_checkpointing: ClassVar[bool] = True
@@ -36,9 +37,27 @@ class FineTuning(nn.Module):
         over the micro-batches of a step."""
         return "num_items_in_batch" in inspect.signature(self.forward).parameters
 
+    @property
+    def base_model_prefix(self) -> str:
+        """The name under which the head models keep their base model."""
+        return self.base_prefix
+
     def can_generate(self) -> bool:
-        """False: there is no ``generate``; export the model and generate with transformers."""
+        """False: see :meth:`generate`."""
         return False
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        """Refused: these classes train, and transformers searches for texts.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "these classes write no texts",
+            seen=f"generate of {type(self).__name__}",
+            needed=f"{type(self).__name__} of transformers, which loads what save_pretrained wrote",
+            change="the class: transformers.Auto... .from_pretrained, and accelerate(model)",
+        )
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """The number of parameters, tied ones once."""

@@ -52,7 +52,12 @@ class ModelOutput(OrderedDict[str, Any]):
 
     @classmethod
     def _of(cls, items: Iterable[tuple[str, Any]]) -> Self:
-        return cls(**dict(items))
+        values = dict(items)
+        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        output = cls(**{name: value for name, value in values.items() if name in fields})
+        for name in values.keys() - fields:
+            output[name] = values[name]
+        return output
 
     def __setattr__(self, name: str, value: Any) -> None:
         name, fields = _OTHER_NAMES.get(name, name), self._fields()
@@ -70,17 +75,16 @@ class ModelOutput(OrderedDict[str, Any]):
             super().__delitem__(name)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Set a field, as an attribute too.
-
-        Raises:
-            KeyError: no field of that name.
-        """
-        if _OTHER_NAMES.get(key, key) not in self._fields():
-            raise KeyError(f"{type(self).__name__} has no field {key!r}")
         setattr(self, key, value)
+        if _OTHER_NAMES.get(key, key) not in self._fields():  # pipelines add inputs to outputs
+            super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self[key] = None
+        if _OTHER_NAMES.get(key, key) in self._fields():
+            self[key] = None
+        else:
+            super().__delitem__(key)
+            delattr(self, key)
 
     def pop(self, key: str, *default: Any) -> Any:
         """Take a field out: it is None from then on."""

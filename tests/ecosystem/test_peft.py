@@ -42,9 +42,8 @@ def trained(model: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_same_is_adapted_as_in_transformers_and_not_the_tied_projection(name: str) -> None:
-    model = tiny_model(name)
-    found = trained(adapted(model))
-    assert sorted(found) == sorted(trained(adapted(twin_of(model.eval()))))
+    found = trained(adapted(tiny_model(name)))
+    assert sorted(found) == sorted(trained(adapted(twin_of(tiny_model(name)))))
     assert found and not any("predictions.decoder" in n or "lm_head" in n for n in found)
 
 
@@ -83,7 +82,8 @@ def test_checkpointed_layers_pass_gradients_to_adapters(name: str) -> None:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={})
             model.enable_input_require_grads()
         model(**tiny_batch(name)).loss.backward()
-        return [p.grad for key, p in model.named_parameters() if "lora_B" in key]
+        named = model.named_parameters()
+        return [p.grad for key, p in named if "lora_B" in key and "pooler" not in key]
 
     for kept, computed_again in zip(gradients(False), gradients(True), strict=True):
         torch.testing.assert_close(computed_again, kept)

@@ -33,8 +33,11 @@ def test_a_field_is_set_in_its_place_whichever_way() -> None:
     output["loss"] = torch.zeros(())
     assert list(output) == ["loss", "logits", "attentions"] and output.loss is output[0]
     assert output.pop("loss") is not None and output.loss is None and len(output) == 2
-    with pytest.raises(KeyError, match="no field 'scores'"):
-        output["scores"] = 1
+    output["input_ids"] = torch.ones(3)  # as a pipeline does
+    assert list(output)[-1] == "input_ids" and output.input_ids is output["input_ids"]
+    assert list(pytree.tree_map(lambda part: part, output)) == list(output)
+    del output["input_ids"]
+    assert "input_ids" not in output and not hasattr(output, "input_ids")
 
 
 def test_outputs_are_mappings_that_others_take_apart_and_rebuild() -> None:
