@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ class FineTuning(nn.Module):
     """
 
     base_prefix: ClassVar[str]
+    get_input_embeddings: Callable[[], nn.Module]  # of the model classes
     main_input_name: ClassVar[str] = "input_ids"
     loss_type: ClassVar[str | None] = None
     supports_gradient_checkpointing: ClassVar[bool] = True

@@ -108,7 +108,7 @@ class ModelOutput(OrderedDict[str, Any]):
     @property
     def cache(self) -> Any:
         """``past_key_values``, under the name that transformers gives it from 5.24 on."""
-        return self.past_key_values
+        return self.past_key_values  # type: ignore[attr-defined]
 
     def __reduce__(self) -> Any:
         return type(self), tuple(getattr(self, name) for name in self._fields())

@@ -128,8 +128,11 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         if encoder_outputs is None:
             encoded = self.encoder(input_ids, attention_mask, inputs_embeds, **wants)
         elif isinstance(encoder_outputs, Mapping):
-            fields = ("last_hidden_state", "hidden_states", "attentions")
-            encoded = BaseModelOutput(*(encoder_outputs.get(name) for name in fields))
+            encoded = BaseModelOutput(
+                encoder_outputs["last_hidden_state"],
+                encoder_outputs.get("hidden_states"),
+                encoder_outputs.get("attentions"),
+            )
         else:
             encoded = BaseModelOutput(*encoder_outputs)
         decoded = self.decoder(
