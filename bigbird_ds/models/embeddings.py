@@ -13,6 +13,7 @@ from torch import nn
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.hub_config import HubConfig
+from bigbird_ds.models.token_projection import TokenProjection
 
 # Covariance of new rows, as a part of that of the old ones; the value of transformers.
 _NOISE = 1e-9
@@ -140,7 +141,7 @@ class TokenEmbeddings(nn.Module):
             if any(parameter is getattr(module, "weight", None) for parameter in parameters):
                 if isinstance(module, nn.Embedding):
                     module.num_embeddings = size
-                elif isinstance(module, nn.Linear):
+                elif isinstance(module, nn.Linear | TokenProjection):
                     module.out_features = size
         for module, config in list(self._configs()):
             module.config = resized[id(config)]
