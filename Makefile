@@ -13,7 +13,7 @@ TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test test-newest test-with lock check docs format clean
+.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-newest   the same tests on the newest release of everything; says what broke"
 	@echo "make test-with WITH='transformers==4.57.6'   the locked versions, but for those given"
 	@echo "make lock     write the tested set of versions, $(LOCK), anew"
+	@echo "make test-export-versions   do the oldest and newest transformers read what is exported?"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     write docs/config.md anew"
 	@echo "make format   let ruff rewrite what it can"
@@ -63,6 +64,11 @@ test-newest:
 
 test-with:
 	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)" $(WITH)
+
+# Of a demo that was run, its export as well.
+test-export-versions: $(READY)
+	$(RUN) $(BIN)/python tests/versions/check_exports.py \
+	  $(patsubst %/config.json,%,$(wildcard demo/export/config.json demo-pegasus/export/config.json))
 
 check: $(READY)
 	$(BIN)/ruff format --check .

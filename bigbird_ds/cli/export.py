@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
-    from bigbird_ds.cli.sizes import parse_size
     from bigbird_ds.hub.export import export
     from bigbird_ds.hub.push import check_can_push, push
+    from bigbird_ds.sizes import parse_size
 
     log.setup()
     max_shard_size = parse_size("--max-shard-size", arguments.max_shard_size)
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"checked: transformers {report.transformers_version} loads it and computes the same "
             f"logits (largest difference {report.largest_difference:.1e})"
         )
+    if report.limit is not None:
+        print(f"limit: {report.limit}")
     if arguments.push is not None:
         print(f"uploaded: {push(report.target, arguments.push)}")
     return EXIT_DONE

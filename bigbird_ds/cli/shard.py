@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from bigbird_ds.cli.sizes import parse_size
 from bigbird_ds.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, ConfigError
+from bigbird_ds.sizes import parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from bigbird_ds.hub.checkpoints import (
     read_state,
 )
 from bigbird_ds.hub.generation import write_generation_config
+from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.hub.model_card import RunRecords, write_model_card
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, copy_tokenizer, write_tokenizer_config
@@ -38,6 +39,7 @@ class ExportReport:
     """What was exported, and what the comparison with ``transformers`` gave.
 
     ``largest_difference`` is None where transformers is not installed and nothing was compared.
+    ``limit`` says which inputs transformers cannot compute, if there are such.
     """
 
     checkpoint: Path
@@ -45,6 +47,7 @@ class ExportReport:
     step: int
     largest_difference: float | None
     transformers_version: str | None
+    limit: str | None = None
 
 
 def export(
@@ -81,7 +84,8 @@ def export(
         records = RunRecords.read(state, run_folder)
         difference, version = _compare(folder)
         write_model_card(folder / "README.md", model, records, dtype, version)
-    return ExportReport(checkpoint, target, state.step, difference, version)
+    limit = limit_in_transformers(model.config)
+    return ExportReport(checkpoint, target, state.step, difference, version, limit)
 
 
 def _tokenizer_of(run_folder: Path) -> Path:
@@ -158,7 +162,7 @@ def _largest_difference(ours: Any, theirs: Any) -> float:
     for length in _comparison_lengths(ours.config):
         inputs = _comparison_input(ours.config, length)
         with torch.no_grad():
-            expected, found = theirs(**inputs), ours(**inputs)
+            expected, found = _outputs(theirs, inputs), ours(**inputs)
         for name in ("logits", "prediction_logits", "seq_relationship_logits"):
             if name in expected.keys():  # noqa: SIM118 (a model output, not a dict)
                 gap = float((expected[name] - found[name]).abs().max())
@@ -174,9 +178,23 @@ def _largest_difference(ours: Any, theirs: Any) -> float:
     return largest
 
 
+def _outputs(theirs: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    try:
+        return theirs(**inputs)
+    except (RuntimeError, ValueError, IndexError) as cause:
+        raise CheckpointError(
+            "transformers cannot compute with the export",
+            seen=f"{tuple(inputs['input_ids'].shape)} tokens: {str(cause).splitlines()[0]}",
+            needed="logits to compare with",
+            change="report this: the export or the model is at fault",
+        ) from cause
+
+
 def _comparison_lengths(config: Any) -> list[int]:
-    sparse = config.max_full_attention_tokens + config.block_size
-    lengths = [min(sparse, config.max_position_embeddings), 2 * config.block_size]
+    lengths = [2 * config.block_size]
+    if limit_in_transformers(config) is None:
+        sparse = config.max_full_attention_tokens + config.block_size
+        lengths.insert(0, min(sparse, config.max_position_embeddings))
     return [length for length in lengths if length <= config.max_position_embeddings]
 
 

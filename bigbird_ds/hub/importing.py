@@ -37,6 +37,7 @@ from bigbird_ds.hub.verify import require_finite
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
 from bigbird_ds.models.pretrained import PretrainedModel
+from bigbird_ds.models.ties import settle_ties
 from bigbird_ds.models.weights import Tensors
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
@@ -122,6 +123,7 @@ def import_model(
         require_model_folder(source, CheckpointError, "HUB_FOLDER")
         values = files.read_json(source / CONFIG_NAME, CheckpointError, "the model config")
         converted = _convert(source, values)
+        _settle_ties(converted, str(source))
         rows = converted.config.max_position_embeddings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_FRESH_WEIGHTS_SEED)
@@ -182,6 +184,19 @@ def _convert(source: Path, values: Any) -> Converted:
     return Converted(config, found_class.__name__, EditedTensors(tensors, same_names), [])
 
 
+def _settle_ties(converted: Converted, origin: str) -> None:
+    """Tie nothing where tensors that the config ties differ on file."""
+    model_class = MODEL_CLASSES[converted.class_name]
+    config, tensors = settle_ties(model_class, converted.tensors, converted.config, origin)
+    if config is not converted.config:
+        converted.config = config
+        converted.tensors = EditedTensors(tensors, {name: name for name in tensors.names})
+        converted.differences.append(
+            "ties: config.json ties the word embeddings, but the tensors on file differ; all are "
+            "kept, with tie_word_embeddings false"
+        )
+
+
 def _extend(converted: Converted, wanted: int, origin: str) -> None:
     """Repeat the position tables up to ``wanted`` rows (how BigBird began from RoBERTa)."""
     config = converted.config
@@ -217,8 +232,13 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
     words = map_words(TOKEN_TEXTS[family], source, tokenizer)
     config = converted.config
     tables = {WORDS: config.initializer_range, f"{PREDICTIONS}.bias": 0.0}
-    if not config.tie_word_embeddings:
-        tables |= {f"{PREDICTIONS}.decoder.weight": config.initializer_range}
+    of_decoder = {f"{PREDICTIONS}.decoder.weight": config.initializer_range}
+    of_decoder |= {f"{PREDICTIONS}.decoder.bias": 0.0}
+    if config.tie_word_embeddings:
+        for name in of_decoder:  # copies; the model ties them anew
+            converted.tensors.drop(name)
+    else:
+        tables |= of_decoder
     for name, std in tables.items():
         if name in converted.tensors.names:
             old = converted.tensors.read(name)
@@ -230,10 +250,6 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
                     change="config.json, or the folder",
                 )
             converted.tensors.replace(name, words.table(old, std))
-    # copies of what is tied; the model ties them anew
-    converted.tensors.drop(f"{PREDICTIONS}.decoder.bias")
-    if config.tie_word_embeddings:
-        converted.tensors.drop(f"{PREDICTIONS}.decoder.weight")
     converted.config = config.replace(
         vocab_size=vocabulary.size,
         pad_token_id=vocabulary.pad,

@@ -10,6 +10,7 @@ import yaml
 
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.hub.run_metrics import read_metrics
 
 _PIPELINES = {
@@ -120,6 +121,8 @@ def _model(model: Any, dtype: str, transformers_version: str | None) -> str:
         f"{config.num_random_blocks} random blocks, style {config.random_style}",
         "dtype": dtype,
     }
+    if limit := limit_in_transformers(config):
+        checked += f"\n\n**Limit:** {limit}."
     return "## Model\n\n" + _table(rows) + "\n\n" + checked
 
 

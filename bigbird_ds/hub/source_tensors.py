@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import torch
 
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.models import weights
-from bigbird_ds.models.weights import Tensors
+from bigbird_ds.models.weight_files import has_weights
+from bigbird_ds.models.weights import HeldTensors, RenamedTensors, Tensors
 
 BIN_NAME = "pytorch_model.bin"
 BIN_INDEX_NAME = "pytorch_model.bin.index.json"
+
+# What torch says of a file that names other things than tensors.
+_ASKED_FOR = re.compile(r"GLOBAL ([\w.]*\w)")
 
 
 def open_tensors(folder: Path) -> Tensors:
@@ -23,8 +28,7 @@ def open_tensors(folder: Path) -> Tensors:
     Raises:
         CheckpointError: no weights, or a file that is missing, cut or holds other things.
     """
-    safe = (folder / weights.WEIGHTS_NAME, folder / weights.INDEX_NAME)
-    if not any(path.is_file() for path in safe):
+    if not has_weights(folder):
         if (folder / BIN_NAME).is_file():
             return HeldTensors(_read_bin(folder / BIN_NAME))
         if (folder / BIN_INDEX_NAME).is_file():
@@ -32,34 +36,14 @@ def open_tensors(folder: Path) -> Tensors:
     return weights.read_tensors(folder)
 
 
-class HeldTensors:
-    """Tensors in memory."""
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self._tensors = tensors
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._tensors)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
-
-    def read(self, name: str) -> torch.Tensor:
-        return self._tensors[name]
-
-
-class EditedTensors:
+class EditedTensors(RenamedTensors):
     """The tensors of ``source`` under new names; single ones can be replaced.
 
-    Args:
-        source: where values come from.
-        old_names: new name -> name in ``source``; what is not named is left out.
+    Args: as those of ``RenamedTensors``.
     """
 
     def __init__(self, source: Tensors, old_names: dict[str, str]) -> None:
-        self._source = source
-        self._old_names = old_names
+        super().__init__(source, old_names)
         self._replaced: dict[str, torch.Tensor] = {}
 
     def replace(self, name: str, value: torch.Tensor) -> None:
@@ -71,17 +55,15 @@ class EditedTensors:
 
     @property
     def names(self) -> list[str]:
-        return list(dict.fromkeys([*self._old_names, *self._replaced]))
+        return list(dict.fromkeys([*super().names, *self._replaced]))
 
     def shape(self, name: str) -> tuple[int, ...]:
         if name in self._replaced:
             return tuple(self._replaced[name].shape)
-        return self._source.shape(self._old_names[name])
+        return super().shape(name)
 
     def read(self, name: str) -> torch.Tensor:
-        if name in self._replaced:
-            return self._replaced[name]
-        return self._source.read(self._old_names[name])
+        return self._replaced[name] if name in self._replaced else super().read(name)
 
 
 def widest_dtype(tensors: Tensors) -> torch.dtype:
@@ -136,11 +118,10 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
     """A file of ``torch.save``, of which tensors are read and nothing else is ever run."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as cause:
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+    except Exception as cause:  # torch raises all sorts of them for bytes of other programs
         raise CheckpointError(
             "this file of weights cannot be read",
-            seen=f"{path}: {reason}",
+            seen=f"{path}: {_why_unread(cause)}",
             needed="tensors alone, as `torch.save(model.state_dict(), path)` writes them",
             change="the file: copy it again, or take its safetensors version",
         ) from cause
@@ -155,3 +136,15 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
         )
     modern = ((weights.modern_name(name), value) for name, value in state.items())
     return {name: value for name, value in modern if name is not None}
+
+
+def _why_unread(cause: BaseException) -> str:
+    """The reason in a line, without torch's advice to have the file's code run."""
+    text = str(cause)
+    if isinstance(cause, pickle.UnpicklingError):
+        if asked := _ASKED_FOR.search(text):
+            return f"it asks for {asked[1]}, which is no tensor; nothing of it was run"
+        return "it is no file of tensors"
+    if isinstance(cause, OSError | RuntimeError):
+        return (text or type(cause).__name__).splitlines()[0]
+    return "it is no file of torch.save"

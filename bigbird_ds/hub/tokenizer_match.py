@@ -12,15 +12,19 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
+from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, Vocabulary
 
 
-def require_same_tokenizer(weights: Path, vocabulary: Vocabulary, tokenizer: str) -> None:
+def require_same_tokenizer(
+    weights: Path, vocabulary: Vocabulary, tokenizer: str, known: int | None = None
+) -> None:
     """Compare the tokenizer in the folder ``weights``, if it has one, with that of the shards.
 
     Args:
         vocabulary: of the shards.
         tokenizer: its folder, for the error.
+        known: tokens that the weights have embeddings for: later pieces may be new. None: all.
 
     Raises:
         ConfigError: another tokenizer: the model would meet every id with another word's embedding.
@@ -28,6 +32,14 @@ def require_same_tokenizer(weights: Path, vocabulary: Vocabulary, tokenizer: str
     """
     found = _token_ids(weights, vocabulary.family)
     if found is None:
+        if known is not None and known < vocabulary.size:
+            logger.warning(
+                "model: %s holds no tokenizer, so whether its %s tokens are the first pieces of %s "
+                "is not checked",
+                weights,
+                f"{known:,}",
+                tokenizer,
+            )
         return
     file, ids = found
     wanted = {vocabulary.pieces[i]: int(i) for i in np.flatnonzero(~vocabulary.is_special)}
@@ -35,7 +47,11 @@ def require_same_tokenizer(weights: Path, vocabulary: Vocabulary, tokenizer: str
         for name, index in (("CLS", vocabulary.cls), ("SEP", vocabulary.sep)):
             wanted[f"[{name}]"] = index
         wanted["[MASK]"] = vocabulary.mask
-    others = {piece: ids.get(piece) for piece, index in wanted.items() if ids.get(piece) != index}
+    others = {
+        piece: ids.get(piece)
+        for piece, index in wanted.items()
+        if ids.get(piece) != index and (piece in ids or known is None or index < known)
+    }
     if not others:
         return
     shown = "[MASK]" if "[MASK]" in others else next(iter(others))

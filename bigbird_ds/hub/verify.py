@@ -7,9 +7,15 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.auto import load_pretrained
-from bigbird_ds.hub.checkpoints import list_checkpoints, read_state, verify_checkpoint
+from bigbird_ds.hub.checkpoints import (
+    CONFIG_NAME,
+    list_checkpoints,
+    read_state,
+    verify_checkpoint,
+)
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME
 from bigbird_ds.hub.verify_files import check_card, check_weight_files
 from bigbird_ds.hub.verify_tokenizer import check_tokenizer
@@ -75,6 +81,9 @@ def verify_export(folder: Path, deep: bool) -> str:
     check_weight_files(folder)
     check_card(folder)
     size = model.config.vocab_size
+    is_tied = files.read_json(folder / CONFIG_NAME, CheckpointError, "the model config").get(
+        "tie_word_embeddings", model.config_class.tie_word_embeddings
+    )
     words = [f"{sum(p.numel() for p in model.parameters()):,} parameters"]
     if (folder / TOKENIZER_NAME).is_file():
         pieces = check_tokenizer(folder)
@@ -88,7 +97,13 @@ def verify_export(folder: Path, deep: bool) -> str:
         words.append(f"{pieces:,} pieces")
     if deep:
         check_finite(folder)
-    return f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
+    report = f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
+    if is_tied and not model.config.tie_word_embeddings:
+        report += (
+            "\n  the config ties the word embeddings, but the tensors differ: here and in "
+            "transformers 5 they load untied; tie_word_embeddings: false says so"
+        )
+    return report
 
 
 def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:

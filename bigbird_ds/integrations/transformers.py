@@ -50,6 +50,7 @@ except ImportError as cause:
 
 _HOOK = "_bigbird_ds_hook"
 _PROJECTIONS = ("query", "key", "value")
+_DROPOUT = "dropout"  # in the module for full attention, which ours is one of, not in their sparse
 
 
 def accelerate(model: nn.Module, style: str = "hf") -> Any:
@@ -105,7 +106,9 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
 
 
 def restore(model: nn.Module) -> Any:
-    """Undo :func:`accelerate`, in place; the weights stay what they have become.
+    """Undo :func:`accelerate`, in place; weights and modules inside stay what they have become.
+
+    Adapters (LoRA) and quantized layers that took the place of a projection since then are kept.
 
     Raises:
         ConfigError: nothing is replaced in ``model``.
@@ -118,16 +121,42 @@ def restore(model: nn.Module) -> Any:
             needed="a model that accelerate was called on",
             change="leave out restore",
         )
-    for encoder, family in found:
+    for encoder, _ in found:
         getattr(encoder, _HOOK).remove()
         delattr(encoder, _HOOK)
-        for layer in encoder.get_submodule(family.layers):
-            ours = getattr(layer, family.attention)
+        for parent, name, ours in _found_in(encoder, _Attention):
             (theirs,) = ours.replaced
-            setattr(layer, family.attention, theirs.train(ours.training))
+            _give_back(ours, theirs)
+            setattr(parent, name, theirs)
             encoder.attention_type = theirs.attention_type
     restore_activations(model)
     return model
+
+
+def _give_back(ours: Any, theirs: Any) -> None:
+    """The modules inside ``ours``, as they are now, into ``theirs``."""
+    their_self = theirs.self
+    for parent, name, our_self in _found_in(ours, _SelfAttention):
+        _move_children(our_self, their_self)
+        setattr(parent, name, their_self)
+    _move_children(ours, theirs)
+
+
+def _move_children(ours: nn.Module, theirs: nn.Module) -> None:
+    for name, child in ours.named_children():
+        if name != _DROPOUT:
+            setattr(theirs, name, child)
+    theirs.training = ours.training
+
+
+def _found_in(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, Any]]:
+    """Every module of ``kind`` inside ``root``, with what holds it and under which name."""
+    return [
+        (parent, name, child)
+        for parent in root.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, kind)
+    ]
 
 
 class _SelfAttention(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError, nearest
 from bigbird_ds.log import logger
-from bigbird_ds.models.hub_names import refuse_hub_name
+from bigbird_ds.models.hub_names import refuse_file, refuse_hub_name
 
 CONFIG_NAME = "config.json"
 
@@ -170,6 +170,28 @@ class HubConfig:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     @classmethod
+    def of(cls, config: Any) -> Self:
+        """``config`` itself, or as this class that of transformers, or of a folder or file.
+
+        Raises:
+            ConfigError: none of these, or as :meth:`from_hub_dict`.
+            CheckpointError: as :meth:`from_pretrained`.
+        """
+        if isinstance(config, cls):
+            return config
+        if isinstance(config, str | Path):
+            path = Path(config)
+            return cls.from_pretrained(path.parent if path.name == CONFIG_NAME else path)
+        if isinstance(config, HubConfig) or not hasattr(config, "to_dict"):
+            raise ConfigError(
+                "this is no config of the model",
+                seen=type(config).__name__,
+                needed=f"{cls.__name__}, ours or that of transformers, or the path of a folder",
+                change="config",
+            )
+        return cls.from_hub_dict(config.to_dict())
+
+    @classmethod
     def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:
         """Read ``folder/config.json``, then set ``overrides`` (fields of this class).
 
@@ -177,6 +199,7 @@ class HubConfig:
             CheckpointError: no such file, no JSON object, or another ``model_type``.
             ConfigError: as :meth:`from_hub_dict`, and for an unknown override.
         """
+        refuse_file(Path(folder))
         refuse_hub_name(Path(folder), CheckpointError, "the folder")
         values = files.read_json(Path(folder) / CONFIG_NAME, CheckpointError, "the model config")
         if not isinstance(values, dict):

@@ -1,11 +1,11 @@
-"""The name of a model on the Hub, where a folder on this machine is wanted."""
+"""The name of a model on the Hub, or of a file, where a folder on this machine is wanted."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import CheckpointError, UserError
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or the name alone
 
@@ -29,4 +29,15 @@ def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
             seen=f"no folder {path}",
             needed="a local folder with config.json and weights; nothing is fetched from the Hub",
             change=f"{argument}: DIR, after `hf download {path} --local-dir DIR`",
+        )
+
+
+def refuse_file(path: Path) -> None:
+    """Raise CheckpointError where ``path`` is a file, perhaps one of the folder that is meant."""
+    if path.is_file():
+        raise CheckpointError(
+            "a model is loaded from its folder, not from a file",
+            seen=f"the file {path}",
+            needed="a folder in Hub format: config.json and weights",
+            change=f"the path: {path.parent} is where the file lies",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,51 +11,53 @@ import torch
 from torch import nn
 
 from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError
-from bigbird_ds.log import logger
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.models import weights
+from bigbird_ds.models.embeddings import TokenEmbeddings
 from bigbird_ds.models.fine_tuning import FineTuning
 from bigbird_ds.models.hub_config import CONFIG_NAME, HubConfig
+from bigbird_ds.models.loading import LoadingInfo, load_tensors
 from bigbird_ds.models.outputs import ModelOutput
+from bigbird_ds.models.ties import settle_ties, still_tied
 from bigbird_ds.models.token_projection import TokenProjection
+from bigbird_ds.models.transformers_arguments import (
+    chosen_device,
+    chosen_dtype,
+    chosen_folder,
+    floating_dtype,
+    take_loading_arguments,
+    take_saving_arguments,
+)
+from bigbird_ds.sizes import parse_size
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
-class PretrainedModel(FineTuning):
+class PretrainedModel(TokenEmbeddings, FineTuning):
     """Base of the model classes.
 
-    Class attributes, for the families and heads to set:
+    Class attributes, for the families and heads to set (and those of ``TokenEmbeddings``):
         config_class: the config that :meth:`from_pretrained` reads.
-        base_prefix: the name under which the head models keep their base model.
-        tied_names: parameter -> the one that it is tied to, where ``tie_word_embeddings`` is set.
         part_names: prefixes of the parts that a checkpoint may lack as a whole (heads, pooler);
             such a part starts fresh. Every other tensor must be there.
-        saves_tied_copies: whether :meth:`save_pretrained` writes a tied tensor under all its names.
+        stand_ins: parameter -> name of the tensor that a file may have instead.
+        unused_untied: parameter that has no effect in a model without ties -> the one that has; it
+            is written with the values of that, for transformers 4 reads the first.
     """
 
     config_class: ClassVar[type[HubConfig]]
-    base_prefix: ClassVar[str]
-    tied_names: ClassVar[dict[str, str]] = {}
     part_names: ClassVar[tuple[str, ...]] = ()
-    saves_tied_copies: ClassVar[bool] = False
+    stand_ins: ClassVar[dict[str, str]] = {}
+    unused_untied: ClassVar[dict[str, str]] = {}
 
-    config: Any
-
-    def __init__(self, config: HubConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.config = config
+        self.config = self.config_class.of(config)
 
     def finish_init(self) -> None:
         """Start and tie the weights; the last line of every model's ``__init__``."""
         self.apply(self._init_module)
         self.tie_weights()
-
-    def tie_weights(self) -> None:
-        """Make each tied parameter the very one that it is tied to."""
-        for name, source in self._ties().items():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     def compile_layers(self) -> None:
         """Run each layer as a graph of ``torch.compile`` from now on: one graph for all layers.
@@ -82,33 +86,74 @@ class PretrainedModel(FineTuning):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
-        config: HubConfig | None = None,
+        folder: str | Path | None,
+        config: Any = None,
         dtype: torch.dtype | str | None = None,
-        **overrides: Any,
-    ) -> Self:
+        *,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        subfolder: str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        **options: Any,
+    ) -> Any:
         """Load a Hub-format folder: ``config.json`` and ``model.safetensors``, whole or in shards.
 
+        Where ``config.json`` ties the word embeddings and the file has other values under the names
+        of a tie, all are loaded, untied, with a warning.
+
         Args:
-            folder: a local folder.
-            config: used instead of the folder's ``config.json``.
-            dtype: of the parameters; None: as ``config.json`` says, else as the file has them.
-            overrides: fields of the config to change.
+            folder: a local folder; None with ``config`` and ``state_dict``.
+            config: used instead of the folder's ``config.json``: ours, that of transformers, or
+                the path of a folder with one.
+            dtype: of the parameters; None or "auto": as ``config.json`` says, else as the file has
+                them. ``torch_dtype`` is its old name.
+            device_map: the one device to be on, or a map to it; None: the CPU; "auto": the
+                accelerator.
+            subfolder: of ``folder``, that holds the files.
+            ignore_mismatched_sizes: tensors of another shape than the config says start fresh.
+            output_loading_info: also return what was missing, unexpected and mismatched.
+            state_dict: tensors to load in the place of those on file.
+            options: fields of the config to change, and arguments of the class's ``__init__``.
+                Those of transformers that ask for anything else are refused.
 
         Returns:
-            The model on the CPU, in evaluation mode.
+            The model in evaluation mode; with ``output_loading_info`` a pair of it and a dict.
 
         Raises:
             CheckpointError: a missing or truncated file, another architecture, tensors that are
                 missing or of another shape (named, with both shapes).
-            ConfigError: a config that cannot be meant.
+            ConfigError: a config or arguments that cannot be meant.
         """
-        folder = Path(folder)
+        options = take_loading_arguments(options)
+        of_class = inspect.signature(cls.__init__).parameters.keys() - {"self", "config"}
+        init = {name: options.pop(name) for name in list(options) if name in of_class}
+        wanted_dtype, device = chosen_dtype(dtype, torch_dtype), chosen_device(device_map)
+        if folder is None and (config is None or state_dict is None):
+            raise ConfigError(
+                "nothing says which model to load",
+                seen="from_pretrained(None)",
+                needed="a folder, or both config and state_dict",
+                change="the first argument",
+            )
+        path = None if folder is None else chosen_folder(folder, subfolder)
         if config is None:
-            config = cls.config_class.from_pretrained(folder, **overrides)
-        elif overrides:
-            config = config.replace(**overrides)
-        return cls.from_tensors(weights.read_tensors(folder), config, dtype, str(folder))
+            config = cls.config_class.from_pretrained(path or "", **options)
+        else:
+            config = cls.config_class.of(config)
+            config = config.replace(**options) if options else config
+        tensors: weights.Tensors
+        if state_dict is not None:
+            tensors, origin = weights.HeldTensors(state_dict), "the state dict"
+        else:
+            assert path is not None
+            tensors, origin = weights.read_tensors(path), str(path)
+        model, info = cls._from_tensors(
+            tensors, config, wanted_dtype, origin, ignore_mismatched_sizes, init
+        )
+        model = model.to(device)
+        return (model, info.as_dict()) if output_loading_info else model
 
     @classmethod
     def from_tensors(
@@ -122,46 +167,96 @@ class PretrainedModel(FineTuning):
 
         Args, Returns, Raises: as :meth:`from_pretrained`.
         """
-        wanted_dtype = _floating_dtype(dtype or config.dtype) or weights.common_dtype(tensors)
+        model, _ = cls._from_tensors(tensors, config, floating_dtype(dtype), origin)
+        return model
+
+    @classmethod
+    def _from_tensors(
+        cls,
+        tensors: weights.Tensors,
+        config: HubConfig,
+        dtype: torch.dtype | None,
+        origin: str,
+        ignore_mismatched_sizes: bool = False,
+        init: Mapping[str, Any] | None = None,
+    ) -> tuple[Self, LoadingInfo]:
+        wanted_dtype = dtype or floating_dtype(config.dtype) or weights.common_dtype(tensors)
+        config, tensors = settle_ties(cls, tensors, config, origin)
         with torch.device("meta"):
-            model = cls(config).to(wanted_dtype)
+            model = cls(config, **(init or {})).to(wanted_dtype)
         model = model.to_empty(device="cpu")
         model.tie_weights()
-        model._load(tensors, origin)
-        return model.eval()
+        info = load_tensors(model, tensors, origin, ignore_mismatched_sizes)
+        return model.eval(), info
 
     def save_pretrained(
         self,
         folder: str | Path,
         dtype: torch.dtype | str | None = None,
-        max_shard_size: int = DEFAULT_SHARD_BYTES,
+        max_shard_size: int | str = DEFAULT_SHARD_BYTES,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        **options: Any,
     ) -> None:
         """Write the model as a Hub-format folder that ``transformers`` loads.
+
+        Tied tensors are written once. Where they are no longer the same, all are written, and the
+        config on file says ``tie_word_embeddings: false``.
 
         Args:
             folder: made if need be; a model that it holds is replaced.
             dtype: of the floating tensors on file; None: as they are.
-            max_shard_size: bytes; a larger model is split, with an index.
+            max_shard_size: bytes, or a text such as "5GB"; a larger model is split, with an index.
+            is_main_process: False: nothing is written.
+            state_dict: the tensors to write, where the model itself does not hold them (ZeRO-3).
+            options: others of transformers, where they ask for nothing else.
+
+        Raises:
+            ConfigError: arguments that cannot be meant, a ``state_dict`` of another model, or a
+                ``folder`` that cannot be made.
         """
+        take_saving_arguments(options)
+        limit = parse_size("max_shard_size", max_shard_size)
+        tensors = self._tensors_to_save(state_dict)
+        if not is_main_process:
+            return
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = _floating_dtype(dtype) or self.dtype
-        ties = self._ties()
-        tensors = {
-            name: tensor.detach().to("cpu", target).contiguous()
-            for name, tensor in self.state_dict().items()
-            if name not in ties
-        }
-        if self.saves_tied_copies:  # one file holds no two names of one memory
-            tensors |= {name: tensors[source].clone() for name, source in ties.items()}
-        weights.write_tensors(folder, tensors, max_shard_size)
+        files.make_folder(folder, ConfigError, "folder")
+        target = floating_dtype(dtype) or next(iter(tensors.values())).dtype
         values = self.config.to_file()
+        if self.config.tie_word_embeddings and still_tied(self.tied_names, tensors):
+            tensors = {name: t for name, t in tensors.items() if name not in self.tied_names}
+        else:
+            values["tie_word_embeddings"] = False
+            tensors = {name: tensors[source] for name, source in self.tied_names.items()} | tensors
+            tensors |= {name: tensors[source] for name, source in self.unused_untied.items()}
+        weights.write_tensors(folder, _apart(tensors, target), limit)
         values["architectures"] = [type(self).__name__]
         values["dtype"] = str(target).removeprefix("torch.")
         files.write_json(folder / CONFIG_NAME, values)
 
-    def _ties(self) -> dict[str, str]:
-        return self.tied_names if self.config.tie_word_embeddings else {}
+    def start_fresh(self, name: str) -> None:
+        """Start the module that holds the tensor ``name`` as a new model's."""
+        self._init_module(self.get_submodule(name.rpartition(".")[0]))
+
+    def _tensors_to_save(
+        self, state_dict: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
+        """Every tensor by its own name; copies of tied ones may lack in a given ``state_dict``."""
+        own = dict(self.state_dict())
+        if state_dict is None:
+            return own
+        strange = sorted(state_dict.keys() - own.keys())
+        lacking = sorted(own.keys() - state_dict.keys() - self.ties().keys())
+        if strange or lacking:
+            raise ConfigError(
+                "the state dict is not that of the model",
+                seen=f"without {lacking[:4]}, with {strange[:4]}",
+                needed=f"the names of {type(self).__name__}.state_dict()",
+                change="state_dict",
+            )
+        return {name: state_dict[name] for name in own if name in state_dict}
 
     def _init_module(self, module: nn.Module) -> None:
         """Normal weights of std ``initializer_range``, zero biases, a zero padding row.
@@ -180,89 +275,13 @@ class PretrainedModel(FineTuning):
             for bias in module.parameters(recurse=False):
                 nn.init.zeros_(bias)
 
-    @torch.no_grad()
-    def _load(self, tensors: weights.Tensors, origin: str) -> None:
-        ties = self._ties()
-        own = {name: value for name, value in self.state_dict().items() if name not in ties}
-        sources = self._match_names(list(tensors.names), own, ties)
-        missing = [name for name in own if name not in sources]
-        fresh = sorted({part for name in missing if (part := self._part_of(name))})
-        absent = [name for name in missing if not self._is_fresh(name, fresh, sources)]
-        if absent:
-            raise CheckpointError(
-                f"tensors are missing for {type(self).__name__}",
-                seen=f"{origin} lacks {_shorten(absent, own)}",
-                needed="every tensor of the model",
-                change="the folder, or the class it is loaded into",
-            )
-        shapes = {name: tensors.shape(source) for name, source in sources.items()}
-        wrong = [name for name in sources if shapes[name] != tuple(own[name].shape)]
-        if wrong:
-            raise CheckpointError(
-                "tensors have another shape than the config says",
-                seen=", ".join(f"{name} {shapes[name]}" for name in wrong[:8]),
-                needed=", ".join(f"{name} {tuple(own[name].shape)}" for name in wrong[:8]),
-                change="config.json, the overrides, or the folder",
-            )
-        for part in fresh:  # first, because a part may hold a tied tensor that is on file
-            logger.warning("%s: not in %s, starts fresh: %s", type(self).__name__, origin, part)
-            self._start_part(part)
-        for name, source in sources.items():
-            own[name].copy_(tensors.read(source))
 
-    def _match_names(
-        self, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
-    ) -> dict[str, str]:
-        """Own name -> name on file, whichever of the two has the base prefix."""
-        prefix = self.base_prefix + "."
-        by_tail = {name.removeprefix(prefix): name for name in found}
-        sources = {}
-        for name in own:
-            twins = [twin for twin, source in ties.items() if source == name]
-            for candidate in (name, *twins):
-                if (tail := candidate.removeprefix(prefix)) in by_tail and name not in sources:
-                    sources[name] = by_tail[tail]
-        used = set(sources.values())
-        unknown = [
-            name
-            for name in found
-            if name not in used and name not in ties and not self._part_of(name)
-        ]
-        if unknown:
-            logger.warning("tensors that %s has no use for: %s", type(self).__name__, unknown[:8])
-        return sources
-
-    def _part_of(self, name: str) -> str | None:
-        tail = name.removeprefix(self.base_prefix + ".")
-        return next((part for part in self.part_names if (tail + ".").startswith(part + ".")), None)
-
-    def _is_fresh(self, name: str, fresh: list[str], sources: dict[str, str]) -> bool:
-        """Whether ``name`` belongs to a part that is missing as a whole."""
-        part = self._part_of(name)
-        return part in fresh and all(self._part_of(other) != part for other in sources)
-
-    def _start_part(self, part: str) -> None:
-        for name, module in self.named_modules():
-            tail = name.removeprefix(self.base_prefix + ".")
-            if tail == part or tail.startswith(part + "."):
-                self._init_module(module)
-
-
-def _floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """``"bfloat16"``, ``"torch.bfloat16"`` or a dtype, as a floating torch dtype."""
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype.removeprefix("torch."), None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise CheckpointError(
-                "no such floating dtype",
-                seen=repr(dtype),
-                needed="float32, bfloat16 or float16",
-                change="dtype",
-            )
-        return found
-    return dtype
-
-
-def _shorten(names: list[str], own: dict[str, torch.Tensor]) -> str:
-    shown = ", ".join(f"{name} {tuple(own[name].shape)}" for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+def _apart(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """On the CPU in ``dtype``, no two of them in one memory: a file holds no two names of one."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu", dtype).contiguous()
+        result[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return result

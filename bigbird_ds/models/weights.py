@@ -7,7 +7,7 @@ safetensors is imported by what reads or writes files: the networks need torch a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +15,13 @@ import torch
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
-
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
+from bigbird_ds.models.weight_files import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    has_weights,
+    how_to_read,
+    other_weights,
+)
 
 # Buffers that old versions of transformers saved beside the parameters.
 _OLD_BUFFERS = (".position_ids", ".token_type_ids")
@@ -85,6 +89,46 @@ class LazyTensors:
         return stream.get_tensor(stored)
 
 
+class HeldTensors:
+    """Tensors in memory."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+class RenamedTensors:
+    """The tensors of ``source`` under new names.
+
+    Args:
+        source: where values come from.
+        old_names: new name -> name in ``source``; what is not named is left out.
+    """
+
+    def __init__(self, source: Tensors, old_names: dict[str, str]) -> None:
+        self._source = source
+        self._old_names = old_names
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._old_names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._source.shape(self._old_names[name])
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._source.read(self._old_names[name])
+
+
 def modern_name(name: str) -> str | None:
     """Today's name of a tensor in an old file; None for a buffer that is no longer kept."""
     if name.endswith(_OLD_BUFFERS):
@@ -104,12 +148,14 @@ def read_tensors(folder: Path) -> LazyTensors:
     if (folder / WEIGHTS_NAME).is_file():
         tensors.add_file(folder / WEIGHTS_NAME)
         return tensors
-    if not (folder / INDEX_NAME).is_file():
+    if not has_weights(folder):
+        others = other_weights(folder)
         raise CheckpointError(
-            "this folder holds no weights",
-            seen=f"{folder} without {WEIGHTS_NAME} or {INDEX_NAME}",
-            needed="a model folder in Hub format",
-            change="the folder",
+            "this folder holds no weights" + (" that can be read as they are" if others else ""),
+            seen=f"{folder} without {WEIGHTS_NAME} or {INDEX_NAME}"
+            + (f", but with {', '.join(others)}" if others else ""),
+            needed="a model folder in Hub format, with safetensors",
+            change=how_to_read(folder),
         )
     for path, names in read_index(folder / INDEX_NAME).items():
         tensors.add_file(path, names)

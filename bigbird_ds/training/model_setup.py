@@ -18,6 +18,11 @@ from bigbird_ds.training.families import (
     check_target_length,
     config_from_tokenizer,
 )
+from bigbird_ds.training.initial_weights import (
+    embeddings_on_file,
+    fit_to_weights,
+    load_initial_weights,
+)
 from bigbird_ds.vocabulary import Vocabulary
 
 # BigBird's released configs say this, where their own tokenizer has the two the other way round.
@@ -35,13 +40,19 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         CheckpointError: the initial weights have a tokenizer that cannot be read.
         DataError: a tokenizer of the other family.
     """
-    config_class = MODEL_CLASSES[config.objective.name].config_class
+    model_class = MODEL_CLASSES[config.objective.name]
     from_tokenizer = config_from_tokenizer(config, vocabulary)
     settings = _model_settings(config)
-    if config.initial_weights:
-        require_same_tokenizer(Path(config.initial_weights), vocabulary, config.data.tokenizer)
+    start = config.initial_weights
+    if start:
+        known = embeddings_on_file(start, model_class)
+        require_same_tokenizer(Path(start), vocabulary, config.data.tokenizer, known)
     special_ids = _special_ids(settings, from_tokenizer, config.data.tokenizer)
-    model_config: ModelConfig = config_class.from_dict(from_tokenizer | settings | special_ids)
+    model_config: ModelConfig = model_class.config_class.from_dict(
+        from_tokenizer | settings | special_ids
+    )
+    if start:
+        model_config = fit_to_weights(start, model_class, model_config, vocabulary.size)
     if model_config.vocab_size < vocabulary.size:
         raise ConfigError(
             "the model has fewer embeddings than the tokenizer has pieces",
@@ -123,12 +134,14 @@ def _special_ids(
 def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path | None) -> Any:
     """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
     model_class = MODEL_CLASSES[config.objective.name]
-    weights = checkpoint or config.initial_weights
     torch.manual_seed(config.train.seed)
-    if weights is None:
-        model = model_class(model_config)
+    if checkpoint is not None:
+        model = model_class.from_pretrained(checkpoint, config=model_config, dtype=torch.float32)
+    elif config.initial_weights is not None:
+        ties = config.model.get("tie_word_embeddings", model_class.config_class.tie_word_embeddings)
+        model = load_initial_weights(config.initial_weights, model_class, model_config, ties)
     else:
-        model = model_class.from_pretrained(weights, config=model_config, dtype=torch.float32)
+        model = model_class(model_config)
     if config.objective.name == "mlm":
         model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
     return model

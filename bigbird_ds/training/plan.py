@@ -14,6 +14,7 @@ import torch
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.training.activations import saved_bytes
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import (
@@ -102,6 +103,7 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     lines = [
         *_step_lines(config, world_size),
         *_data_lines(config, model_config, shards.num_tokens, tokens_per_s),
+        *([f"export: {limit}"] if (limit := limit_in_transformers(model_config)) else []),
         "",
         f"memory per rank: {memory.total / _GIB:.2f} GiB, before temporary buffers",
     ]

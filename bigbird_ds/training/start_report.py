@@ -9,6 +9,7 @@ from torch import nn
 
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.log import logger
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import uses_bf16, zero_stage
@@ -59,6 +60,8 @@ def report_start(
         "bf16" if uses_bf16(config) else "fp32",
         ranks.device,
     )
+    if limit := limit_in_transformers(model_config):
+        logger.warning("model: %s", limit)
     tokens = config.batch.sequences * config.data.sequence_length * config.train.steps
     logger.info(
         "data: %s documents, %s tokens; %d steps read about %.2f epochs",

@@ -272,10 +272,13 @@ def edit_tensors(source: Path, name: str, value: torch.Tensor | None) -> None:
     save_file(tensors, source / "model.safetensors")
 
 
-def poison(source: Path) -> None:
-    """A pickle that would run code: it must be refused, not read."""
+def poison(source: Path, content: bytes | None = None) -> None:
+    """A pickle that would run code, or ``content``: it must be refused, not read."""
     (source / "model.safetensors").unlink()
-    torch.save({"x": Touch(source / "touched")}, source / "pytorch_model.bin")
+    if content is None:
+        torch.save({"x": Touch(source / "touched")}, source / "pytorch_model.bin")
+    else:
+        (source / "pytorch_model.bin").write_bytes(content)
 
 
 class Touch:
@@ -322,7 +325,14 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
         lambda source: (source / "model.safetensors").unlink(),
         ["holds no weights"],
     ),
-    "a bin file with code in it": (poison, ["cannot be read", "pytorch_model.bin"]),
+    "a bin file with code in it": (
+        poison,
+        ["cannot be read", "pytorch_model.bin: it asks for getattr", "nothing of it was run"],
+    ),
+    "a bin file of another program": (
+        lambda source: poison(source, b"hello world"),
+        ["cannot be read", "pytorch_model.bin: it is no file of torch.save"],
+    ),
 }
 
 
@@ -336,6 +346,7 @@ def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
     before = contents(tmp_path)
     assert main(["import", str(source), str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
+    assert "weights_only" not in message and "arbitrary" not in message
     for word in [*words, "  seen:   ", "  needed: ", "  change: "]:
         assert word in message
     assert contents(tmp_path) == before

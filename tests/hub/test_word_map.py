@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -127,6 +128,35 @@ def test_each_piece_takes_the_embedding_of_its_text(
     assert several > 0
     report = json.loads((out / "import_report.json").read_text())
     assert f"{several} the mean of several" in report["differences"][-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder"),
+    [
+        ("RobertaForMaskedLM", "lm_head.decoder.weight"),
+        ("BertForMaskedLM", "cls.predictions.decoder.weight"),
+    ],
+)
+def test_a_decoder_that_differs_on_file_keeps_its_own_rows(
+    tmp_path: Path, corpus: Corpus, name: str, decoder: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    theirs = checkpoint(source, name)
+    tensors = load_file(source / "model.safetensors")
+    words = next(value for key, value in tensors.items() if "word_embeddings" in key)
+    tensors[decoder] = torch.randn(words.shape)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    assert main(["import", str(source), str(out), "--tokenizer", str(corpus.tokenizer)]) == 0
+    model = load_pretrained(out)
+    assert not model.config.tie_word_embeddings
+    pieces = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
+    piece = pieces.PieceToId("\u2581the")
+    token = theirs.token_to_id("\u0120the" if name.startswith("Roberta") else "the")
+    head = model.cls.predictions.decoder
+    assert torch.equal(head.weight[piece], tensors[decoder][token])
+    assert torch.equal(model.get_input_embeddings().weight[piece], words[token])
+    bias = next(value for key, value in tensors.items() if key.endswith(("lm_head.bias", "s.bias")))
+    assert torch.equal(head.bias[piece], bias[token])
 
 
 @pytest.mark.parametrize("name", ["RobertaForMaskedLM", "BertForMaskedLM"])

@@ -16,7 +16,9 @@ from support.transformers_twin import (
     random_batch,
     save_twin,
 )
+from torch import nn
 
+from bigbird_ds import BigBirdForSequenceClassification
 from bigbird_ds.errors import ConfigError
 
 transformers = pytest.importorskip("transformers", reason="it is transformers' model")
@@ -261,6 +263,78 @@ def test_restore_gives_back_the_model_with_its_new_weights(folder: Path) -> None
         torch.testing.assert_close(model(**batch).logits, twin(**batch).logits, rtol=0, atol=1e-5)
 
 
+class Adapter(nn.Module):
+    """A trainable change of a linear layer, in its place, as peft and quantizers put one."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora = nn.Linear(TINY["hidden_size"], TINY["hidden_size"])
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        output = self.base_layer(*inputs, **options)
+        if isinstance(output, tuple):
+            return output[0] + self.lora(inputs[0]), *output[1:]
+        return output + self.lora(inputs[0])
+
+
+@pytest.mark.parametrize("family", ["BigBird", "BigBirdPegasus"])
+@pytest.mark.parametrize("place", ["query", "output.dense", "self", "attention"])
+def test_restore_keeps_what_was_put_inside_meanwhile(
+    folder: Path, tmp_path: Path, family: str, place: str
+) -> None:
+    is_pegasus = family == "BigBirdPegasus"
+    model = accelerate(pegasus(False) if is_pegasus else fresh(folder, False))
+    layers = model.model.encoder.layers if is_pegasus else model.bert.encoder.layer
+    attention_name = "self_attn" if is_pegasus else "attention"
+    paths = {
+        "query": f"{attention_name}.self.query",
+        "output.dense": f"{attention_name}.output" + ("" if is_pegasus else ".dense"),
+        "self": f"{attention_name}.self",
+        "attention": attention_name,
+    }
+    for layer in layers:
+        parent, _, name = paths[place].rpartition(".")
+        holder = layer.get_submodule(parent)
+        setattr(holder, name, Adapter(getattr(holder, name)).eval())
+    # transformers itself goes to full attention through the modules' own attributes
+    lengths = (LONG,) if place in ("self", "attention") else (SHORT, LONG)
+    batches = [pegasus_batch(n) if is_pegasus else random_batch(2, n, 5) for n in lengths]
+    with torch.no_grad():
+        wanted = [model(**batch).logits for batch in batches]
+        restore(model)
+        # the long one first: after a short one transformers stays in full attention
+        found = [model(**batch).logits for batch in reversed(batches)]
+    for ours, theirs in zip(wanted, reversed(found), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert sum("lora" in name for name in model.state_dict()) == 2 * len(layers)
+    assert not any("bigbird_ds" in type(module).__module__ for module in model.modules())
+
+
+def test_restore_keeps_the_adapters_of_peft(folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="the adapters are peft's")
+    model = accelerate(fresh(folder, True))
+    config = peft.LoraConfig(
+        r=2, target_modules=["query", "value", "dense"], init_lora_weights=False
+    )
+    tuned = peft.get_peft_model(model, config)
+    tuned(**random_batch(2, LONG), labels=torch.tensor([0, 1])).loss.backward()
+    with torch.no_grad():
+        wanted = tuned.eval()(**random_batch(2, LONG)).logits
+    restore(tuned)
+    assert not any("bigbird_ds" in type(module).__module__ for module in tuned.modules())
+    with torch.no_grad():
+        found = tuned(**random_batch(2, LONG)).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    tuned.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(fresh(folder, False), tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again(**random_batch(2, LONG)).logits, wanted, rtol=1e-5, atol=1e-5
+        )
+    assert any(name.endswith("self.query.lora_A.default.weight") for name in again.state_dict())
+
+
 def test_a_model_that_fell_back_before_is_block_sparse_again(folder: Path) -> None:
     model = fresh(folder, False)
     batch = random_batch(2, LONG)
@@ -282,6 +356,22 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
         found, expected = model(**batch).logits, ours(**batch).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert not torch.allclose(found, fresh(folder, False)(**batch).logits, atol=1e-5)
+
+
+def test_a_model_without_random_blocks_computes_long_inputs(tmp_path: Path) -> None:
+    changes = {**BLOCKS, "num_random_blocks": 0}
+    folder = save_twin(tmp_path, "BigBirdForSequenceClassification", **changes)
+    batch = random_batch(2, LONG, padding=5)
+    with pytest.raises(RuntimeError, match="0 elements"):
+        fresh(folder, False)(**batch)
+    ours = BigBirdForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            accelerate(fresh(folder, False))(**batch).logits,
+            ours(**batch).logits,
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_no_short_input_is_warned_about(

@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 import torch
 
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.models.bigbird.lm_heads import BigBirdOnlyMLMHead, token_loss
+from bigbird_ds.models.bigbird.lm_heads import (
+    HEAD_STAND_INS,
+    HEAD_TIES,
+    HEAD_UNUSED_UNTIED,
+    BigBirdOnlyMLMHead,
+    token_loss,
+)
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
@@ -22,13 +28,14 @@ class BigBirdForCausalLM(GenerationInputs, BigBirdPreTrainedModel):
     """
 
     loss_type: ClassVar[str | None] = "ForCausalLM"
-    tied_names: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
+    tied_names: ClassVar[dict[str, str]] = HEAD_TIES
+    stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
+    unused_untied: ClassVar[dict[str, str]] = HEAD_UNUSED_UNTIED
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.cls = BigBirdOnlyMLMHead(config)
         self.finish_init()

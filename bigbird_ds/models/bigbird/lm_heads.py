@@ -22,6 +22,18 @@ from bigbird_ds.models.token_projection import TokenProjection
 TARGETS_AT_ONCE = 16_384
 TARGETS_AT_ONCE_CHECKPOINTING = 4096
 
+# What is tied to what in the models that have the prediction head.
+HEAD_TIES = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+# transformers 4 has one bias even where the embeddings are not tied, and stores it once.
+HEAD_STAND_INS = {
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+    "cls.predictions.bias": "cls.predictions.decoder.bias",
+}
+HEAD_UNUSED_UNTIED = {"cls.predictions.bias": "cls.predictions.decoder.bias"}
+
 
 class BigBirdPredictionHeadTransform(nn.Module):
     """Dense, activation and layer norm before the vocabulary projection."""

@@ -9,6 +9,9 @@ import torch
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.lm_heads import (
+    HEAD_STAND_INS,
+    HEAD_TIES,
+    HEAD_UNUSED_UNTIED,
     BigBirdOnlyMLMHead,
     target_sums,
     token_loss,
@@ -20,13 +23,14 @@ from bigbird_ds.models.outputs import MaskedLMOutput
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
     """BigBird with the head that predicts tokens."""
 
-    tied_names: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
+    tied_names: ClassVar[dict[str, str]] = HEAD_TIES
+    stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
+    unused_untied: ClassVar[dict[str, str]] = HEAD_UNUSED_UNTIED
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.cls = BigBirdOnlyMLMHead(config)
         self.finish_init()

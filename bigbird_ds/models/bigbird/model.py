@@ -29,6 +29,7 @@ class BigBirdPreTrainedModel(PretrainedModel):
 
     config_class = BigBirdConfig
     base_prefix: ClassVar[str] = "bert"
+    word_tables: ClassVar[tuple[str, ...]] = ("embeddings.word_embeddings",)
     part_names: ClassVar[tuple[str, ...]] = (
         "pooler",
         "cls.predictions",
@@ -50,6 +51,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        config = self.config
         self.parallel: SequenceParallel | None = None
         self.embeddings = BigBirdEmbeddings(config)
         self.encoder = BigBirdEncoder(config)

@@ -8,6 +8,9 @@ import torch
 
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.lm_heads import (
+    HEAD_STAND_INS,
+    HEAD_TIES,
+    HEAD_UNUSED_UNTIED,
     IGNORED,
     BigBirdPreTrainingHeads,
     summed_loss,
@@ -21,13 +24,14 @@ from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
     """BigBird with the heads it is pretrained with."""
 
-    tied_names: ClassVar[dict[str, str]] = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
+    word_projection: ClassVar[str | None] = "cls.predictions.decoder"
+    tied_names: ClassVar[dict[str, str]] = HEAD_TIES
+    stand_ins: ClassVar[dict[str, str]] = HEAD_STAND_INS
+    unused_untied: ClassVar[dict[str, str]] = HEAD_UNUSED_UNTIED
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.cls = BigBirdPreTrainingHeads(config)
         self.finish_init()

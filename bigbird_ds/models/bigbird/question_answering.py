@@ -41,6 +41,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config, add_pooling_layer=add_pooling_layer)
         self.qa_classifier = BigBirdForQuestionAnsweringHead(config)
         self.finish_init()
@@ -100,7 +101,8 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         logits = self.qa_classifier(outputs.last_hidden_state)
         if in_question is not None:
             barred = in_question & (places > 0)
-            logits = logits - barred[..., None].to(logits.dtype) * QUESTION_PENALTY
+            # In fp32 from here on, as in transformers: fp16 holds no such number.
+            logits = logits - barred[..., None] * QUESTION_PENALTY
         start_logits, end_logits = logits.unbind(-1)
         output = BigBirdForQuestionAnsweringModelOutput(
             loss=span_loss(start_logits, end_logits, start_positions, end_positions),

@@ -40,6 +40,7 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.bert = BigBirdModel(config)
         self.classifier = BigBirdClassificationHead(config)
         self.finish_init()

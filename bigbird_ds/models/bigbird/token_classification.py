@@ -18,6 +18,7 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
+        config = self.config
         assert config.num_labels is not None
         self.bert = BigBirdModel(config)
         self.dropout = nn.Dropout(config.head_dropout)

@@ -16,10 +16,6 @@ from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder
 from bigbird_ds.models.token_projection import TokenProjection
 
-# The tensor that an encoder-decoder's file may have instead of copies under the names used here.
-_SHARED = "model.shared.weight"
-_COPIES = ("model.decoder.embed_tokens.weight", "lm_head.weight")
-
 
 class BigBirdPegasusDecoderWrapper(nn.Module):
     """The decoder, under the name that it has on file."""
@@ -37,9 +33,16 @@ class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel)
     """
 
     part_names: ClassVar[tuple[str, ...]] = ("encoder", "shared", "final_logits_bias")
+    word_tables: ClassVar[tuple[str, ...]] = ("decoder.embed_tokens",)
+    word_projection: ClassVar[str | None] = "lm_head"
     tied_names: ClassVar[dict[str, str]] = {}
+    stand_ins: ClassVar[dict[str, str]] = {
+        "model.decoder.embed_tokens.weight": "model.shared.weight",
+        "lm_head.weight": "model.shared.weight",
+    }
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
+        config = self.config_class.of(config)
         super().__init__(config.replace(is_decoder=True, is_encoder_decoder=False))
         self.model = BigBirdPegasusDecoderWrapper(self.config)
         self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
@@ -100,11 +103,3 @@ class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel)
             cross_attentions=outputs.cross_attentions,
         )
         return self.packed(output, return_dict)
-
-    def _match_names(
-        self, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
-    ) -> dict[str, str]:
-        sources = super()._match_names(found, own, ties)
-        if _SHARED in found:
-            sources |= {name: _SHARED for name in _COPIES if name not in sources}
-        return sources

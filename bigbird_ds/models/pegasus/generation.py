@@ -36,6 +36,8 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         final_logits_bias: (1, V), added to the scores; kept on file, never trained.
     """
 
+    word_projection: ClassVar[str | None] = "lm_head"
+    score_buffers: ClassVar[tuple[str, ...]] = ("final_logits_bias",)
     tied_names: ClassVar[dict[str, str]] = {
         **BigBirdPegasusPreTrainedModel.tied_names,
         "lm_head.weight": "model.shared.weight",
@@ -45,6 +47,7 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.model = BigBirdPegasusModel(config)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
@@ -161,11 +164,6 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         if self.final_logits_bias.dtype != exact.dtype:
             self.final_logits_bias = exact.to(self.final_logits_bias.device)
         return self
-
-    def _start_part(self, part: str) -> None:
-        if part == "final_logits_bias":  # files of other programs may lack it
-            self.final_logits_bias.zero_()
-        super()._start_part(part)
 
 
 def _own_labels(labels: torch.Tensor, parallel: SequenceParallel) -> torch.Tensor:

@@ -27,6 +27,11 @@ class BigBirdPegasusPreTrainedModel(PretrainedModel):
 
     config_class = BigBirdPegasusConfig
     base_prefix: ClassVar[str] = "model"
+    word_tables: ClassVar[tuple[str, ...]] = (
+        "shared",
+        "encoder.embed_tokens",
+        "decoder.embed_tokens",
+    )
     part_names: ClassVar[tuple[str, ...]] = (
         "final_logits_bias",
         "lm_head",
@@ -37,8 +42,6 @@ class BigBirdPegasusPreTrainedModel(PretrainedModel):
         "model.encoder.embed_tokens.weight": "model.shared.weight",
         "model.decoder.embed_tokens.weight": "model.shared.weight",
     }
-    # transformers' BigBirdPegasusForCausalLM ties nothing: it would start the copies at random.
-    saves_tied_copies: ClassVar[bool] = True
 
     config: BigBirdPegasusConfig
 
@@ -58,6 +61,7 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.shared = BigBirdPegasusScaledWordEmbedding(config)
         self.encoder = BigBirdPegasusEncoder(config)
         self.decoder = BigBirdPegasusDecoder(config)

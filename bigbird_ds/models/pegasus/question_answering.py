@@ -17,6 +17,7 @@ class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
     """BigBirdPegasus with start and end scores on every state of the decoder."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
+        config = self.config_class.of(config)
         super().__init__(config.replace(num_labels=2) if config.num_labels != 2 else config)
         self.model = BigBirdPegasusModel(self.config)
         self.qa_outputs = nn.Linear(config.d_model, 2)

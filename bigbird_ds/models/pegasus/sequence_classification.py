@@ -33,6 +33,7 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.model = BigBirdPegasusModel(config)
         self.classification_head = BigBirdPegasusClassificationHead(config)
         self.finish_init()

@@ -15,6 +15,7 @@ from bigbird_ds import files
 from bigbird_ds.errors import ConfigError, UserError, nearest
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
+from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.config.strict_yaml import parse_yaml
 
@@ -165,9 +166,16 @@ def _expand_files(settings: dict[str, Any]) -> None:
     model = settings.get("model")
     if isinstance(model, str) and (Path(model).is_dir() or looks_like_hub_name(model)):
         require_model_folder(Path(model), ConfigError, "model")
-        weights = ("model.safetensors", "model.safetensors.index.json")
-        if any((Path(model) / name).is_file() for name in weights):
+        if has_weights(Path(model)):
             settings["initial_weights"] = model
+        elif others := other_weights(Path(model)):
+            raise ConfigError(
+                "the weights of this folder are not read as they are",
+                seen=f"model={model} with {', '.join(others)}",
+                needed="model.safetensors, or an index of shards",
+                change=f"model: {how_to_read(Path(model))}; or the path of its config.json, to "
+                "start fresh",
+            )
         settings["model"] = str(Path(model) / MODEL_CONFIG_NAME)
     for key in FILE_KEYS:
         name = settings.get(key)

@@ -127,6 +127,31 @@ def test_question_answering(tmp_path: Path, seq_len: int, training: bool, questi
     )
 
 
+@lengths
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_question_answering_in_16_bit(tmp_path: Path, seq_len: int, dtype: torch.dtype) -> None:
+    folder = save_twin(tmp_path, "BigBirdForQuestionAnswering", **SMALL)
+    batch = random_batch(2, seq_len)
+    batch["input_ids"][0, 12] = batch["input_ids"][1, 7] = SEPARATOR
+    del batch["token_type_ids"]
+    batch["start_positions"] = torch.tensor([20, 15])
+    batch["end_positions"] = torch.tensor([24, 30])
+    theirs = load_twin(folder, "BigBirdForQuestionAnswering", dtype=dtype)
+    ours = BigBirdForQuestionAnswering.from_pretrained(folder, dtype=dtype)
+    expected, found = theirs(**batch), ours(**batch)
+    assert found.loss.isfinite() and found.loss.dtype == expected.loss.dtype == torch.float32
+    digits = 4 * torch.finfo(dtype).eps  # scores are about 1, rounded by every layer before them
+    for name in ("start_logits", "end_logits"):
+        assert found[name].dtype == expected[name].dtype
+        torch.testing.assert_close(found[name], expected[name], rtol=digits, atol=digits)
+    torch.testing.assert_close(found.loss, expected.loss, rtol=digits, atol=digits)
+    expected.loss.backward()
+    found.loss.backward()
+    weight = "qa_classifier.qa_outputs.weight"
+    gradients = [model.get_parameter(weight).grad.float() for model in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * gradients[1].abs().max().item())
+
+
 def test_the_answer_is_never_in_the_question() -> None:
     torch.manual_seed(0)
     model = BigBirdForQuestionAnswering(bigbird_ds.BigBirdConfig(**TINY, **SMALL)).eval()

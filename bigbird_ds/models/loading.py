@@ -1,0 +1,153 @@
+"""Tensors on file into the parameters of a model, by name; what is missing starts fresh or fails.
+
+The names on file may have the prefix of the base model where the model's have not, or the other way
+round; of tied tensors any copy will do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.log import logger
+from bigbird_ds.models.weights import Tensors
+
+_NAMED_AT_MOST = 8  # tensors that an error or a warning names
+
+
+@dataclass
+class LoadingInfo:
+    """What became of the tensors; ``from_pretrained(output_loading_info=True)`` returns it.
+
+    Attributes:
+        missing: of the model, not on file; they started fresh.
+        unexpected: on file, without a place in the model.
+        mismatched: (name, shape on file, shape in the model); they started fresh.
+    """
+
+    missing: set[str] = field(default_factory=set)
+    unexpected: set[str] = field(default_factory=set)
+    mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the names of transformers."""
+        return {
+            "missing_keys": self.missing,
+            "unexpected_keys": self.unexpected,
+            "mismatched_keys": self.mismatched,
+            "error_msgs": [],
+        }
+
+
+@torch.no_grad()
+def load_tensors(
+    model: Any, tensors: Tensors, origin: str, ignore_mismatched_sizes: bool = False
+) -> LoadingInfo:
+    """Give every parameter and buffer of ``model`` its value.
+
+    Args:
+        model: a ``PretrainedModel`` whose weights hold anything yet.
+        tensors: what is on file.
+        origin: what errors and warnings call the tensors.
+        ignore_mismatched_sizes: tensors of another shape start fresh.
+
+    Raises:
+        CheckpointError: tensors that are missing, but for parts that are missing as a whole, or of
+            another shape.
+    """
+    ties = model.ties()
+    own = {name: value for name, value in model.state_dict().items() if name not in ties}
+    sources = _match_names(model, tensors.names, own, ties)
+    info = LoadingInfo(unexpected=_unused(model, tensors.names, sources))
+    info.missing = {name for name in own if name not in sources}
+    _check_missing(model, own, sources, info, origin)
+    shapes = {name: tensors.shape(source) for name, source in sources.items()}
+    wrong = [name for name in sources if shapes[name] != tuple(own[name].shape)]
+    if wrong and not ignore_mismatched_sizes:
+        raise CheckpointError(
+            "tensors have another shape than the config says",
+            seen=", ".join(f"{name} {shapes[name]}" for name in wrong[:_NAMED_AT_MOST]),
+            needed=", ".join(f"{name} {tuple(own[name].shape)}" for name in wrong[:_NAMED_AT_MOST]),
+            change="config.json, the overrides, or the folder",
+        )
+    for name in wrong:
+        info.mismatched.add((name, shapes[name], tuple(own[name].shape)))
+        del sources[name]
+    _warn(model, info, origin)
+    for name in sorted({*info.missing, *wrong}):  # first: the module may have others on file
+        model.start_fresh(name)
+    for name, source in sources.items():
+        own[name].copy_(tensors.read(source))
+    return info
+
+
+def _match_names(
+    model: Any, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
+) -> dict[str, str]:
+    """Own name -> name on file, whichever of the two has the base prefix."""
+    prefix = model.base_prefix + "."
+    by_tail = {name.removeprefix(prefix): name for name in found}
+    sources = {}
+    for name in own:
+        copies = [copy for copy, source in ties.items() if source == name]
+        stand_in = [model.stand_ins[name]] if name in model.stand_ins else []
+        for candidate in (name, *copies, *stand_in):
+            if (tail := candidate.removeprefix(prefix)) in by_tail:
+                sources[name] = by_tail[tail]
+                break
+    return sources
+
+
+def _unused(model: Any, found: list[str], sources: dict[str, str]) -> set[str]:
+    prefix = model.base_prefix + "."
+    used = {*sources.values(), *model.ties()}
+    tails = {name.removeprefix(prefix) for name in used}
+    return {name for name in found if name.removeprefix(prefix) not in tails}
+
+
+def _check_missing(
+    model: Any,
+    own: dict[str, torch.Tensor],
+    sources: dict[str, str],
+    info: LoadingInfo,
+    origin: str,
+) -> None:
+    """Raise CheckpointError for missing tensors, but for those of parts without any on file."""
+    there = {_part_of(model, name) for name in sources}
+    absent = [
+        name
+        for name in own
+        if name in info.missing and ((part := _part_of(model, name)) is None or part in there)
+    ]
+    if absent:
+        shown = ", ".join(f"{name} {tuple(own[name].shape)}" for name in absent[:_NAMED_AT_MOST])
+        more = len(absent) - _NAMED_AT_MOST
+        raise CheckpointError(
+            f"tensors are missing for {type(model).__name__}",
+            seen=f"{origin} lacks {shown}" + (f" and {more} more" if more > 0 else ""),
+            needed="every tensor of the model",
+            change="the folder, or the class it is loaded into",
+        )
+
+
+def _part_of(model: Any, name: str) -> str | None:
+    """The part of the model, one that files may lack as a whole, that ``name`` belongs to."""
+    tail = name.removeprefix(model.base_prefix + ".")
+    parts = model.part_names
+    return next((part for part in parts if (tail + ".").startswith(part + ".")), None)
+
+
+def _warn(model: Any, info: LoadingInfo, origin: str) -> None:
+    name = type(model).__name__
+    unknown = sorted(tensor for tensor in info.unexpected if not _part_of(model, tensor))
+    if unknown:
+        logger.warning("tensors that %s has no use for: %s", name, unknown[:_NAMED_AT_MOST])
+    for part in sorted({_part_of(model, tensor) or "" for tensor in info.missing}):
+        logger.warning("%s: not in %s, starts fresh: %s", name, origin, part)
+    for tensor, found, wanted in sorted(info.mismatched):
+        logger.warning(
+            "%s: %s is %s in %s, starts fresh as %s", name, tensor, found, origin, wanted
+        )
