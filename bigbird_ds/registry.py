@@ -19,6 +19,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Options(Section):
+    """What an entry of a registry can be told: keys of its section, beside ``name``."""
+
+    def without_effect(self) -> tuple[str, ...]:
+        """Keys that nothing reads while the others are as they are."""
+        return ()
+
+
 class Named(Protocol):
     """What a registry holds."""
 

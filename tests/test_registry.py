@@ -1,4 +1,4 @@
-"""What a config picks by name: entries in their order, and an unknown name told with the nearest."""
+"""What a config picks by name: entries in order, and an unknown name told with the nearest."""
 
 from types import SimpleNamespace
 

@@ -99,11 +99,13 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             change="deepspeed.zero_optimization.stage",
         )
     check_sections(user)
-    if config.optimizer.name == "adafactor" and stage:
+    if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
-            "Adafactor needs whole matrices, and ZeRO gives an optimizer flat pieces of them: a "
-            "piece has no rows and columns, and its norm depends on the number of ranks",
-            seen=f"optimizer.name=adafactor, deepspeed.zero_optimization.stage={stage}",
+            f"{config.optimizer.name} needs whole matrices, and ZeRO gives an optimizer flat "
+            "pieces of them: a piece has no rows and columns, and its norm depends on the number "
+            "of ranks",
+            seen=f"optimizer.name={config.optimizer.name}, "
+            f"deepspeed.zero_optimization.stage={stage}",
             needed="stage 0",
             change="deepspeed.zero_optimization.stage=0, or optimizer.name=adamw",
         )

@@ -19,7 +19,7 @@ from deepspeed.utils.tensor_fragment import (
 )
 from torch import Tensor, nn
 
-from bigbird_ds.training.optimizer import state_shapes
+from bigbird_ds.training.optimizers import OPTIMIZERS
 
 
 def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
@@ -124,7 +124,7 @@ class _Access:
 
     def shapes(self, tensor: Tensor) -> dict[str, tuple[int, ...]]:
         """What the optimizer keeps for a tensor."""
-        return state_shapes(self.name, tensor.shape)
+        return OPTIMIZERS[self.name].state_shapes(tensor.shape)
 
     def make_state(self) -> None:
         """Make zero moments exist for every tensor that the optimizer steps."""
