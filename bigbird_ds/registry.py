@@ -1,6 +1,7 @@
 """One form for what a config picks by name: objectives, styles, backends, optimizers, schedules.
 
-Adding one is a file and its line in the registry. Everything else asks the registry.
+What comes along is in the file of its registry. Another one is a file that ends with
+``REGISTRY.add(...)`` and a line that imports it (docs/extending.md). All else asks the registry.
 """
 
 from __future__ import annotations

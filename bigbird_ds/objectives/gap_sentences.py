@@ -20,7 +20,7 @@ from bigbird_ds.log import logger
 from bigbird_ds.models.flops import pegasus_flops_per_token
 from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
-from bigbird_ds.objectives.objective import IGNORED, LossPart, Objective
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
 from bigbird_ds.objectives.pretraining import MASKED_TOKENS
 from bigbird_ds.objectives.principal_sentences import STRATEGIES, choices_of
 from bigbird_ds.objectives.word_counts import WordCounts
@@ -89,6 +89,7 @@ class GapOptions(WholeWords):
         return self
 
 
+@OBJECTIVES.add
 class GapSentences(Objective):
     """``gap_sentences``: examples for ``BigBirdPegasusForConditionalGeneration``.
 

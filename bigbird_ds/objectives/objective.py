@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bigbird_ds.registry import Options
+from bigbird_ds.registry import Options, Registry
 from bigbird_ds.vocabulary import Vocabulary
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
@@ -158,3 +158,6 @@ class Objective(ABC):
     def freeze_unused(cls, model: Any) -> None:
         """Take parameters that this objective does not train out of training."""
         return None
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "objective.name")

@@ -16,12 +16,13 @@ from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.flops import flops_per_token
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
-from bigbird_ds.objectives.objective import IGNORED, LossPart, Objective
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
 from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
 MASKED_TOKENS = LossPart(
     "mlm", count="mlm_targets", labels="target_ids", bits="bits_per_masked_token"
 )
+TEXT_FIELDS = ("input_ids", "token_type_ids", "attention_mask")  # (L,) each
 NEXT_SENTENCE = LossPart("nsp", count="nsp_samples", labels="next_sentence_label")
 
 
@@ -46,6 +47,7 @@ class MaskingOptions(WholeWords):
         return self
 
 
+@OBJECTIVES.add
 class MaskedLanguageModel(Objective):
     """``mlm``: [CLS] text [SEP], some tokens masked.
 
@@ -70,7 +72,7 @@ class MaskedLanguageModel(Objective):
                 "the tokenizer has no [CLS] and [SEP]",
                 seen=f"a tokenizer of the {vocabulary.family} family, objective.name={self.name}",
                 needed="one of the BigBird family",
-                change="data.tokenizer, or objective.name: gap_sentences",
+                change="data.tokenizer: make it with `bigbird-ds tokenizer --family bigbird`",
             )
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
@@ -160,15 +162,9 @@ class MaskedLanguageModel(Objective):
     def example_shapes(
         cls, options: MaskingOptions, sequence_length: int
     ) -> dict[str, tuple[int, ...]]:
-        tokens = (sequence_length,)
-        targets = (target_capacity(options.mask_fraction, sequence_length),)
-        shapes: dict[str, tuple[int, ...]] = {
-            "input_ids": tokens,
-            "token_type_ids": tokens,
-            "attention_mask": tokens,
-            "target_positions": targets,
-            "target_ids": targets,
-        }
+        slots = (target_capacity(options.mask_fraction, sequence_length),)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(TEXT_FIELDS, (sequence_length,))
+        shapes |= {"target_positions": slots, "target_ids": slots}
         return shapes | ({"next_sentence_label": ()} if cls.exchanges_second_part else {})
 
     @classmethod
@@ -183,6 +179,7 @@ class MaskedLanguageModel(Objective):
             model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
 
 
+@OBJECTIVES.add
 class MaskedLanguageModelWithPairs(MaskedLanguageModel):
     """``mlm_nsp``: [CLS] A [SEP] B [SEP]; half of the time B is from another document.
 
