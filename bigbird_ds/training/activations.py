@@ -75,7 +75,8 @@ def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
         layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
         total += (number - 1) * layer
         if config.train.activation_checkpointing:
-            length = config.objective.target_length if stack else config.data.sequence_length
+            # A decoder reads its labels, shifted.
+            (length,) = _example_shapes(config)["labels" if stack else "input_ids"]
             tokens = config.batch.micro * -(-length // config.parallel.sequence)
             states = tokens * model_config.hidden_size * dtype.itemsize
             results = 0 if stack else states + 4 * tokens * model_config.num_attention_heads
@@ -146,13 +147,19 @@ def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
 
 def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch of the right shapes on the current default device."""
-    objective, size = config.objective, config.parallel.sequence
-    shapes = objective.kind.example_shapes(objective.options, config.data.sequence_length)
-    batch = {}
-    for name, shape in shapes.items():
+    size, batch = config.parallel.sequence, {}
+    for name, shape in _example_shapes(config).items():
         if name in TARGET_FIELDS and size > 1:
             slots = shape[0]
             shape = (own_slots(-(-slots // size), slots),)  # spread evenly
         filled = torch.ones if name in ("input_ids", "attention_mask") else torch.zeros
         batch[name] = filled(config.batch.micro, *shape, dtype=torch.int64)
     return batch
+
+
+def _example_shapes(config: RunConfig) -> dict[str, tuple[int, ...]]:
+    objective = config.objective
+    shapes: dict[str, tuple[int, ...]] = objective.kind.example_shapes(
+        objective.options, config.data.sequence_length
+    )
+    return shapes

@@ -101,8 +101,9 @@ def train(run: Run, request: StopRequest) -> int:
 def _end(run: Run, stopped: bool) -> int:
     """Say how the run ended; the exit code."""
     if stopped:
-        message = "stopped at step %d on request, saved; run the same command again"
-        logger.info(message, run.state.step)
+        step = run.state.step
+        what = f"at step {step} on request, saved" if step else "before the first step"
+        logger.info("stopped %s; run the same command again", what)
         return EXIT_REQUEUE
     logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE

@@ -49,6 +49,15 @@ PASSED_ON: dict[str, type | tuple[type, ...]] = {
     "disable_allgather": bool,
 }
 
+# Keys of zero_optimization that are refused where they are set to anything but false or 0 -> why.
+# Seen with DeepSpeed 0.19.8.
+REFUSED_ZERO_KEYS = {
+    "round_robin_gradients": "DeepSpeed stores weights in another order than it returns them: "
+    "checkpoints would be scrambled",
+    "legacy_stage1": "DeepSpeed ends the run with an error",
+    "stage3_module_granularity_threshold": "DeepSpeed ends the run with an error",
+}
+
 _FORCE = "zero_force_ds_cpu_optimizer"
 
 
@@ -99,6 +108,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             change="deepspeed.zero_optimization.stage",
         )
     check_sections(user)
+    _check_refused(user.get("zero_optimization", {}))
     if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
             f"{config.optimizer.name} needs whole matrices, and ZeRO gives an optimizer flat "
@@ -140,6 +150,17 @@ def _check_keys(user: dict[str, Any]) -> None:
                 seen=f"deepspeed.{key}={value!r}",
                 needed=words[kind] if isinstance(kind, type) else "a number",
                 change=f"deepspeed.{key}",
+            )
+
+
+def _check_refused(zero: dict[str, Any]) -> None:
+    for key, reason in REFUSED_ZERO_KEYS.items():
+        if zero.get(key):
+            raise ConfigError(
+                f"a DeepSpeed key is not supported: {reason}",
+                seen=f"deepspeed.zero_optimization.{key}={zero[key]!r}",
+                needed="no such key, or its default",
+                change=f"leave out deepspeed.zero_optimization.{key}",
             )
 
 

@@ -39,6 +39,15 @@ def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tens
         yield "weight", name, buffer.float()
 
 
+def equals_module(engine: Any, parameter: nn.Parameter, weight: Tensor) -> bool:
+    """Whether ``weight``, the gathered fp32 one, is what the module computes with on this rank.
+
+    Where it is not, DeepSpeed keeps its fragments in another order than this file reads them.
+    """
+    own, part = _access(engine).own_part_of(parameter, weight)
+    return torch.equal(own, part.to(own))
+
+
 def set_optimizer_state(
     engine: Any,
     model: nn.Module,
@@ -147,6 +156,10 @@ class _Access:
     def moment(self, parameter: nn.Parameter, kind: str) -> Tensor:
         return safe_get_full_optimizer_state(parameter, kind)
 
+    def own_part_of(self, parameter: nn.Parameter, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What this rank's module holds of a parameter, and the same part of ``weight``."""
+        return parameter.detach(), weight
+
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
         deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(parameter.device))
 
@@ -206,6 +219,11 @@ class _Stage3(_Access):
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
 
+    def own_part_of(self, parameter: nn.Parameter, weight: Tensor) -> tuple[Tensor, Tensor]:
+        part = weight.flatten()[self._own_span(parameter)]
+        # Beyond it lies the padding of the last part.
+        return parameter.ds_tensor.flatten()[: part.numel()], part  # type: ignore[attr-defined]
+
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
         safe_set_local_fp32_param(parameter, self._own_part(parameter, value))
 
@@ -214,10 +232,15 @@ class _Stage3(_Access):
 
     def _own_part(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         # DeepSpeed's own setter for whole tensors fails where the last part is padded.
+        own = parameter.ds_tensor  # type: ignore[attr-defined]
+        part = value.flatten()[self._own_span(parameter)].to(own.device)
+        return torch.nn.functional.pad(part, (0, own.ds_numel - part.numel()))
+
+    def _own_span(self, parameter: nn.Parameter) -> slice:
+        """Where this rank's part lies in the flat parameter."""
         size = parameter.ds_tensor.ds_numel  # type: ignore[attr-defined]
         start = size * self.optimizer._get_param_partition_rank(parameter)
-        part = value.flatten()[start : start + size].to(parameter.ds_tensor.device)  # type: ignore[attr-defined]
-        return torch.nn.functional.pad(part, (0, size - part.numel()))
+        return slice(start, start + size)
 
 
 def _access(engine: Any) -> _Access:
