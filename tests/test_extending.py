@@ -13,9 +13,10 @@ from support.processes import PRETRAIN, REPOSITORY, run
 from support.runs import changed
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"<!-- ([^>]*) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-FILES = {name: code for name, code in BLOCKS if not name.startswith("the line in ")}
-LINES = [(name.removeprefix("the line in "), code) for name, code in BLOCKS if name not in FILES]
+# "dilated.py in bigbird_ds/attention" or "the line in bigbird_ds/attention", and the code
+BLOCKS = re.findall(r"<!-- ([\w. ]*) in ([\w/]*) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+FILES = {f"{folder}/{name}": code for name, folder, code in BLOCKS if name != "the line"}
+LINES = [(f"{folder}/__init__.py", code) for name, folder, code in BLOCKS if name == "the line"]
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +43,21 @@ def python(root: Path, *words: Any) -> str:
 
 
 def test_every_example_is_short_and_has_one_line_that_imports_it() -> None:
-    assert len(FILES) == len(LINES) >= 3
+    assert len(FILES) == len(LINES) >= 5
     for (name, code), (_, line) in zip(FILES.items(), LINES, strict=True):
         assert len(code.splitlines()) < 40 and len(line.splitlines()) == 1
         assert line.split()[1] == name.removesuffix(".py").replace("/", ".")
 
 
-def test_the_run_config_and_its_reference_know_the_objective(extended: Path) -> None:
+def test_the_reference_of_the_run_config_has_them(extended: Path) -> None:
     page = python(extended, "-m", "bigbird_ds.training.config.reference")
     assert "replacement: tell the tokens that were replaced" in page
+    assert "adamw, radam: decay rates" in page and "falls to 0 along half a cosine" in page
     assert "mlm, mlm_nsp, replacement: share of the tokens that become targets" in page
 
 
 @pytest.mark.launch
-def test_the_objective_and_the_style_train_a_model(
+def test_objective_style_optimizer_and_schedule_train_a_model(
     extended: Path, run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = changed(
@@ -63,6 +65,8 @@ def test_the_objective_and_the_style_train_a_model(
         **{
             "objective.name": "replacement",
             "model.random_style": "dilated",
+            "optimizer.name": "radam",
+            "schedule.name": "cosine",
             "data.validation": run_settings["data"]["train"],
             "train.eval_windows": 4,
         },
@@ -78,6 +82,10 @@ def test_the_objective_and_the_style_train_a_model(
     ]
     losses = [line["replaced_loss"] for line in lines if "replaced_loss" in line]
     assert losses[-1] < losses[0]
+    peak = settings["optimizer"]["lr"]
+    assert [line["lr"] for line in lines if "lr" in line] == pytest.approx(
+        [peak / 2, peak, peak * 3 / 4, peak / 4]  # two steps of warm-up
+    )
     assert 0 < lines[-1]["eval_replaced_accuracy"] <= 1
 
 

@@ -27,6 +27,7 @@ class OptimizerKind:
     Attributes:
         name: ``optimizer.name`` of the run config.
         summary: what it is, for the reference of the run config.
+        torch_class: the class of what ``build`` returns; no two kinds have the same.
         build: from the groups of parameters and the options, with a learning rate of 0. (The rate
             is set before every step. DeepSpeed's empty first step, which makes the state exist at
             stage 0 in bf16, must change no weight.)
@@ -39,6 +40,7 @@ class OptimizerKind:
 
     name: str
     summary: str
+    torch_class: type[torch.optim.Optimizer]
     build: Callable[[list[dict[str, Any]], Any], torch.optim.Optimizer]
     state_shapes: Callable[[Sequence[int]], StateShapes]
     options_class: type[Options] = Options
@@ -75,14 +77,25 @@ OPTIMIZERS: Registry[OptimizerKind] = Registry(
     "optimizer.name",
     [
         OptimizerKind(
-            "adamw", "Adam with decoupled weight decay", _adamw, _adamw_state, AdamWOptions
+            "adamw",
+            "Adam with decoupled weight decay",
+            torch.optim.AdamW,
+            _adamw,
+            _adamw_state,
+            AdamWOptions,
         ),
         OptimizerKind(
             "adafactor",
             "far less memory for its state, at ZeRO stage 0 alone",
+            torch.optim.Adafactor,
             _adafactor,
             _adafactor_state,
             needs_whole_matrices=True,
         ),
     ],
 )
+
+
+def kind_of(optimizer: torch.optim.Optimizer) -> OptimizerKind:
+    """The kind that an optimizer was built by."""
+    return next(kind for kind in OPTIMIZERS.values() if kind.torch_class is type(optimizer))

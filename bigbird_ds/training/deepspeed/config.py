@@ -121,6 +121,8 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         )
     _check_gradient_dtype(user, stage)
     _prepare_offload(user, stage)
+    # DeepSpeed knows few optimizers by name; those of the registry say themselves what they need.
+    user.setdefault("zero_allow_untested_optimizer", True)
     accumulation = config.accumulation(world_size)
     user.update(
         train_micro_batch_size_per_gpu=config.batch.micro,
