@@ -9,23 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from bigbird_ds.errors import ConfigError, nearest
-
-
-class Section(BaseModel):
-    """A section of a config: unknown keys and infinite numbers are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Options(Section):
-    """What an entry of a registry can be told: keys of its section, beside ``name``."""
-
-    def without_effect(self) -> tuple[str, ...]:
-        """Keys that nothing reads while the others are as they are."""
-        return ()
 
 
 class Named(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from bigbird_ds.registry import Options
+from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the targets; the rest keep their token

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bigbird_ds.registry import Options, Registry
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from bigbird_ds.registry import Options, Registry
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options
 
 # Adafactor's first epsilon (Shazeer & Stern 2018, section 4) is 1e-30, on squared gradients.
 # torch takes its root, and by default 1e-7 instead, which is far above the gradients of a large

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bigbird_ds.registry import Options, Registry
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options
 
 
 @dataclass(frozen=True)

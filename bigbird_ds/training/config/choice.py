@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, create_model, model_validator
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.registry import Options, Registry, Section
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options, Section
 
 
 class Choice(Section):

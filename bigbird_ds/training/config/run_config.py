@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.objectives import OBJECTIVES
-from bigbird_ds.registry import Section
+from bigbird_ds.sections import Section
 from bigbird_ds.training.config.choice import choice
 from bigbird_ds.training.optimizers import OPTIMIZERS
 from bigbird_ds.training.schedules import SCHEDULES

@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.registry import Options, Registry
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options
 from bigbird_ds.training.config.choice import choice
 from bigbird_ds.training.config.run_config import ObjectiveConfig
 
