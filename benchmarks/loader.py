@@ -21,7 +21,7 @@ import numpy as np
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
 from bigbird_ds.data.shards import Shards
-from bigbird_ds.objectives import build_objective
+from bigbird_ds.objectives import OBJECTIVES, build_objective
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
@@ -31,13 +31,6 @@ WARM_UP_STEPS = 8
 
 
 @dataclass
-class Options:
-    """The objective's options, at their defaults."""
-
-    mask_fraction: float = 0.15
-    whole_words: bool = True
-
-
 @dataclass(frozen=True)
 class Result:
     objective: str
@@ -91,7 +84,7 @@ def _measure(
     micro_batch = max(1, TOKENS_PER_MICRO_BATCH // length)
     batches = TrainingBatches(
         shards,
-        build_objective(objective, vocabulary, Options()),
+        build_objective(objective, vocabulary, OBJECTIVES[objective].options_class()),
         seed=0,
         sequence_length=length,
         global_batch=micro_batch,

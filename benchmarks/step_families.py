@@ -18,7 +18,7 @@ from bigbird_ds import (
     BigBirdPegasusConfig,
     BigBirdPegasusForConditionalGeneration,
 )
-from bigbird_ds.training.flops import flops_per_token, pegasus_flops_per_token
+from bigbird_ds.models.flops import flops_per_token, pegasus_flops_per_token
 
 MASKED = 0.15
 TARGET_SHARE = 12  # BigBirdPegasus: 256 tokens of target for 3,072 of input, as published

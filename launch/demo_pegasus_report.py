@@ -34,7 +34,7 @@ def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     batches = EvaluationBatches(
         Shards(config.data.validation, VALIDATION),
-        build_objective(config.objective.name, vocabulary, config.objective),
+        build_objective(config.objective.name, vocabulary, config.objective.options),
         seed=config.train.seed,
         sequence_length=config.data.sequence_length,
         micro_batch=1,

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from bigbird_ds.attention.choice import choose_backend, triton_attention
-from bigbird_ds.attention.gathered import gathered_attention
+from bigbird_ds.attention.choice import BACKENDS, choose_backend
 from bigbird_ds.attention.pattern import BlockPattern
-from bigbird_ds.attention.reference import reference_attention
-from bigbird_ds.errors import ConfigError, nearest
-
-Backend = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, BlockPattern, torch.Tensor | None], torch.Tensor
-]
-# The backends of any device.
-BACKENDS: dict[str, Backend] = {"reference": reference_attention, "gathered": gathered_attention}
-# Those of a GPU; they clear the rows of padding themselves.
-GPU_BACKENDS: dict[str, Backend] = {"triton": triton_attention}
+from bigbird_ds.errors import ConfigError
 
 
 def block_sparse_attention(
@@ -51,18 +39,17 @@ def block_sparse_attention(
     """
     _check(q, k, v, pattern, mask)
     name = choose_backend(q, pattern) if backend == "auto" else backend
-    known = BACKENDS | GPU_BACKENDS
-    if name not in known:
-        guess = nearest(str(backend), [*known, "auto"])
+    chosen = BACKENDS.named(name, also=["auto"])
+    if (reason := chosen.why_not(q, pattern)) is not None:
         raise ConfigError(
-            "no such attention backend",
-            seen=repr(backend) + (f" (did you mean {guess!r}?)" if guess else ""),
-            needed="auto, " + ", ".join(known),
-            change="backend",
+            f"the {name} attention backend cannot serve here",
+            seen=reason,
+            needed=chosen.needs,
+            change="backend: auto or gathered",
         )
     with torch.autocast(q.device.type, enabled=False):
-        context = known[name](q, k.to(q.dtype), v.to(q.dtype), pattern, mask)
-        if mask is not None and name in BACKENDS:
+        context = chosen.attention(q, k.to(q.dtype), v.to(q.dtype), pattern, mask)
+        if mask is not None and not chosen.clears_padding:
             context = context.masked_fill((mask == 0)[:, None, :, None], 0.0)
     return context
 

@@ -1,8 +1,9 @@
 """Block-sparse attention as one operator, for the graphs that ``torch.compile`` makes of layers.
 
-A graph is of tensors. A pattern passes through it as its recipe, in a tensor: the layers of a model
-read different patterns, and a graph that held one would serve one layer and length alone. A recipe
-says everything, so that an exported graph runs in another process.
+An operator in a graph takes tensors and numbers, so it cannot take a ``BlockPattern``. A pattern
+written into the graph as a constant would serve one layer and one length only. So the graph takes
+the layer's ``PatternRecipe``, in a tensor, as an input like any other, and the pattern is looked up
+when the graph runs, in another process too.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy
 
 from bigbird_ds.attention.bias import padding_bias
-from bigbird_ds.attention.choice import choose_backend
+from bigbird_ds.attention.choice import IN_PARTS, choose_backend
 from bigbird_ds.attention.dispatch import block_sparse_attention
 from bigbird_ds.attention.gathered import RowTables, rows_context, rows_gradients
 from bigbird_ds.attention.layout import dense_rows, new_like_projection
@@ -80,7 +81,7 @@ def recipe_attention(
     where the backend's gradients need it, else zeros."""
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
-        if choose_backend(q, pattern) == "triton":
+        if choose_backend(q, pattern, IN_PARTS) == "triton":
             from bigbird_ds.attention.triton.backend import triton_attention_with_lse
 
             return triton_attention_with_lse(q, k, v, pattern, mask)
@@ -108,7 +109,7 @@ def recipe_attention_backward(
     """Gradients of q, k and v from that of the context, each laid out as (B, S, H, D)."""
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
-        if choose_backend(q, pattern) == "triton":
+        if choose_backend(q, pattern, IN_PARTS) == "triton":
             from bigbird_ds.attention.triton.backend import triton_gradients
 
             return triton_gradients(grad, q, k, v, context, lse, pattern, mask)

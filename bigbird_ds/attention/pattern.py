@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bigbird_ds.attention.styles import STYLES, DrawRequest, draw_random_blocks
-from bigbird_ds.errors import ConfigError, nearest
+from bigbird_ds.errors import ConfigError
 
 MIN_BLOCKS = 4  # two global rows, and a first and a last row of the window
 _CACHED_PATTERNS = 128
@@ -84,7 +84,7 @@ class BlockPattern:
         """
         _check(seq_len, num_heads, block_size, num_random_blocks, style, layer)
         # What does not shape the draw is not part of the key.
-        training = training if style == "hf" else True
+        training = training or STYLES[style].draw_in_evaluation is None
         return _build(
             seq_len, num_heads, block_size, num_random_blocks, style, layer, training, max_positions
         )
@@ -166,14 +166,7 @@ def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.nd
 def _check(
     seq_len: int, num_heads: int, block_size: int, num_random_blocks: int, style: str, layer: int
 ) -> None:
-    if style not in STYLES:
-        guess = nearest(str(style), STYLES)
-        raise ConfigError(
-            "no such pattern style",
-            seen=repr(style) + (f" (did you mean {guess!r}?)" if guess else ""),
-            needed="one of " + ", ".join(STYLES),
-            change="style (random_style in the model's config)",
-        )
+    STYLES.named(style)
     for name, value, least in (
         ("seq_len", seq_len, 1),
         ("num_heads", num_heads, 1),

@@ -51,7 +51,7 @@ class PatternRecipe:
             self.num_heads,
             self.block_size,
             self.num_random_blocks,
-            STYLES.index(self.style),
+            list(STYLES).index(self.style),
             self.layer,
             int(self.training),
             self.max_positions,
@@ -63,5 +63,5 @@ class PatternRecipe:
         """The recipe that :meth:`as_tensor` wrote."""
         heads, block_size, random_blocks, style, layer, training, positions = tensor.tolist()
         return cls(
-            heads, block_size, random_blocks, STYLES[style], layer, bool(training), positions
+            heads, block_size, random_blocks, list(STYLES)[style], layer, bool(training), positions
         )

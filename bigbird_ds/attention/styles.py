@@ -1,4 +1,4 @@
-"""Which random key blocks each query block reads: the draws of the four styles.
+"""Which random key blocks each query block reads: the styles, and their draws.
 
 Every function returns ``(H or 1, n - 2, r)`` int32: the r random key blocks of query blocks
 1 .. n - 2, for each head (or once for all heads). Legend: n = number of blocks of the sequence,
@@ -13,14 +13,14 @@ Source: google-research/bigbird, core/attention.py; transformers, modeling_big_b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.keyed_random import keyed_generator
-
-STYLES = ("hf", "hf_eval", "google", "uniform")
+from bigbird_ds.registry import Registry
 
 # Lengths for which the original code draws rows for its maximum length and keeps the first ones.
 CAPPED_LENGTHS_HF = frozenset({1024, 3072, 4096})
@@ -45,26 +45,51 @@ class DrawRequest:
         return self.seq_len // self.block_size
 
 
+@dataclass(frozen=True)
+class Style:
+    """One way to draw random blocks.
+
+    Attributes:
+        name: what ``random_style`` calls it.
+        draw: the random key blocks, ``(H or 1, n - 2, r)`` int32, of a request with r > 0.
+        draw_in_evaluation: the same where evaluation has another pattern; None: it has not.
+    """
+
+    name: str
+    draw: Callable[[DrawRequest], np.ndarray]
+    draw_in_evaluation: Callable[[DrawRequest], np.ndarray] | None = None
+
+
 def draw_random_blocks(style: str, request: DrawRequest, training: bool) -> np.ndarray:
     """The random key blocks of a style, shape ``(H or 1, n - 2, r)``, int32.
 
     Raises:
         ConfigError: the style cannot draw r blocks for this length and block size.
     """
-    assert style in STYLES
-    if style == "hf_eval" or (style == "hf" and not training):
-        # transformers in evaluation: every random slot is block 0, for all heads
-        return np.zeros((1, request.num_blocks - 2, request.num_random_blocks), dtype=np.int32)
+    chosen = STYLES[style]
     if request.num_random_blocks == 0:
-        return np.zeros((1, request.num_blocks - 2, 0), dtype=np.int32)
-    if style == "uniform":
-        return draw_uniform(request)
-    if style == "google":
-        if request.seq_len in CAPPED_LENGTHS_GOOGLE:
-            return draw_capped(request, GOOGLE_MAX_POSITIONS)
-        return draw_planned(request)
+        return block_zero(request)
+    if not training and chosen.draw_in_evaluation is not None:
+        return chosen.draw_in_evaluation(request)
+    return chosen.draw(request)
+
+
+def block_zero(request: DrawRequest) -> np.ndarray:
+    """The draw of transformers in evaluation: every random slot is block 0, for all heads."""
+    return np.zeros((1, request.num_blocks - 2, request.num_random_blocks), dtype=np.int32)
+
+
+def draw_hf(request: DrawRequest) -> np.ndarray:
+    """The draw of transformers in training."""
     if request.seq_len in CAPPED_LENGTHS_HF:
         return draw_capped(request, request.max_positions)
+    return draw_planned(request)
+
+
+def draw_google(request: DrawRequest) -> np.ndarray:
+    """The draw of the original program."""
+    if request.seq_len in CAPPED_LENGTHS_GOOGLE:
+        return draw_capped(request, GOOGLE_MAX_POSITIONS)
     return draw_planned(request)
 
 
@@ -223,3 +248,15 @@ def _too_few_candidates(request: DrawRequest, row: int, found: int) -> ConfigErr
         needed=f"{request.num_random_blocks} (num_random_blocks)",
         change="block_size, num_random_blocks, the sequence length, or random_style: uniform",
     )
+
+
+STYLES: Registry[Style] = Registry(
+    "pattern style",
+    "style (random_style in the model's config)",
+    [
+        Style("hf", draw_hf, draw_in_evaluation=block_zero),
+        Style("hf_eval", block_zero),
+        Style("google", draw_google),
+        Style("uniform", draw_uniform),
+    ],
+)

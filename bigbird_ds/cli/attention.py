@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=12, help="attention heads")
     parser.add_argument("--block-size", type=int, default=64, help="tokens a block")
     parser.add_argument("--random-blocks", type=int, default=3, help="random blocks a row")
-    parser.add_argument("--style", default="hf", help="hf, hf_eval, google or uniform")
+    parser.add_argument("--style", default="hf", help="a random_style: hf, uniform, ...")
     parser.add_argument("--layer", type=int, default=0, help="the layer, which seeds the draw")
     parser.add_argument(
         "--eval", action="store_true", help="the pattern of evaluation, where it differs (hf)"

@@ -10,42 +10,64 @@ L: sequence length of the input. T: target length. M: most tokens masked in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic import Field, PositiveInt, model_validator
 
 from bigbird_ds.errors import ConfigError, DataError, nearest
-from bigbird_ds.objectives.masking import Masker, target_capacity
-from bigbird_ds.objectives.pretraining import IGNORED
+from bigbird_ds.log import logger
+from bigbird_ds.models.flops import pegasus_flops_per_token
+from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
+from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
+from bigbird_ds.objectives.pretraining import MASKED_TOKENS
 from bigbird_ds.objectives.principal_sentences import STRATEGIES, choices_of
 from bigbird_ds.objectives.word_counts import WordCounts
 from bigbird_ds.objectives.words import WordReader
 from bigbird_ds.vocabulary import PEGASUS, Vocabulary
 
+TARGET_TOKENS = LossPart("target", count="target_tokens", labels="labels")
 
-@dataclass(frozen=True)
-class GapOptions:
+
+class GapOptions(WholeWords):
     """What gap-sentence generation can be told.
 
-    Attributes:
-        target_length: T, with the </s> at the end.
-        strategy: how sentences are chosen, one of ``STRATEGIES``.
-        gap_ratio: share of a document's sentences that is taken out, drawn for each window between
-            these two.
-        score_noise: see ``choices_of``.
-        keep_fraction: share of the chosen sentences that stay in the input all the same.
-        input_mask_fraction: share of the input's tokens to mask besides, as in MLM; 0: none.
+    Raises:
+        ConfigError: a value out of range.
     """
 
-    target_length: int = 256
-    strategy: str = "ind_orig"
-    gap_ratio: tuple[float, float] = (0.15, 0.45)
-    score_noise: float = 0.2
-    keep_fraction: float = 0.2
-    input_mask_fraction: float = 0.0
+    target_length: PositiveInt = Field(256, description="tokens of the target, </s> counted")
+    strategy: str = Field(
+        "ind_orig",
+        description="which sentences are taken out: ind_orig, ind_uniq, seq_orig, seq_uniq (by "
+        "ROUGE-1 F1 against the rest), lead or random",
+    )
+    gap_ratio: float | tuple[float, float] = Field(
+        (0.15, 0.45),
+        description="share of a document's sentences that is taken out, as far as the target has "
+        "room: a number, or two to draw between for each window",
+    )
+    score_noise: float = Field(0.2, description="scores are multiplied by 1 +- up to this")
+    keep_fraction: float = Field(
+        0.2, description="share of the chosen sentences that stay in the input too"
+    )
+    input_mask_fraction: float = Field(
+        0.0, description="share of the input's tokens to mask besides (0: none)"
+    )
 
-    def __post_init__(self) -> None:
-        low, high = self.gap_ratio
+    @property
+    def gap_ratios(self) -> tuple[float, float]:
+        """The two shares to draw between."""
+        ratio = self.gap_ratio
+        return ratio if isinstance(ratio, tuple) else (ratio, ratio)
+
+    def without_effect(self) -> tuple[str, ...]:
+        return () if self.input_mask_fraction else ("whole_words",)
+
+    @model_validator(mode="after")
+    def _check(self) -> GapOptions:
+        low, high = self.gap_ratios
         checks = [
             ("target_length", self.target_length >= 2, "at least 2: a token and </s>"),
             ("strategy", self.strategy in STRATEGIES, "one of " + ", ".join(STRATEGIES)),
@@ -64,30 +86,30 @@ class GapOptions:
                     needed=needed,
                     change=f"objective.{name}",
                 )
+        return self
 
 
-class GapSentences:
+@OBJECTIVES.add
+class GapSentences(Objective):
     """``gap_sentences``: examples for ``BigBirdPegasusForConditionalGeneration``.
 
     Args:
         vocabulary: of the tokenizer that made the shards, of the Pegasus family.
         options: of the objective.
-        whole_words: of the tokens masked besides, a word's are masked together or not at all.
-
-    Attributes: see ``MaskedLanguageModel``.
 
     Raises:
         DataError: the vocabulary has no sentence mask.
     """
 
     name = "gap_sentences"
-    parts_per_window = 1
-    exchanges_second_part = False
+    summary = "write the sentences that were taken out (PEGASUS), with a BigBirdPegasus"
+    options_class = GapOptions
+    model_class = BigBirdPegasusForConditionalGeneration
+    family = PEGASUS
+    losses = (MASKED_TOKENS, TARGET_TOKENS)  # the first where tokens are masked besides
     reads_sentences = True
 
-    def __init__(
-        self, vocabulary: Vocabulary, options: GapOptions, whole_words: bool = True
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, options: GapOptions) -> None:
         if vocabulary.family != PEGASUS:
             raise DataError(
                 "the tokenizer has no mask for sentences",
@@ -101,7 +123,8 @@ class GapSentences:
         self._words = WordReader(vocabulary.pieces, vocabulary.is_special)
         self._masker = None
         if options.input_mask_fraction:
-            self._masker = Masker(vocabulary, options.input_mask_fraction, whole_words)
+            fraction = options.input_mask_fraction
+            self._masker = Masker(vocabulary, fraction, options.whole_words)
 
     def part_capacity(self, sequence_length: int) -> int:
         """Most tokens of a window: what is left beside </s>.
@@ -175,6 +198,56 @@ class GapSentences:
         spans = np.empty((0, 3), dtype=np.int64)
         return self.example([nothing], IGNORED, generator, sequence_length, [spans])
 
+    @classmethod
+    def example_shapes(
+        cls, options: GapOptions, sequence_length: int
+    ) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {
+            "input_ids": (sequence_length,),
+            "attention_mask": (sequence_length,),
+            "labels": (options.target_length,),
+        }
+        if options.input_mask_fraction:
+            slots = (target_capacity(options.input_mask_fraction, sequence_length),)
+            shapes |= {"target_positions": slots, "target_ids": slots}
+        return shapes
+
+    @classmethod
+    def flops_per_token(cls, options: GapOptions, model_config: Any, sequence_length: int) -> float:
+        return pegasus_flops_per_token(
+            model_config, sequence_length, options.target_length, options.input_mask_fraction
+        )
+
+    @classmethod
+    def check_model(cls, options: GapOptions, model_config: Any) -> None:
+        """Raise ConfigError where a target is longer than the decoder has positions for."""
+        if options.target_length > model_config.max_position_embeddings:
+            raise ConfigError(
+                "the targets are longer than the decoder has positions",
+                seen=f"objective.target_length={options.target_length}",
+                needed=f"at most {model_config.max_position_embeddings}",
+                change="objective.target_length or model.max_position_embeddings",
+            )
+
+    @classmethod
+    def check_documents(cls, folder: str, num_documents: int, num_undivided: int) -> None:
+        """Tell how many documents give no target, having one sentence; DataError where none
+        does."""
+        if num_documents and num_undivided == num_documents:
+            raise DataError(
+                "no document has two sentences",
+                seen=f"{num_documents:,} documents of one sentence in {folder}",
+                needed="documents of two sentences at least, to take one out",
+                change="the documents, or objective.name",
+            )
+        if num_undivided:
+            logger.warning(
+                "data: %s of %s documents have a single sentence: they are read, and give no "
+                "target",
+                f"{num_undivided:,}",
+                f"{num_documents:,}",
+            )
+
     def choose(
         self, ids: np.ndarray, spans: np.ndarray, generator: np.random.Generator
     ) -> np.ndarray:
@@ -184,7 +257,7 @@ class GapSentences:
         ones, in a random order among them; a sentence that no longer fits the target is passed
         over. Where not even one fits, the first choice is taken alone, and its target is cut.
         """
-        low, high = self.options.gap_ratio
+        low, high = self.options.gap_ratios
         ratio = generator.uniform(low, high)
         room = self.options.target_length - 1
         document = np.cumsum(np.diff(spans[:, 2], prepend=spans[:1, 2]) != 0)

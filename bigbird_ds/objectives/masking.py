@@ -12,13 +12,21 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
+from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the targets; the rest keep their token
 # Text without spaces (a long address, Chinese) has hardly any word start. What runs on for longer
 # than this is no word: it is taken in pieces, so that targets stay spread over the window.
 MAX_WORD_TOKENS = 16
+
+
+class WholeWords(Options):
+    """The option of every objective that masks."""
+
+    whole_words: bool = Field(True, description="mask whole words, not single pieces")
 
 
 def target_capacity(fraction: float, sequence_length: int) -> int:

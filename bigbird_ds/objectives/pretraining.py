@@ -6,57 +6,78 @@ L: sequence length. M: most targets, ``ceil(mask_fraction * L)``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from bigbird_ds.errors import ConfigError, DataError
-from bigbird_ds.objectives.masking import Masker, target_capacity
+from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
+from bigbird_ds.models.flops import flops_per_token
+from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
 from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
-IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+MASKED_TOKENS = LossPart(
+    "mlm", count="mlm_targets", labels="target_ids", bits="bits_per_masked_token"
+)
+TEXT_FIELDS = ("input_ids", "token_type_ids", "attention_mask")  # (L,) each
+NEXT_SENTENCE = LossPart("nsp", count="nsp_samples", labels="next_sentence_label")
 
 
-class MaskedLanguageModel:
-    """``mlm``: [CLS] text [SEP], some tokens masked.
-
-    What every objective has: see ``bigbird_ds.objectives.Objective``.
-
-    Args:
-        vocabulary: of the tokenizer that made the shards, of the BigBird family.
-        mask_fraction: share of the tokens that become targets, above 0 and below 1.
-        whole_words: a word's tokens become targets together or not at all.
+class MaskingOptions(WholeWords):
+    """``mask_fraction`` and ``whole_words``.
 
     Raises:
         ConfigError: a fraction that is none.
+    """
+
+    mask_fraction: float = Field(0.15, description="share of the tokens that become targets")
+
+    @model_validator(mode="after")
+    def _check(self) -> MaskingOptions:
+        if not 0 < self.mask_fraction < 1:
+            raise ConfigError(
+                "the share of masked tokens is no share",
+                seen=f"objective.mask_fraction={self.mask_fraction}",
+                needed="a number above 0 and below 1",
+                change="objective.mask_fraction",
+            )
+        return self
+
+
+@OBJECTIVES.add
+class MaskedLanguageModel(Objective):
+    """``mlm``: [CLS] text [SEP], some tokens masked.
+
+    Args:
+        vocabulary: of the tokenizer that made the shards, of the BigBird family.
+        options: how much is masked.
+
+    Raises:
         DataError: the vocabulary has no [CLS] and [SEP].
     """
 
     name = "mlm"
-    parts_per_window = 1
-    exchanges_second_part = False
-    reads_sentences = False
+    summary = "masked tokens alone"
+    options_class = MaskingOptions
+    model_class: ClassVar[type[Any]] = BigBirdForMaskedLM
+    family = BIGBIRD
+    losses: ClassVar[tuple[LossPart, ...]] = (MASKED_TOKENS,)
 
-    def __init__(
-        self, vocabulary: Vocabulary, mask_fraction: float = 0.15, whole_words: bool = True
-    ) -> None:
-        if not 0 < mask_fraction < 1:
-            raise ConfigError(
-                "the share of masked tokens is no share",
-                seen=mask_fraction,
-                needed="a number above 0 and below 1",
-                change="objective.mask_fraction",
-            )
+    def __init__(self, vocabulary: Vocabulary, options: MaskingOptions) -> None:
         if vocabulary.family != BIGBIRD:
             raise DataError(
                 "the tokenizer has no [CLS] and [SEP]",
                 seen=f"a tokenizer of the {vocabulary.family} family, objective.name={self.name}",
                 needed="one of the BigBird family",
-                change="data.tokenizer, or objective.name: gap_sentences",
+                change="data.tokenizer: make it with `bigbird-ds tokenizer --family bigbird`",
             )
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
-        self.mask_fraction = mask_fraction
-        self._masker = Masker(vocabulary, mask_fraction, whole_words)
+        self.mask_fraction = options.mask_fraction
+        self._masker = Masker(vocabulary, options.mask_fraction, options.whole_words)
 
     def part_capacity(self, sequence_length: int) -> int:
         """Most tokens of a part: what is left beside [CLS] and a [SEP] behind each part.
@@ -137,7 +158,28 @@ class MaskedLanguageModel:
             parts, IGNORED, np.random.Generator(np.random.Philox(0)), sequence_length
         )
 
+    @classmethod
+    def example_shapes(
+        cls, options: MaskingOptions, sequence_length: int
+    ) -> dict[str, tuple[int, ...]]:
+        slots = (target_capacity(options.mask_fraction, sequence_length),)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(TEXT_FIELDS, (sequence_length,))
+        shapes |= {"target_positions": slots, "target_ids": slots}
+        return shapes | ({"next_sentence_label": ()} if cls.exchanges_second_part else {})
 
+    @classmethod
+    def flops_per_token(
+        cls, options: MaskingOptions, model_config: Any, sequence_length: int
+    ) -> float:
+        return flops_per_token(model_config, sequence_length, options.mask_fraction)
+
+    @classmethod
+    def freeze_unused(cls, model: Any) -> None:
+        if NEXT_SENTENCE not in cls.losses:
+            model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
+
+
+@OBJECTIVES.add
 class MaskedLanguageModelWithPairs(MaskedLanguageModel):
     """``mlm_nsp``: [CLS] A [SEP] B [SEP]; half of the time B is from another document.
 
@@ -145,5 +187,8 @@ class MaskedLanguageModelWithPairs(MaskedLanguageModel):
     """
 
     name = "mlm_nsp"
+    summary = "masked tokens and next sentence (BERT)"
+    model_class = BigBirdForPreTraining
+    losses = (MASKED_TOKENS, NEXT_SENTENCE)
     parts_per_window = 2
     exchanges_second_part = True

@@ -20,11 +20,10 @@ from bigbird_ds.attention.pattern import forget_patterns
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.checkpointing import in_pieces, num_pieces
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
-from bigbird_ds.objectives.masking import target_capacity
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import uses_bf16
-from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
-from bigbird_ds.training.losses import own_slots
+from bigbird_ds.training.families import ModelConfig
+from bigbird_ds.training.losses import TARGET_FIELDS, own_slots
 
 # The second rank fetches most: the prefix (the first has it), the last block, two neighbours.
 _COUNTED_RANK = 1
@@ -76,7 +75,8 @@ def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
         layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
         total += (number - 1) * layer
         if config.train.activation_checkpointing:
-            length = config.objective.target_length if stack else config.data.sequence_length
+            # A decoder reads its labels, shifted.
+            (length,) = _example_shapes(config)["labels" if stack else "input_ids"]
             tokens = config.batch.micro * -(-length // config.parallel.sequence)
             states = tokens * model_config.hidden_size * dtype.itemsize
             results = 0 if stack else states + 4 * tokens * model_config.num_attention_heads
@@ -111,7 +111,7 @@ def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtyp
     try:
         # Fake tensors have a device, a shape and a dtype, and no memory.
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model = MODEL_CLASSES[config.objective.name](model_config).train()
+            model = config.objective.kind.model_class(model_config).train()
             if config.parallel.sequence > 1:
                 _share(model, config.parallel.sequence)
             return count_saved(model, example_batch(config))
@@ -147,24 +147,19 @@ def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
 
 def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch of the right shapes on the current default device."""
-    objective, length = config.objective, config.data.sequence_length
-    micro = config.batch.micro
-    batch = {
-        name: torch.ones(micro, length, dtype=torch.int64)
-        for name in ("input_ids", "attention_mask")
-    }
-    masked = objective.mask_fraction
-    if objective.name == "gap_sentences":
-        masked = objective.input_mask_fraction
-        batch["labels"] = torch.zeros(micro, objective.target_length, dtype=torch.int64)
-    else:
-        batch["token_type_ids"] = torch.zeros(micro, length, dtype=torch.int64)
-    if masked:
-        slots = target_capacity(masked, length)
-        if (size := config.parallel.sequence) > 1:
-            slots = own_slots(-(-slots // size), slots)  # spread evenly
-        for name in ("target_positions", "target_ids"):
-            batch[name] = torch.zeros(micro, slots, dtype=torch.int64)
-    if objective.name == "mlm_nsp":
-        batch["next_sentence_label"] = torch.zeros(micro, dtype=torch.int64)
+    size, batch = config.parallel.sequence, {}
+    for name, shape in _example_shapes(config).items():
+        if name in TARGET_FIELDS and size > 1:
+            slots = shape[0]
+            shape = (own_slots(-(-slots // size), slots),)  # spread evenly
+        filled = torch.ones if name in ("input_ids", "attention_mask") else torch.zeros
+        batch[name] = filled(config.batch.micro, *shape, dtype=torch.int64)
     return batch
+
+
+def _example_shapes(config: RunConfig) -> dict[str, tuple[int, ...]]:
+    objective = config.objective
+    shapes: dict[str, tuple[int, ...]] = objective.kind.example_shapes(
+        objective.options, config.data.sequence_length
+    )
+    return shapes

@@ -120,11 +120,12 @@ def _due(step: int, every: int) -> bool:
 
 
 def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> StepCounts:
-    own = [count_batch(batch) for batch in micro_batches]
+    losses = run.objective.losses
+    own = [count_batch(batch, losses) for batch in micro_batches]
     # Ranks that share a sequence have counted the same.
     sharing = run.config.parallel.sequence
     totals = [sum(column) / sharing for column in zip(*own, strict=True)]
-    return StepCounts(*run.ranks.sum([*totals, float(bool(request))]))
+    return StepCounts.of(losses, run.ranks.sum([*totals, float(bool(request))]))
 
 
 def _optimizer_step(
@@ -179,7 +180,7 @@ def _log(
     gradient_norm = read_gradient_norm()
     values = {
         "step": step,
-        **loss_means(meter.reduce(run.ranks)),
+        **loss_means(meter.reduce(run.ranks), run.objective.losses),
         "lr": learning_rate(step, config),
         "grad_norm": gradient_norm,
         "tokens": run.state.tokens,
@@ -191,7 +192,7 @@ def _log(
         flops = flops_of_run(run.model.config, config)
         values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
     writer.write(values)
-    logger.info(log_line(values, config.train.steps))
+    logger.info(log_line(values, run.objective.losses, config.train.steps))
     if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
         since = last.logged + 1
         where = f"at step {step}" if since == step else f"between steps {since} and {step}"
@@ -221,7 +222,8 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
             logger.info("evaluation at step %d given up, to stop on request", run.state.step)
             return False
         meter.add(run.engine(_to_device(batch, run)))
-    values = {"step": run.state.step, **evaluation_metrics(meter.reduce(run.ranks))}
+    sums = meter.reduce(run.ranks)
+    values = {"step": run.state.step, **evaluation_metrics(sums, run.objective.losses)}
     writer.write(values)
     log_evaluation(values)
     return True

@@ -6,46 +6,47 @@ the trajectory would depend on the layout of the run. Here it does not (docs/des
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bigbird_ds.attention.parallel import SequenceParallel
+from bigbird_ds.objectives.objective import IGNORED, LossPart
 
-# name of a loss -> (its sum, the number of things it sums over) among the outputs of `loss_sums`
-LOSS_PARTS = {
-    "mlm_loss": "mlm_targets",
-    "nsp_loss": "nsp_samples",
-    "target_loss": "target_tokens",
-}
-# The batch fields that `loss_sums` takes; the others are for counting.
-IGNORE_INDEX = -100
+# The fields of a batch that hold masked tokens, and their places in the sequence.
+TARGET_FIELDS = ("target_positions", "target_ids")
 _SLOT_MULTIPLE = 16  # few different shapes
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """What all ranks together see in one optimizer step."""
+    """What all ranks together see in one optimizer step.
 
-    mlm_targets: float
-    nsp_samples: float
-    target_tokens: float
+    Attributes:
+        targets: what each part of the loss is divided by, by ``LossPart.count``.
+        tokens: non-padding tokens of the input.
+        stop_requests: ranks that were asked to stop.
+    """
+
+    targets: dict[str, float]
     tokens: float
     stop_requests: float
 
-    def of(self, name: str) -> float:
-        return float(getattr(self, name))
+    @classmethod
+    def of(cls, parts: Sequence[LossPart], counted: Sequence[float]) -> StepCounts:
+        """From sums of what :func:`count_batch` returns, and the requests to stop."""
+        *targets, tokens, stop_requests = counted
+        names = [part.count for part in parts]
+        return cls(dict(zip(names, targets, strict=True)), tokens, stop_requests)
 
 
-def count_batch(batch: dict[str, Tensor]) -> list[float]:
-    """Of a micro-batch: MLM targets, NSP samples, target tokens, tokens that are no padding.
-
-    In the order of ``StepCounts``; tokens are those of the input.
-    """
+def count_batch(batch: dict[str, Tensor], parts: Sequence[LossPart]) -> list[float]:
+    """Of a micro-batch: what each part of the loss counts, and the non-padding tokens."""
     targets = [
-        float((batch[name] != IGNORE_INDEX).sum()) if name in batch else 0.0
-        for name in ("target_ids", "next_sentence_label", "labels")
+        float((batch[part.labels] != IGNORED).sum()) if part.labels in batch else 0.0
+        for part in parts
     ]
     return [*targets, float(batch["attention_mask"].sum())]
 
@@ -62,13 +63,13 @@ def keep_own_targets(batch: dict[str, Tensor], parallel: SequenceParallel) -> di
         return batch
     positions, ids = batch["target_positions"], batch["target_ids"]
     part = batch["input_ids"].shape[1] // parallel.size
-    own = (positions // part == parallel.rank) & (ids != IGNORE_INDEX)
+    own = (positions // part == parallel.rank) & (ids != IGNORED)
     slots = own_slots(int(own.sum(1).max()), positions.shape[1])
     order = torch.argsort(~own, dim=1, stable=True)[:, :slots]
     kept = own.gather(1, order)
     return batch | {
         "target_positions": torch.where(kept, positions.gather(1, order), part * parallel.rank),
-        "target_ids": torch.where(kept, ids.gather(1, order), IGNORE_INDEX),
+        "target_ids": torch.where(kept, ids.gather(1, order), IGNORED),
     }
 
 
@@ -85,9 +86,9 @@ class StepLoss(nn.Module):
     micro-batches is the sum over all.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, parts: Sequence[LossPart]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.parts = model, tuple(parts)
 
     def forward(
         self, batch: dict[str, Tensor], counts: StepCounts | None = None, scale: float = 1.0
@@ -100,9 +101,9 @@ class StepLoss(nn.Module):
         sums: dict[str, Tensor] = self.model.loss_sums(**batch)  # type: ignore[operator]
         if counts is not None:
             shares = [
-                sums[name] * (scale / max(counts.of(number), 1.0))
-                for name, number in LOSS_PARTS.items()
-                if name in sums
+                sums[part.loss] * (scale / max(counts.targets[part.count], 1.0))
+                for part in self.parts
+                if part.loss in sums
             ]
             sums["loss"] = torch.stack(shares).sum()
         return sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import METRICS_NAME
 from bigbird_ds.hub.run_metrics import metrics_line, read_metrics
 from bigbird_ds.log import logger
+from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.losses import LOSS_PARTS
 
 TENSORBOARD_NAME = "tensorboard"
 DROPPED_NAME = "metrics.dropped.jsonl"
@@ -43,35 +44,26 @@ class SumMeter:
         return dict(zip(names, totals, strict=True))
 
 
-def loss_means(sums: dict[str, float]) -> dict[str, float]:
-    """``loss`` and its parts (names of ``LOSS_PARTS``): sums divided by what they sum over."""
-    parts = {
-        name: sums[name] / sums[number]
-        for name, number in LOSS_PARTS.items()
-        if sums.get(number, 0) > 0
+def loss_means(sums: dict[str, float], parts: Sequence[LossPart]) -> dict[str, float]:
+    """``loss`` and its parts: sums divided by what they sum over."""
+    means = {
+        part.loss: sums[part.loss] / sums[part.count]
+        for part in parts
+        if sums.get(part.count, 0) > 0
     }
-    return {"loss": sum(parts.values()), **parts}
+    return {"loss": sum(means.values()), **means}
 
 
-def accuracies(sums: dict[str, float]) -> dict[str, float]:
-    """``mlm_accuracy``, ``nsp_accuracy`` and ``target_accuracy``, where they were counted."""
-    pairs = {
-        "mlm_accuracy": ("mlm_correct", "mlm_targets"),
-        "nsp_accuracy": ("nsp_correct", "nsp_samples"),
-        "target_accuracy": ("target_correct", "target_tokens"),
+def evaluation_metrics(sums: dict[str, float], parts: Sequence[LossPart]) -> dict[str, float]:
+    """``eval_`` losses, accuracies, and losses in bits (loss / ln 2, the papers' "BPC")."""
+    values = loss_means(sums, parts)
+    counted = [part for part in parts if part.loss in values]
+    values |= {
+        part.accuracy: sums[part.correct] / sums[part.count]
+        for part in counted
+        if part.correct in sums
     }
-    return {
-        name: sums[correct] / sums[number]
-        for name, (correct, number) in pairs.items()
-        if sums.get(number, 0) > 0
-    }
-
-
-def evaluation_metrics(sums: dict[str, float]) -> dict[str, float]:
-    """``eval_`` losses, accuracies and bits per masked token (loss / ln 2, the papers' "BPC")."""
-    values = loss_means(sums) | accuracies(sums)
-    if "mlm_loss" in values:
-        values["bits_per_masked_token"] = values["mlm_loss"] / math.log(2)
+    values |= {part.bits: values[part.loss] / math.log(2) for part in counted if part.bits}
     return {f"eval_{name}": value for name, value in values.items()}
 
 
@@ -168,14 +160,14 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
 
 
-def log_line(values: dict[str, Any], total_steps: int) -> str:
+def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int) -> str:
     """The line that a person reads, from a line of ``metrics.jsonl``."""
-    parts = " ".join(
-        f"{n.removesuffix('_loss')} {values[n]:.4f}" for n in LOSS_PARTS if n in values
+    losses = " ".join(
+        f"{part.name} {values[part.loss]:.4f}" for part in parts if part.loss in values
     )
     fields = [
         f"step {values['step']}/{total_steps}",
-        f"loss {values['loss']:.4f} {parts}",
+        f"loss {values['loss']:.4f} {losses}",
         f"lr {values['lr']:.2e}",
         f"gnorm {values['grad_norm']:.3f}",
         f"{_thousands(values['tokens_per_s'])} tok/s",

@@ -12,12 +12,7 @@ from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 from bigbird_ds.models.sharing import check_sharing
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.families import (
-    MODEL_CLASSES,
-    ModelConfig,
-    check_target_length,
-    config_from_tokenizer,
-)
+from bigbird_ds.training.families import ModelConfig, config_from_tokenizer
 from bigbird_ds.training.initial_weights import (
     embeddings_on_file,
     fit_to_weights,
@@ -40,7 +35,7 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         CheckpointError: the initial weights have a tokenizer that cannot be read.
         DataError: a tokenizer of the other family.
     """
-    model_class = MODEL_CLASSES[config.objective.name]
+    model_class = config.objective.kind.model_class
     from_tokenizer = config_from_tokenizer(config, vocabulary)
     settings = _model_settings(config)
     start = config.initial_weights
@@ -70,13 +65,13 @@ def check_model(config: RunConfig) -> None:
     Raises:
         ConfigError: as ``resolve_model_config``, but for what only the tokenizer decides.
     """
-    config_class = MODEL_CLASSES[config.objective.name].config_class
+    config_class = config.objective.kind.model_class.config_class
     _check_lengths(config, config_class.from_dict(_model_settings(config)))
 
 
 def _model_settings(config: RunConfig) -> dict[str, Any]:
     """``model`` without the keys of a Hub file that shape nothing; what is left must be known."""
-    not_ours = HUB_ONLY_KEYS - set(MODEL_CLASSES[config.objective.name].config_class.known_keys())
+    not_ours = HUB_ONLY_KEYS - set(config.objective.kind.model_class.config_class.known_keys())
     settings = {key: value for key, value in config.model.items() if key not in not_ours}
     settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
     return settings
@@ -100,7 +95,7 @@ def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
             needed=f"at most {model_config.max_position_embeddings}",
             change="data.sequence_length or model.max_position_embeddings",
         )
-    check_target_length(config, model_config)
+    config.objective.kind.check_model(config.objective.options, model_config)
     if config.parallel.sequence > 1:
         check_sharing(model_config, length, config.parallel.sequence)
 
@@ -133,7 +128,7 @@ def _special_ids(
 
 def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path | None) -> Any:
     """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
-    model_class = MODEL_CLASSES[config.objective.name]
+    model_class = config.objective.kind.model_class
     torch.manual_seed(config.train.seed)
     if checkpoint is not None:
         model = model_class.from_pretrained(checkpoint, config=model_config, dtype=torch.float32)
@@ -142,6 +137,5 @@ def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path |
         model = load_initial_weights(config.initial_weights, model_class, model_config, ties)
     else:
         model = model_class(model_config)
-    if config.objective.name == "mlm":
-        model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
+    config.objective.kind.freeze_unused(model)
     return model

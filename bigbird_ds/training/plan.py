@@ -23,11 +23,10 @@ from bigbird_ds.training.deepspeed.config import (
     uses_bf16,
     zero_stage,
 )
-from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig, check_documents
+from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
 from bigbird_ds.training.model_setup import resolve_model_config
-from bigbird_ds.training.optimizer import state_shapes
 from bigbird_ds.vocabulary import Vocabulary
 
 _GIB = 1 << 30
@@ -54,7 +53,7 @@ class MemoryPlan:
 def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -> MemoryPlan:
     """Memory per rank, without the allocator's slack and temporary buffers (some 10 to 20 %)."""
     with torch.device("meta"):
-        model = MODEL_CLASSES[config.objective.name](model_config)
+        model = config.objective.kind.model_class(model_config)
     number = sum(p.numel() for p in model.parameters())
     stage, bf16 = zero_stage(config), uses_bf16(config)
 
@@ -63,7 +62,7 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
 
     width = 2 if bf16 else 4
     fp32_gradients = config.deepspeed.get("data_types", {}).get("grad_accum_dtype") == "fp32"
-    shapes = [state_shapes(config.optimizer.name, p.shape) for p in model.parameters()]
+    shapes = [config.optimizer.kind.state_shapes(p.shape) for p in model.parameters()]
     state = sum(math.prod(shape) for kinds in shapes for shape in kinds.values())
     # ZeRO steps an fp32 copy of its partition; stage 0 needs one in bf16 alone.
     copies = number if bf16 or stage else 0
@@ -96,7 +95,9 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     model_config = resolve_model_config(config, vocabulary)
     shards = Shards(config.data.train, TRAIN)
     shards.check_tokenizer(vocabulary)
-    check_documents(config, shards.num_documents, shards.num_undivided)
+    config.objective.kind.check_documents(
+        config.data.train, shards.num_documents, shards.num_undivided
+    )
     if config.data.validation is not None:
         Shards(config.data.validation, VALIDATION).check_tokenizer(vocabulary)
     memory = plan_memory(config, model_config, world_size)

@@ -23,7 +23,7 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.families import ModelConfig, check_documents
+from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.losses import StepLoss
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.optimizer import build_optimizer
@@ -49,6 +49,7 @@ class Run:
     config: RunConfig
     ranks: Ranks
     folder: RunFolder
+    objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
     engine: Any
@@ -69,9 +70,9 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     engine_config = deepspeed_config(config, ranks.world_size)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     model_config = resolve_model_config(config, vocabulary)
-    objective = build_objective(config.objective.name, vocabulary, config.objective)
+    objective = build_objective(config.objective.name, vocabulary, config.objective.options)
     shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
-    check_documents(config, shards.num_documents, shards.num_undivided)
+    objective.check_documents(config.data.train, shards.num_documents, shards.num_undivided)
 
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
@@ -84,12 +85,14 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
 
     model = _model_on_device(config, model_config, checkpoint, ranks)
     optimizer = build_optimizer(model, config.optimizer)
-    engine = _build_engine(config, engine_config, model, optimizer, checkpoint, state)
+    loss = StepLoss(model, objective.losses)
+    engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
     report_start(config, ranks, model, model_config, shards)
     return Run(
         config=config,
         ranks=ranks,
         folder=folder,
+        objective=objective,
         model=model,
         optimizer=optimizer,
         engine=engine,
@@ -193,17 +196,18 @@ def _model_on_device(
 def _build_engine(
     config: RunConfig,
     engine_config: dict[str, Any],
-    model: nn.Module,
+    loss: StepLoss,
     optimizer: torch.optim.Optimizer,
     checkpoint: Path | None,
     state: TrainingState,
 ) -> Any:
     """The DeepSpeed engine, with the checkpoint's full fp32 state if there is one."""
+    model = loss.model
     # In bf16 DeepSpeed would make its fp32 copies of weights that it has rounded before.
     weights = {}
     if uses_bf16(config) and checkpoint is None:
         weights = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
-    engine = _initialize(model, optimizer, engine_config)
+    engine = _initialize(loss, optimizer, engine_config)
     if weights:
         set_weights(engine, model, weights.__getitem__)
     if checkpoint is not None:
@@ -212,12 +216,12 @@ def _build_engine(
 
 
 def _initialize(
-    model: nn.Module, optimizer: torch.optim.Optimizer, engine_config: dict[str, Any]
+    loss: StepLoss, optimizer: torch.optim.Optimizer, engine_config: dict[str, Any]
 ) -> Any:
     import deepspeed
 
     engine, *_ = deepspeed.initialize(
-        model=StepLoss(model), optimizer=optimizer, config=engine_config, dist_init_required=False
+        model=loss, optimizer=optimizer, config=engine_config, dist_init_required=False
     )
     forget_empty_step(engine)
     return engine

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
 from bigbird_ds.objectives import Objective, build_objective
+from bigbird_ds.objectives.pretraining import MaskingOptions
 from bigbird_ds.vocabulary import Vocabulary
 
 Batch = dict[str, torch.Tensor]
@@ -29,7 +29,7 @@ VOCABULARY = make_vocabulary()
 
 
 def _objective(name: str = "mlm_nsp") -> Objective:
-    return build_objective(name, VOCABULARY, SimpleNamespace(mask_fraction=0.15, whole_words=True))
+    return build_objective(name, VOCABULARY, MaskingOptions())
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_broken_shard_is_told_as_a_users_error_from_any_process(
 
 def test_the_text_of_real_shards_is_the_text_of_the_documents(corpus: Corpus) -> None:
     vocabulary = Vocabulary.from_folder(corpus.tokenizer)
-    options = SimpleNamespace(mask_fraction=0.15, whole_words=True)
+    options = MaskingOptions()
     batches = TrainingBatches(
         Shards(corpus.shards),
         build_objective("mlm", vocabulary, options),
@@ -279,7 +279,7 @@ def test_uneven_pairs_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_another_tokenizer_is_refused_before_the_first_batch(folder: Path) -> None:
-    options = SimpleNamespace(mask_fraction=0.15, whole_words=True)
+    options = MaskingOptions()
     objective = build_objective("mlm", make_vocabulary(999), options)
     with pytest.raises(DataError, match="tokenizer"):
         TrainingBatches(
@@ -290,14 +290,14 @@ def test_another_tokenizer_is_refused_before_the_first_batch(folder: Path) -> No
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 from support.shards import make_vocabulary
 from bigbird_ds.data.loader import TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.objectives import build_objective
+from bigbird_ds.objectives.pretraining import MaskingOptions
 
-options = SimpleNamespace(mask_fraction=0.15, whole_words=True)
+options = MaskingOptions()
 objective = build_objective("mlm_nsp", make_vocabulary(), options)
 batches = TrainingBatches(Shards(sys.argv[2]), objective, seed=1, sequence_length=64,
                           global_batch=2, micro_batch=2, workers=2)

@@ -20,6 +20,7 @@ from bigbird_ds import (
     BigBirdForPreTraining,
     BigBirdPegasusForConditionalGeneration,
 )
+from bigbird_ds.objectives import OBJECTIVES
 from bigbird_ds.training.losses import StepCounts, StepLoss
 from bigbird_ds.training.metrics import SumMeter
 
@@ -49,10 +50,9 @@ def test_a_step_reads_no_value_and_makes_no_shape_from_values(
         model, batch = model_and_batch(name)
         if checkpointing:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
-        counts = StepCounts(
-            mlm_targets=40.0, nsp_samples=2.0, target_tokens=32.0, tokens=256.0, stop_requests=0.0
-        )
-        sums = StepLoss(model.train())(batch, counts, 1.0)
+        parts = OBJECTIVES["gap_sentences" if name == "pegasus" else name].losses
+        counts = StepCounts.of(parts, [*(32.0 for _ in parts), 256.0, 0.0])
+        sums = StepLoss(model.train(), parts)(batch, counts, 1.0)
         sums["loss"].backward()
         SumMeter().add(sums)
         assert all(p.grad is not None for n, p in model.named_parameters() if "embed" in n)

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.shards import make_vocabulary
+from support.shards import PEGASUS_FIRST_ORDINARY as FIRST
+from support.shards import make_vocabulary, pegasus_vocabulary
 
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
 from bigbird_ds.objectives.masking import target_capacity
-from bigbird_ds.objectives.pretraining import MaskedLanguageModel
+from bigbird_ds.objectives.pretraining import MaskedLanguageModel, MaskingOptions
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
-from bigbird_ds.vocabulary import Vocabulary
 
-FIRST = 106  # the first ordinary id
 L, T = 128, 40
-
-
-def pegasus_vocabulary(size: int = 400) -> Vocabulary:
-    """Special ids up to 105; of the others every even one begins a word."""
-    pieces = [("▁" if i % 2 == 0 else "") + f"w{i}" for i in range(size)]
-    return replace(
-        make_vocabulary(size),
-        eos=1,
-        unk=105,
-        cls=-1,
-        sep=-1,
-        mask=3,
-        sentence_mask=2,
-        is_special=np.arange(size) < FIRST,
-        family="pegasus",
-        pieces=pieces,
-    )
 
 
 VOCABULARY = pegasus_vocabulary()
@@ -225,4 +205,4 @@ def test_each_objective_wants_a_vocabulary_of_its_family() -> None:
     with pytest.raises(DataError, match="no mask for sentences"):
         GapSentences(make_vocabulary(), GapOptions())
     with pytest.raises(DataError, match=r"no \[CLS\]"):
-        MaskedLanguageModel(VOCABULARY)
+        MaskedLanguageModel(VOCABULARY, MaskingOptions())

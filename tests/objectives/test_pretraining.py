@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from support.shards import make_vocabulary
@@ -7,13 +5,14 @@ from support.shards import make_vocabulary
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.objectives import Objective, build_objective
+from bigbird_ds.objectives.pretraining import MaskingOptions
 
 VOCABULARY = make_vocabulary()
 A, B = np.arange(100, 120), np.arange(200, 215)
 
 
 def _objective(name: str, mask_fraction: float = 0.15, whole_words: bool = True) -> Objective:
-    options = SimpleNamespace(mask_fraction=mask_fraction, whole_words=whole_words)
+    options = MaskingOptions(mask_fraction=mask_fraction, whole_words=whole_words)
     return build_objective(name, VOCABULARY, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
 
 NUM_SPECIAL = 7
+PEGASUS_FIRST_ORDINARY = 106
 
 
 def make_vocabulary(size: int = 1000) -> Vocabulary:
@@ -30,6 +32,23 @@ def make_vocabulary(size: int = 1000) -> Vocabulary:
         is_special=np.arange(size) < NUM_SPECIAL,
         is_word_start=np.arange(size) % 2 == 0,
         sha256="0" * 64,
+    )
+
+
+def pegasus_vocabulary(size: int = 400) -> Vocabulary:
+    """Special ids up to 105; of the others every even one begins a word."""
+    pieces = [("▁" if i % 2 == 0 else "") + f"w{i}" for i in range(size)]
+    return replace(
+        make_vocabulary(size),
+        eos=1,
+        unk=105,
+        cls=-1,
+        sep=-1,
+        mask=3,
+        sentence_mask=2,
+        is_special=np.arange(size) < PEGASUS_FIRST_ORDINARY,
+        family="pegasus",
+        pieces=pieces,
     )
 
 

@@ -14,7 +14,6 @@ from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.training.activations import count_saved, example_batch, saved_bytes
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.families import MODEL_CLASSES
 
 SETTINGS: dict[str, Any] = {
     "model": {},
@@ -48,7 +47,7 @@ def sharing(settings: dict[str, Any], size: int) -> Any:
 def really_saved(ranks: Ranks, runs: list[tuple[Any, Any]]) -> list[int]:
     counts = []
     for config, model_config in runs:
-        model = MODEL_CLASSES[config.objective.name](model_config).train()
+        model = config.objective.kind.model_class(model_config).train()
         parallel = ranks.sharing_sequences(ranks.world_size).parallel
         getattr(model, model.base_prefix).set_sequence_parallel(parallel)
         counts.append(count_saved(model, example_batch(config)))
@@ -90,5 +89,5 @@ def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:
 def test_a_model_runs_after_it_was_counted() -> None:
     config, model_config = sharing(BIGBIRD, 1), model_config_of(BIGBIRD)
     saved_bytes(config, model_config)
-    model = MODEL_CLASSES["mlm_nsp"](model_config)
+    model = config.objective.kind.model_class(model_config)
     assert float(model.loss_sums(**example_batch(config))["mlm_loss"].detach()) > 0

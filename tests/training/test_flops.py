@@ -11,11 +11,11 @@ from support.tiny_models import tiny_bigbird, tiny_pegasus
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.models.flops import attended_keys
 from bigbird_ds.training.activations import example_batch
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.families import MODEL_CLASSES
-from bigbird_ds.training.flops import attended_keys, flops_of_run
+from bigbird_ds.training.flops import flops_of_run
 
 SETTINGS: dict[str, Any] = {
     "model": {},
@@ -54,7 +54,7 @@ def test_short_sequences_and_full_attention_read_every_key() -> None:
 
 def counted(config: RunConfig, model_config: Any) -> int:
     """What torch counts in the forward and backward of a micro-batch."""
-    model = MODEL_CLASSES[config.objective.name](model_config).train()
+    model = config.objective.kind.model_class(model_config).train()
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, plain:
         sums = model.loss_sums(**example_batch(config))

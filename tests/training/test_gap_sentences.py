@@ -17,7 +17,6 @@ from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
 from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.families import check_documents
 from bigbird_ds.training.losses import StepCounts, StepLoss, count_batch
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.plan import describe_plan
@@ -142,15 +141,15 @@ def test_what_cannot_be_meant_is_said_before_the_first_step(
 def test_documents_of_one_sentence_are_counted_and_a_corpus_of_them_is_refused(
     settings: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = check_run_config(settings, "test")
+    check_documents = check_run_config(settings, "test").objective.kind.check_documents
     monkeypatch.setattr(logger, "propagate", True)
     with caplog.at_level("WARNING"):
-        check_documents(config, 12, 0)
+        check_documents("shards", 12, 0)
         assert not caplog.records
-        check_documents(config, 12, 3)
+        check_documents("shards", 12, 3)
     assert "3 of 12 documents have a single sentence" in caplog.text
     with pytest.raises(DataError, match="no document has two sentences"):
-        check_documents(config, 12, 12)
+        check_documents("shards", 12, 12)
 
 
 def test_a_step_without_any_target_has_no_loss_and_no_gradient(
@@ -158,13 +157,14 @@ def test_a_step_without_any_target_has_no_loss_and_no_gradient(
 ) -> None:
     config = check_run_config(settings, "test")
     vocabulary = Vocabulary.from_folder(pegasus_corpus.tokenizer)
-    objective = build_objective("gap_sentences", vocabulary, config.objective)
+    objective = build_objective("gap_sentences", vocabulary, config.objective.options)
     example = objective.empty_example(config.data.sequence_length)
     batch = {name: torch.from_numpy(values)[None] for name, values in example.items()}
     model = build_model(config, resolve_model_config(config, vocabulary), None).train()
-    *targets, tokens = count_batch(batch)
-    assert targets == [0.0, 0.0, 0.0]
-    loss = StepLoss(model)(batch, StepCounts(*targets, tokens, 0.0))["loss"]
+    *targets, tokens = count_batch(batch, objective.losses)
+    assert targets == [0.0, 0.0]
+    counts = StepCounts.of(objective.losses, [*targets, tokens, 0.0])
+    loss = StepLoss(model, objective.losses)(batch, counts)["loss"]
     loss.backward()
     assert loss == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())

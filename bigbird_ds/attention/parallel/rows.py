@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bigbird_ds.attention.bias import padding_bias
-from bigbird_ds.attention.choice import choose_backend
+from bigbird_ds.attention.choice import IN_PARTS, choose_backend
 from bigbird_ds.attention.gathered import attend_rows
 from bigbird_ds.attention.parallel import partial
 from bigbird_ds.attention.parallel.partial import Partial
@@ -71,7 +71,7 @@ class RowBackend(Protocol):
 
 def choose_rows(q: Tensor, pattern: BlockPattern, plan: ExchangePlan) -> RowBackend:
     """The backend that serves best, by the rule of sequences on one rank; the log says which."""
-    if choose_backend(q, pattern) == "triton":
+    if choose_backend(q, pattern, IN_PARTS) == "triton":
         from bigbird_ds.attention.parallel.triton_rows import TritonRows
 
         return TritonRows(plan)

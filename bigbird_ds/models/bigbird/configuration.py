@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -129,7 +130,7 @@ def check_range(name: str, value: float, least: float, most: float | None) -> No
         )
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise ConfigError, with the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
         guess = nearest(value, choices)

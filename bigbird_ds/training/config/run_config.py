@@ -6,92 +6,24 @@ Read from YAML by ``bigbird_ds.training.config.file``; every description below i
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.objectives.gap_sentences import GapOptions, GapSentences
+from bigbird_ds.objectives import OBJECTIVES
+from bigbird_ds.sections import Section
+from bigbird_ds.training.config.choice import choice
+from bigbird_ds.training.optimizers import OPTIMIZERS
+from bigbird_ds.training.schedules import SCHEDULES
+
+_Objective: Any = choice(OBJECTIVES, default="mlm_nsp")
+_Optimizer: Any = choice(OPTIMIZERS, default="adamw")
+_Schedule: Any = choice(SCHEDULES, default="linear")
 
 
-class Section(BaseModel):
-    """A section of the run config: unknown keys and infinite numbers are refused, values never
-    change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _refuse_without_effect(section: Any, section_name: str, option: str) -> None:
-    """Raise ConfigError where an option that ``section.name`` does not read was set."""
-    value, chosen = getattr(section, option), section.name
-    if value != type(section).model_fields[option].default:
-        raise ConfigError(
-            f"{section_name}.{option} has no effect on {chosen}",
-            seen=f"{section_name}.{option}={value!r}, {section_name}.name={chosen}",
-            needed=f"options of {chosen} alone",
-            change=f"leave out {section_name}.{option}, or change {section_name}.name",
-        )
-
-
-class ObjectiveConfig(Section):
-    name: Literal["mlm_nsp", "mlm", "gap_sentences"] = Field(
-        "mlm_nsp",
-        description="mlm_nsp: masked tokens and next sentence (BERT); mlm: masked tokens alone; "
-        "gap_sentences: write the sentences that were taken out (PEGASUS), with a BigBirdPegasus",
-    )
-    mask_fraction: float = Field(
-        0.15, gt=0, lt=1, description="mlm, mlm_nsp: share of the tokens that become targets"
-    )
-    whole_words: bool = Field(True, description="mask whole words, not single pieces")
-    target_length: PositiveInt = Field(
-        256, description="gap_sentences: tokens of the target, </s> counted"
-    )
-    strategy: str = Field(
-        "ind_orig",
-        description="gap_sentences: which sentences are taken out: ind_orig, ind_uniq, seq_orig, "
-        "seq_uniq (by ROUGE-1 F1 against the rest), lead or random",
-    )
-    gap_ratio: float | tuple[float, float] = Field(
-        (0.15, 0.45),
-        description="gap_sentences: share of a document's sentences that is taken out, as far as "
-        "the target has room: a number, or two to draw between for each window",
-    )
-    score_noise: float = Field(
-        0.2, description="gap_sentences: scores are multiplied by 1 +- up to this"
-    )
-    keep_fraction: float = Field(
-        0.2, description="gap_sentences: share of the chosen sentences that stay in the input too"
-    )
-    input_mask_fraction: float = Field(
-        0.0, description="gap_sentences: share of the input's tokens to mask besides (0: none)"
-    )
-
-    @model_validator(mode="after")
-    def _check_effect(self) -> ObjectiveConfig:
-        """Refuse options of another objective, and look at the values of this one's."""
-        foreign = (
-            ["mask_fraction", *([] if self.input_mask_fraction else ["whole_words"])]
-            if self.name == GapSentences.name
-            else [field.name for field in dataclasses.fields(GapOptions)]
-        )
-        for name in foreign:
-            _refuse_without_effect(self, "objective", name)
-        _ = self.gap_options
-        return self
-
-    @property
-    def gap_options(self) -> GapOptions:
-        """The options of ``gap_sentences``, checked."""
-        ratio = self.gap_ratio
-        return GapOptions(
-            target_length=self.target_length,
-            strategy=self.strategy,
-            gap_ratio=ratio if isinstance(ratio, tuple) else (ratio, ratio),
-            score_noise=self.score_noise,
-            keep_fraction=self.keep_fraction,
-            input_mask_fraction=self.input_mask_fraction,
-        )
+class ObjectiveConfig(_Objective):
+    """What the model is asked to learn."""
 
 
 class DataConfig(Section):
@@ -118,32 +50,18 @@ class ParallelConfig(Section):
     sequence: PositiveInt = Field(1, description="ranks that share one sequence")
 
 
-DecayRate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerConfig(Section):
-    name: Literal["adamw", "adafactor"] = Field(
-        "adamw", description="adafactor: far less memory for its state, at ZeRO stage 0 alone"
-    )
+class OptimizerConfig(_Optimizer):
     lr: float = Field(
         1e-4,
         gt=0,
         description="peak learning rate; adafactor's is relative to the size of the weights, and "
         "never above 1 / sqrt(step)",
     )
-    betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.999), description="adamw: decay rates")
-    eps: float = Field(1e-6, gt=0, description="adamw: epsilon")
     weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
     clip: float = Field(1.0, ge=0, description="largest global gradient norm (0: no clipping)")
 
-    @model_validator(mode="after")
-    def _check_effect(self) -> OptimizerConfig:
-        for name in ("betas", "eps") if self.name != "adamw" else ():
-            _refuse_without_effect(self, "optimizer", name)
-        return self
 
-
-class ScheduleConfig(Section):
+class ScheduleConfig(_Schedule):
     warmup_steps: int = Field(0, ge=0, description="steps over which lr rises linearly")
     total_steps: PositiveInt | None = Field(
         None, description="step at which lr has fallen linearly to 0 (null: train.steps)"

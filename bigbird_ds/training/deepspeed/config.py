@@ -109,16 +109,20 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         )
     check_sections(user)
     _check_refused(user.get("zero_optimization", {}))
-    if config.optimizer.name == "adafactor" and stage:
+    if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
-            "Adafactor needs whole matrices, and ZeRO gives an optimizer flat pieces of them: a "
-            "piece has no rows and columns, and its norm depends on the number of ranks",
-            seen=f"optimizer.name=adafactor, deepspeed.zero_optimization.stage={stage}",
+            f"{config.optimizer.name} needs whole matrices, and ZeRO gives an optimizer flat "
+            "pieces of them: a piece has no rows and columns, and its norm depends on the number "
+            "of ranks",
+            seen=f"optimizer.name={config.optimizer.name}, "
+            f"deepspeed.zero_optimization.stage={stage}",
             needed="stage 0",
             change="deepspeed.zero_optimization.stage=0, or optimizer.name=adamw",
         )
     _check_gradient_dtype(user, stage)
     _prepare_offload(user, stage)
+    # DeepSpeed knows few optimizers by name; those of the registry say themselves what they need.
+    user.setdefault("zero_allow_untested_optimizer", True)
     accumulation = config.accumulation(world_size)
     user.update(
         train_micro_batch_size_per_gpu=config.batch.micro,

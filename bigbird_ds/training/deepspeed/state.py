@@ -19,7 +19,7 @@ from deepspeed.utils.tensor_fragment import (
 )
 from torch import Tensor, nn
 
-from bigbird_ds.training.optimizer import state_shapes
+from bigbird_ds.training.optimizers import kind_of
 
 
 def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
@@ -126,14 +126,14 @@ class _Access:
         self.optimizer = engine.optimizer
         # The torch optimizer that DeepSpeed wraps; the same object that we passed in.
         self.inner: torch.optim.Optimizer = engine.basic_optimizer
-        self.name = type(self.inner).__name__.lower()
+        self.kind = kind_of(self.inner)
 
     def link(self) -> None:
         """Make DeepSpeed's per-parameter views of the moments point at them."""
 
     def shapes(self, tensor: Tensor) -> dict[str, tuple[int, ...]]:
         """What the optimizer keeps for a tensor."""
-        return state_shapes(self.name, tensor.shape)
+        return self.kind.state_shapes(tensor.shape)
 
     def make_state(self) -> None:
         """Make zero moments exist for every tensor that the optimizer steps."""

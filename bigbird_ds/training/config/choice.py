@@ -1,0 +1,90 @@
+"""Sections of the run config whose ``name`` picks an entry of a registry.
+
+The keys of such a section are ``name`` and the options of all entries, side by side. Entries may
+share an option. An option that the chosen entry does not read is refused where it is set.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, create_model, model_validator
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.registry import Registry
+from bigbird_ds.sections import Options, Section
+
+
+class Choice(Section):
+    """What all these sections have; see :func:`choice`."""
+
+    registry: ClassVar[Registry[Any]]
+    all_options: ClassVar[frozenset[str]]
+    name: str
+
+    @property
+    def kind(self) -> Any:
+        """The entry of the registry."""
+        return self.registry[self.name]
+
+    @property
+    def options(self) -> Any:
+        """The options of the entry, of its ``options_class``.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        own = self.kind.options_class
+        return own(**{name: getattr(self, name) for name in own.model_fields})
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> Choice:
+        options: Options = self.options
+        unread = self.all_options - set(type(options).model_fields) | set(options.without_effect())
+        for option in type(self).model_fields:  # in their order
+            if option in unread:
+                self._refuse_where_set(option)
+        return self
+
+    def _refuse_where_set(self, option: str) -> None:
+        value, section = getattr(self, option), self.registry.option.partition(".")[0]
+        if value != type(self).model_fields[option].default:
+            raise ConfigError(
+                f"{section}.{option} has no effect on {self.name}",
+                seen=f"{section}.{option}={value!r}, {section}.name={self.name}",
+                needed=f"options of {self.name} alone",
+                change=f"leave out {section}.{option}, or change {section}.name",
+            )
+
+
+def choice(registry: Registry[Any], default: str) -> Any:
+    """The base class of a section: ``name``, by default ``default``, and the options of all
+    entries, each with the names of those that read it in its description."""
+    summaries = "; ".join(f"{entry.name}: {entry.summary}" for entry in registry.values())
+    fields: dict[str, Any] = {"name": (_one_of(registry), Field(default, description=summaries))}
+    for entry in registry.values():
+        for name, field in entry.options_class.model_fields.items():
+            if name not in fields:
+                fields[name] = (field.rebuild_annotation(), _told_of_its_readers(registry, name))
+            known = _first_of(registry, name)
+            assert repr(known) == repr(field), f"two options {registry.option}: {name} that differ"
+    base = create_model(f"{registry.kind.title()}Choice", __base__=Choice, **fields)
+    base.registry, base.all_options = registry, frozenset(fields) - {"name"}
+    return base
+
+
+def _one_of(registry: Registry[Any]) -> Any:
+    return Literal.__getitem__(tuple(registry))
+
+
+def _first_of(registry: Registry[Any], option: str) -> Any:
+    fields = (entry.options_class.model_fields for entry in registry.values())
+    return next(known[option] for known in fields if option in known)
+
+
+def _told_of_its_readers(registry: Registry[Any], option: str) -> Any:
+    """The field of an option, its description preceded by who reads it, if not all do."""
+    readers = [e.name for e in registry.values() if option in e.options_class.model_fields]
+    field = _first_of(registry, option)
+    told = "" if len(readers) == len(registry) else f"{', '.join(sorted(readers))}: "
+    return Field(field.default, description=told + (field.description or ""))
