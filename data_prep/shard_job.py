@@ -13,6 +13,7 @@ from bigbird_ds.data.format import SPLITS, TRAIN, VALIDATION, Manifest, Tokenize
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
 from data_prep.job_folder import JobFolder, JobPlan, describe_inputs, modification_digest
 from data_prep.progress import Progress
@@ -33,6 +34,7 @@ class ShardOptions:
         workers: processes; changes nothing in the output.
         part: (I, N) to do every N-th unit from the I-th, I from 1; None for all.
         resume: go on with an interrupted job.
+        default_kind: of inputs whose names tell none.
     """
 
     documents: DocumentOptions = field(default_factory=DocumentOptions)
@@ -40,11 +42,14 @@ class ShardOptions:
     workers: int = 1
     part: tuple[int, int] | None = None
     resume: bool = False
+    default_kind: Kind | None = None
 
     def recorded(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
         """What decides the output, as the manifest tells it."""
         return {
             "inputs": describe_inputs(inputs),
+            "format": None if self.default_kind is None else self.default_kind.value,
+            "encoding_errors": self.documents.fields.encoding_errors,
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
             "min_tokens": self.documents.min_tokens,
@@ -68,7 +73,9 @@ def write_shards(
     """
     vocabulary = Vocabulary.from_folder(tokenizer)
     if STDIN not in arguments:
-        return _Job(find_inputs(arguments), tokenizer, vocabulary, out, options).run()
+        return _Job(
+            find_inputs(arguments, options.default_kind), tokenizer, vocabulary, out, options
+        ).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
             "standard input can be read once only",

@@ -16,9 +16,11 @@ from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import BIGBIRD
 from data_prep.encoding import sentences_of
 from data_prep.families import FAMILIES, Family
-from data_prep.inputs import STDIN, InputFile, Kind, find_inputs
+from data_prep.input_kinds import Kind
+from data_prep.inputs import STDIN, InputFile, find_inputs
+from data_prep.pieces import Piece
 from data_prep.progress import Progress
-from data_prep.readers import Piece, read_piece
+from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Fields
 from data_prep.sentencepiece_model import round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
@@ -41,6 +43,7 @@ class TrainingOptions:
         fields: where a record holds its text.
         skip_bad_records: pass over records that are no documents; otherwise they are errors.
         family: whose special pieces the model gets.
+        default_kind: of inputs whose names tell none.
     """
 
     vocab_size: int
@@ -49,6 +52,7 @@ class TrainingOptions:
     fields: Fields = field(default_factory=lambda: Fields("text"))
     skip_bad_records: bool = False
     family: Family = FAMILIES[BIGBIRD]
+    default_kind: Kind | None = None
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
@@ -61,7 +65,7 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
             their characters.
         DataError: no documents, or a record that is none.
     """
-    pieces = list(_pieces(arguments))
+    pieces = list(_pieces(arguments, options.default_kind))
     with Progress("reading", sum(piece.num_bytes for piece in pieces)) as progress:
         sentences = sample(_sentences(pieces, options, progress), options.max_sentences)
     if not sentences:
@@ -103,10 +107,10 @@ def sample(sentences: Iterable[str], size: int) -> list[str]:
     return chosen
 
 
-def _pieces(arguments: Sequence[str]) -> Iterator[Piece]:
+def _pieces(arguments: Sequence[str], default_kind: Kind | None) -> Iterator[Piece]:
     if STDIN not in arguments:
         whole = sys.maxsize  # nothing needs cutting here
-        for unit in plan_units(find_inputs(arguments), whole):
+        for unit in plan_units(find_inputs(arguments, default_kind), whole):
             yield from unit.pieces
         return
     if len(arguments) > 1:
@@ -116,7 +120,7 @@ def _pieces(arguments: Sequence[str]) -> Iterator[Piece]:
             needed="- without other inputs",
             change="INPUT",
         )
-    stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, 0)
+    stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, None)
     yield Piece(stdin, 0, sys.maxsize, 0)
 
 

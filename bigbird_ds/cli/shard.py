@@ -7,9 +7,13 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bigbird_ds.cli.sizes import parse_size
 from bigbird_ds.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, ConfigError
+
+if TYPE_CHECKING:
+    from data_prep.input_kinds import Kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,10 +56,25 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="INPUT",
         help="files, folders, globs, or - for JSON lines on standard input: .txt (a document a"
-        " file), .jsonl, these with .gz, .zst or .xz, .parquet, a saved datasets folder",
+        " file), .jsonl, .ndjson or .json (an object a line), these with .gz, .zst, .xz or .bz2,"
+        " .parquet, .arrow, a saved datasets folder",
     )
     parser.add_argument(
-        "--text-field", default="text", metavar="A.B", help="field of a record's text"
+        "--format",
+        choices=("text", "jsonl", "parquet"),
+        help="of files whose names tell none, as those without a suffix; default: no input",
+    )
+    parser.add_argument(
+        "--text-field",
+        default="text",
+        metavar="A.B",
+        help="field of a record's text, a string or a list of strings (its paragraphs)",
+    )
+    parser.add_argument(
+        "--encoding-errors",
+        choices=("strict", "replace"),
+        default="strict",
+        help="bytes that are no UTF-8 make a bad record, or become U+FFFD each",
     )
     parser.add_argument(
         "--on-error",
@@ -79,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_inputs(arguments.inputs)
     options = ShardOptions(
         DocumentOptions(
-            fields=Fields(arguments.text_field, arguments.id_field),
+            fields=Fields(arguments.text_field, arguments.id_field, arguments.encoding_errors),
             min_tokens=arguments.min_tokens,
             validation_fraction=fraction,
             skip_bad_records=arguments.on_error == "skip",
@@ -88,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         part=None if arguments.part is None else _parse_part(arguments.part),
         resume=arguments.resume,
+        default_kind=default_kind(arguments),
     )
     log.setup()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop
@@ -104,6 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_FAILED
     return EXIT_DONE
+
+
+def default_kind(arguments: argparse.Namespace) -> Kind | None:
+    """The kind of inputs whose names tell none."""
+    from data_prep.input_kinds import Kind
+
+    return None if arguments.format is None else Kind(arguments.format)
 
 
 def require_inputs(inputs: list[str]) -> None:

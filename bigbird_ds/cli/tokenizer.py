@@ -5,10 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bigbird_ds.cli.shard import add_input_arguments, check_range, require_inputs
+from bigbird_ds.cli.shard import (
+    add_input_arguments,
+    check_range,
+    default_kind,
+    require_inputs,
+)
 from bigbird_ds.errors import EXIT_DONE, ConfigError
 
-_TRAINING_ONLY = ("vocab_size", "max_sentences", "character_coverage", "text_field", "on_error")
+_TRAINING_ONLY = (
+    "vocab_size",
+    "max_sentences",
+    "character_coverage",
+    "format",
+    "text_field",
+    "encoding_errors",
+    "on_error",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +103,8 @@ def _train(arguments: argparse.Namespace) -> bytes:
             vocab_size=size,
             max_sentences=arguments.max_sentences,
             character_coverage=coverage,
-            fields=Fields(arguments.text_field),
+            fields=Fields(arguments.text_field, encoding_errors=arguments.encoding_errors),
+            default_kind=default_kind(arguments),
             skip_bad_records=arguments.on_error == "skip",
             family=family,
         ),
