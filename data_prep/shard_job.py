@@ -9,13 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds import files
-from bigbird_ds.data.format import SPLITS, TRAIN, VALIDATION, Manifest, TokenizerRecord
+from bigbird_ds.data.format import (
+    MANIFEST_NAME,
+    SPLITS,
+    TRAIN,
+    VALIDATION,
+    Manifest,
+    TokenizerRecord,
+)
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
-from data_prep.job_folder import JobFolder, JobPlan, describe_inputs, modification_digest
+from data_prep.job_folder import (
+    JobFolder,
+    JobPlan,
+    content_digest,
+    describe_inputs,
+    missing_in_words,
+)
+from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
 from data_prep.unit_job import DocumentOptions, UnitRecord
 from data_prep.units import Unit, plan_units
@@ -84,9 +98,11 @@ def write_shards(
             change="INPUT",
         )
     files.make_folder(out.parent, DataError, "--out")
-    spool = out.with_name(f".{out.name}.stdin.jsonl")
+    spool = files.temporary_name(out.with_name(f"{out.name}.stdin.jsonl"))
     try:
-        return _Job([spool_stdin(spool)], tokenizer, vocabulary, out, options).run()
+        with files.told_when_full(out.parent, DataError, "--out"):
+            spooled = spool_stdin(spool)
+        return _Job([spooled], tokenizer, vocabulary, out, options).run()
     finally:
         spool.unlink(missing_ok=True)
 
@@ -110,28 +126,51 @@ class _Job:
         self._plan = JobPlan(
             options=self._recorded,
             tokenizer=vocabulary.sha256,
-            modified=modification_digest(inputs),
+            content=content_digest(inputs),
+            num_units=len(self._units),
+            num_parts=step,
         )
 
     def run(self) -> Manifest | None:
         options = self._options
         own_numbers = [unit.number for unit in self._own_units]
-        is_part = options.part is not None
-        if not self._folder.begin(self._plan, own_numbers, resume=options.resume, part=is_part):
-            logger.info("%s is complete already", self._out)
-            return Manifest.read(self._out)
+        manifest = self._folder.begin(
+            self._plan, own_numbers, resume=options.resume, part=options.part
+        )
         try:
-            self._run_units([u for u in self._own_units if not self._is_finished(u)])
-            return self._compose()
+            with files.told_when_full(self._out, DataError, "--out"):
+                if manifest is not None:
+                    self._mend(manifest)
+                    return manifest
+                self._run_units([u for u in self._own_units if not self._is_finished(u)])
+                return self._compose()
         except BaseException:
-            if not is_part:
+            self._folder.remove_leftovers(own_numbers)
+            if options.part is None and manifest is None:
                 self._folder.remove_if_nothing_is_finished()
             raise
+        finally:
+            self._folder.end()
+
+    def _mend(self, manifest: Manifest) -> None:
+        """Write the damaged and missing files of a complete folder again."""
+        logger.info("%s is complete already; its files are checked", self._out)
+        numbers = damaged_units(self._out, manifest)
+        units = [unit for unit in self._own_units if unit.number in numbers]
+        if units:
+            logger.warning("%d units are damaged or missing, and are written again", len(units))
+            self._run_units(units)
+            for unit in units:
+                require_same(self._folder.finished(unit.number), unit.number, manifest)
+        self._write_tokenizer()
+        self._folder.remove()
 
     def _is_finished(self, unit: Unit) -> bool:
         return self._options.resume and self._folder.finished(unit.number) is not None
 
     def _run_units(self, units: list[Unit]) -> None:
+        if not units:
+            return
         skipped = len(self._own_units) - len(units)
         logger.info(
             "%d units of %.1f MB of input in all%s, %d workers",
@@ -140,8 +179,6 @@ class _Job:
             f" ({skipped} more are finished)" if skipped else "",
             self._options.workers,
         )
-        if not units:
-            return
         setup = WorkerSetup(self._tokenizer, self._out, self._options.documents)
         workers = min(self._options.workers, len(units))
         with Progress("shards", sum(unit.num_bytes for unit in units)) as progress:
@@ -152,12 +189,16 @@ class _Job:
         """Write the manifest once every unit of every part is there."""
         try:
             records = self._folder.records(len(self._units))
+            missing = [] if records else self._folder.missing(len(self._units))
         except DataError:
-            if (self._out / "manifest.json").is_file():  # another part was faster by a moment
-                return Manifest.read(self._out)
-            raise
+            if not (self._out / MANIFEST_NAME).is_file():
+                raise
+            records = None
+        if (self._out / MANIFEST_NAME).is_file():  # another part was faster by a moment
+            return Manifest.read(self._out)
         if records is None:
-            logger.info("other parts are not finished; the last one writes the manifest")
+            logger.info("%s", missing_in_words(missing, self._plan.num_parts))
+            logger.info("the last part to end writes the manifest")
             return None
         manifest = self._manifest(records)
         try:
@@ -166,11 +207,16 @@ class _Job:
             # Mended, it is a job with other inputs or options, which these units would block.
             self._folder.remove_with_shards(records)
             raise
-        with files.atomic_write(self._out / SPIECE_NAME) as stream:
-            stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
+        self._write_tokenizer()
         manifest.write(self._out)
         self._folder.remove()
         return manifest
+
+    def _write_tokenizer(self) -> None:
+        path = self._out / SPIECE_NAME
+        if not path.is_file() or files.sha256_of(path) != self._vocabulary.sha256:
+            with files.atomic_write(path) as stream:
+                stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
 
     def _manifest(self, records: list[UnitRecord]) -> Manifest:
         dropped: Counter[str] = Counter()
@@ -187,6 +233,7 @@ class _Job:
             },
             num_unknown_tokens=sum(record.num_unknown_tokens for record in records),
             dropped=dict(sorted(dropped.items())),
+            rejected=self._folder.write_rejected(records),
         )
 
     def _check(self, manifest: Manifest) -> None:

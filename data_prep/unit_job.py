@@ -10,17 +10,22 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from bigbird_ds.data.format import TRAIN, VALIDATION, ShardRecord
+from bigbird_ds.data.format import (
+    REJECTED_NAME,
+    TRAIN,
+    UNFINISHED_NAME,
+    VALIDATION,
+    ShardRecord,
+)
 from bigbird_ds.errors import DataError
-from bigbird_ds.log import logger
+from bigbird_ds.file_records import FileRecord
 from data_prep.encoding import DocumentEncoder
 from data_prep.inputs import InputFile
 from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Document, Fields
+from data_prep.rejected import RejectedRecords
 from data_prep.shard_writer import UnitWriter
 from data_prep.units import Unit
-
-_WARNINGS_A_UNIT = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class DocumentOptions:
 
 
 class UnitRecord(BaseModel):
-    """What came of a unit: its shard per split, and counts."""
+    """What came of a unit: its shard per split, the list of what it skipped, and counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +54,7 @@ class UnitRecord(BaseModel):
     shards: dict[str, ShardRecord]
     num_unknown_tokens: int
     dropped: dict[str, int]
+    rejected: FileRecord | None
 
     def is_intact(self, folder: Path) -> bool:
         """Whether its files in ``folder`` are as they were written."""
@@ -56,6 +62,8 @@ class UnitRecord(BaseModel):
             for shard in self.shards.values():
                 for file in shard.files:
                     file.check(folder, DataError, "a file of a finished unit")
+            if self.rejected is not None:
+                self.rejected.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
         except DataError:
             return False
         return True
@@ -84,12 +92,17 @@ class UnitJob:
         """
         dropped: Counter[str] = Counter()
         num_unknown = 0
-        with UnitWriter(self._out, unit.number) as writer:
+        rejected = RejectedRecords(
+            self._out / UNFINISHED_NAME / f"{unit.number:05d}.{REJECTED_NAME}"
+        )
+        with UnitWriter(self._out, unit.number) as writer, rejected:
             for piece in unit.pieces:
                 for record in read_piece(piece, self._options.fields):
                     if isinstance(record, BadRecord):
-                        self._drop(record, dropped)
-                        reason: str | None = None
+                        if not self._options.skip_bad_records:
+                            raise record.error()
+                        rejected.add(record, piece.file.name)
+                        reason: str | None = record.reason
                     else:
                         reason, unknown = self._write(record, piece.file, writer)
                         num_unknown += unknown
@@ -101,14 +114,8 @@ class UnitJob:
             shards=writer.records(),
             num_unknown_tokens=num_unknown,
             dropped=dict(sorted(dropped.items())),
+            rejected=rejected.record(),
         )
-
-    def _drop(self, record: BadRecord, dropped: Counter[str]) -> None:
-        if not self._options.skip_bad_records:
-            raise record.error()
-        dropped[record.reason] += 1
-        if sum(dropped.values()) <= _WARNINGS_A_UNIT:
-            logger.warning("skipped %s: %s; seen: %s", record.where, record.reason, record.seen)
 
     def _write(
         self, document: Document, source: InputFile, writer: UnitWriter

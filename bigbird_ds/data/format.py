@@ -9,6 +9,8 @@ A shards folder is flat::
     train-00000.sentences.npy        index: all sentence starts of the shard, one document after
                                      the other; uint32 token offsets within their document
     validation-00000.tar ...         the same for the validation split
+    rejected.jsonl                   records that were skipped: source, place, reason and what was
+                                     seen; absent where none was
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
 of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
@@ -34,6 +36,7 @@ FORMAT = "bigbird_ds.shards"
 VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
+REJECTED_NAME = "rejected.jsonl"
 UNFINISHED_NAME = ".units"  # a folder that is there while the shards are being written
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -91,6 +94,11 @@ class ShardRecord(_Strict):
         return self.tar, self.documents, self.sentences
 
 
+def unit_of(shard: ShardRecord) -> int:
+    """The number of the unit that a shard came from."""
+    return int(shard.tar.name.rpartition("-")[2].partition(".")[0])
+
+
 class TokenizerRecord(_Strict):
     """Which tokenizer made the ids: the sha256 of its ``spiece.model`` decides."""
 
@@ -99,7 +107,12 @@ class TokenizerRecord(_Strict):
 
 
 class Manifest(_Strict):
-    """``manifest.json``. ``dropped`` counts documents left out, by reason."""
+    """``manifest.json``.
+
+    Attributes:
+        dropped: counts of documents left out, by reason.
+        rejected: the file that names the records among them that were no documents.
+    """
 
     format: str = FORMAT
     version: int = VERSION
@@ -108,6 +121,7 @@ class Manifest(_Strict):
     splits: dict[str, list[ShardRecord]]
     num_unknown_tokens: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
+    rejected: FileRecord | None = None
 
     def total(self, split: str, count: str) -> int:
         """Sum of ``count`` (``num_documents``, ``num_tokens`` ...) over the shards of a split."""

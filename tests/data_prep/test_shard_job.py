@@ -1,19 +1,22 @@
 """The shard job: the same bytes however it is done, the right counts, nothing mixed."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
-from support.commands import contents, run_command
+from support.commands import command_line, contents, run_command
 from support.corpus import Corpus
 
 from bigbird_ds.cli.main import main
 from bigbird_ds.data.format import Manifest
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.verify import verify_shards
+from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.unit_job import content_id, split_of
 
@@ -138,6 +141,108 @@ def test_unknown_tokens_are_counted_and_warned_of(corpus: Corpus, tmp_path: Path
     assert manifest.num_unknown_tokens == np.count_nonzero(ids == 100) > 20
 
 
+def test_skipped_records_are_listed_with_source_place_and_reason(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    good = corpus.documents.read_bytes()
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"\x1b[31mred\n" + good + b'{"txt": 1}\n')
+    (tmp_path / "in" / "b.txt").write_bytes(b"\xff")
+    for workers in (1, 2):
+        options = ["--on-error", "skip", "--workers", workers]
+        assert shard(corpus, tmp_path / "in", *options, out=tmp_path / str(workers)) == 0
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    text = (tmp_path / "1" / "rejected.jsonl").read_text()
+    assert "\x1b" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    number = good.count(b"\n") + 2
+    assert [(line["source"], line["place"], line["reason"]) for line in lines] == [
+        ("a.jsonl", "line 1", "no JSON"),
+        ("a.jsonl", f"line {number}", "no field 'text'"),
+        ("b.txt", "", "not UTF-8"),
+    ]
+    assert verify_shards(tmp_path / "1")
+    (tmp_path / "1" / "rejected.jsonl").unlink()
+    with pytest.raises(DataError, match="is damaged") as error:
+        verify_shards(tmp_path / "1")
+    assert "rejected.jsonl" in error.value.seen
+
+
+def test_missing_parts_are_told_by_the_job_and_by_inspect(
+    corpus: Corpus, inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["shard", inputs, "--tokenizer", corpus.tokenizer, "--out", out, "--unit-size", "40K"]
+    result = run_command(*words, "--part", "2/4")
+    assert b"missing: parts 1, 3, 4 of 4 (units 0, 2, 3, 4)" in result.stderr
+    assert main(["inspect", str(out)]) == 0
+    described = capfd.readouterr().out
+    assert "2 of 6 units are done" in described
+    assert "missing: parts 1, 3, 4 of 4" in described
+
+
+def test_a_copy_of_the_inputs_with_other_times_is_the_same_input(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, "--part", "1/2", out=out) == 0
+    copy = tmp_path / "copy" / "inputs"
+    copy.mkdir(parents=True)
+    for path in inputs.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+        os.utime(copy / path.name, (1, 1))
+    assert shard(corpus, copy, "--part", "2/2", out=out) == 0
+    assert (out / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove", "index", "tokenizer"])
+def test_resuming_a_complete_folder_mends_what_is_damaged(
+    damage: str, corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, "--validation-fraction", "0.3", out=out) == 0
+    before = contents(out)
+    tar = sorted(out.glob("train-*.tar"))[1]
+    if damage == "flip":
+        data = bytearray(tar.read_bytes())
+        data[len(data) // 2] ^= 1
+        tar.write_bytes(data)
+    elif damage == "remove":
+        tar.unlink()
+    elif damage == "index":
+        tar.with_suffix(".documents.npy").write_bytes(b"")
+    else:
+        (out / "spiece.model").write_bytes(b"x")
+    assert shard(corpus, inputs, "--validation-fraction", "0.3", "--resume", out=out) == 0
+    assert contents(out) == before
+
+
+def test_a_unit_that_cannot_be_mended_from_these_inputs_is_told(
+    corpus: Corpus, inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, out=out) == 0
+    for tar in out.glob("*.tar"):
+        tar.unlink()
+    text = (inputs / "0.txt").read_text()
+    (inputs / "0.txt").write_text(text[::-1])
+    assert shard(corpus, inputs, "--resume", out=out) == 2
+    assert "a damaged unit came out different" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_told_and_what_is_finished_stays(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = command_line(["shard", inputs, "--tokenizer", corpus.tokenizer, "--out", out])
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *words]  # kB a file
+    result = subprocess.run(limited, capture_output=True, check=False)
+    message = result.stderr.decode()
+    assert result.returncode == 2, message
+    assert "error: the output cannot be written" in message and "Traceback" not in message
+    assert not out.exists()  # nothing was finished
+
+
 def test_resuming_a_complete_folder_changes_nothing(
     corpus: Corpus, inputs: Path, tmp_path: Path
 ) -> None:
@@ -184,7 +289,7 @@ def test_a_job_that_finished_nothing_leaves_nothing(corpus: Corpus, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change", ["option", "input", "touched", "tokenizer"])
+@pytest.mark.parametrize("change", ["option", "input", "in place", "tokenizer"])
 def test_resuming_another_job_is_refused_and_nothing_is_mixed(
     change: str, corpus: Corpus, inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,8 +304,8 @@ def test_resuming_another_job_is_refused_and_nothing_is_mixed(
         options += ["--min-tokens", "2"]
     elif change == "input":
         (inputs / "new.txt").write_text("One more.")
-    elif change == "touched":
-        (inputs / "0.txt").touch()
+    elif change == "in place":
+        (inputs / "0.txt").write_text((inputs / "0.txt").read_text().upper())
     else:
         tokenizer = tmp_path / "tokenizer"
         words = ["tokenizer", inputs / "a.jsonl", "--out", tokenizer, "--vocab-size", "600"]
@@ -211,7 +316,7 @@ def test_resuming_another_job_is_refused_and_nothing_is_mixed(
     named = {
         "option": f"options.min_tokens 1 in {out}, 2 now",
         "input": f"options.inputs.files 7 in {out}, 8 now",
-        "touched": "an input changed since the job began",
+        "in place": "an input changed since the job began",
         "tokenizer": f"tokenizer {Vocabulary.from_folder(corpus.tokenizer).sha256}",
     }
     assert f"seen:   {named[change]}" in message

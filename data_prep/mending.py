@@ -1,0 +1,47 @@
+"""A complete shards folder with damaged or missing files: which units to write again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bigbird_ds.data.format import REJECTED_NAME, Manifest, ShardRecord, unit_of
+from bigbird_ds.errors import DataError
+from data_prep.unit_job import UnitRecord
+
+
+def damaged_units(out: Path, manifest: Manifest) -> set[int]:
+    """The numbers of the units of which a file is missing or not as it was written.
+
+    Raises:
+        DataError: the list of skipped records is, which comes from all units.
+    """
+    if manifest.rejected is not None:
+        manifest.rejected.check(out, DataError, f"{REJECTED_NAME}, which comes from all units,")
+    damaged = set()
+    for number, shard in _shards(manifest):
+        try:
+            for file in shard.files:
+                file.check(out, DataError, "the file")
+        except DataError:
+            damaged.add(number)
+    return damaged
+
+
+def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> None:
+    """Raise DataError unless a unit that was written again is what the manifest says."""
+    wanted = {shard.tar.name: shard for at, shard in _shards(manifest) if at == number}
+    found = {} if record is None else {shard.tar.name: shard for shard in record.shards.values()}
+    if found != wanted:
+        raise DataError(
+            "a damaged unit came out different",
+            seen=f"unit {number}: {', '.join(sorted(found)) or 'no shard'} with another sha256",
+            needed="the bytes that the manifest tells",
+            change="inputs and program as they were when the shards were written, or a new --out",
+        )
+
+
+def _shards(manifest: Manifest) -> Iterator[tuple[int, ShardRecord]]:
+    for shards in manifest.splits.values():
+        for shard in shards:
+            yield unit_of(shard), shard
