@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
-from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
 from data_prep.sentences import sentence_spans
 
 _BATCH_CHARS = 1 << 18
@@ -30,11 +31,21 @@ class EncodedDocument:
         ids: (T,) uint16 or uint32.
         sentence_starts: (S,) uint32, rising, the first 0; empty where T is 0.
         num_unknown: how many ids are the unknown piece's.
+        num_chars: characters that were encoded, white space normalised.
+        unknown: the characters that became unknown pieces, with their counts. A run of them is one
+            piece, so that these tell more than ``num_unknown``.
     """
 
     ids: np.ndarray
     sentence_starts: np.ndarray
     num_unknown: int
+    num_chars: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the characters that became unknown pieces."""
+        return self.unknown.total() / max(1, self.num_chars)
 
 
 def normalize_white_space(text: str) -> str:
@@ -73,6 +84,7 @@ class DocumentEncoder:
         reserved[self.vocabulary.unk] = False
         self._is_reserved = reserved
         names = [self._processor.IdToPiece(int(i)) for i in np.flatnonzero(reserved)]
+        self._known_pieces = set(self.vocabulary.pieces)
         self._reserved_name = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def encode(
@@ -85,20 +97,25 @@ class DocumentEncoder:
         """
         ids: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
+        num_chars = 0
+        unknown: Counter[str] = Counter()
         for batch in _batches(sentences_of(text)):
             batch_ids, batch_lengths = self._encode_batch(batch)
             if self._is_reserved[batch_ids].any():
-                batch_ids, batch_lengths = self._encode_batch(
-                    [self._reserved_name.sub(_spelled_out, sentence) for sentence in batch]
-                )
+                batch = self._without_reserved(batch)
+                batch_ids, batch_lengths = self._encode_batch(batch)
+            num_chars += sum(map(len, batch))
+            self._count_unknown(batch, batch_ids, batch_lengths, unknown)
             ids.append(batch_ids)
             lengths.append(batch_lengths[batch_lengths > 0])
             on_batch(len(batch_ids))
         all_ids = np.concatenate(ids) if ids else np.empty(0, self._dtype)
         all_lengths = np.concatenate(lengths) if lengths else np.empty(0, np.int64)
         starts = np.cumsum(all_lengths) - all_lengths
-        unknown = int(np.count_nonzero(all_ids == self.vocabulary.unk))
-        return EncodedDocument(all_ids, starts.astype(SENTENCE_DTYPE), unknown)
+        num_unknown = int(np.count_nonzero(all_ids == self.vocabulary.unk))
+        return EncodedDocument(
+            all_ids, starts.astype(SENTENCE_DTYPE), num_unknown, num_chars, unknown
+        )
 
     def _encode_batch(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all ``sentences`` joined, and the number of ids of each."""
@@ -106,6 +123,42 @@ class DocumentEncoder:
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, int(lengths.sum()))
         return ids, lengths
+
+    def _without_reserved(self, sentences: list[str]) -> list[str]:
+        """The sentences, with the names of special pieces spelled out where they would be found.
+
+        A model may bring such names about itself, when it normalises: full-width letters become
+        plain ones. So the second look is at what the model makes of the sentence.
+        """
+        spelled = [self._reserved_name.sub(_spelled_out, sentence) for sentence in sentences]
+        for index, sentence in enumerate(spelled):
+            while self._has_reserved(sentence):
+                plain = self._processor.Normalize(sentence).replace(WORD_START, " ").strip()
+                sentence = self._reserved_name.sub(_spelled_out, plain)
+                assert sentence != plain, "a special id without its name in the text"
+            spelled[index] = sentence
+        return spelled
+
+    def _has_reserved(self, sentence: str) -> bool:
+        return any(self._is_reserved[i] for i in self._processor.EncodeAsIds(sentence))
+
+    def _count_unknown(
+        self,
+        sentences: list[str],
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        unknown: Counter[str],
+    ) -> None:
+        """Add the characters of the unknown pieces of a batch to ``unknown``."""
+        found = np.flatnonzero(ids == self.vocabulary.unk)
+        if not len(found):
+            return
+        of_sentence = np.unique(np.searchsorted(np.cumsum(lengths), found, side="right"))
+        concerned = [sentences[index] for index in of_sentence]
+        for pieces in self._processor.Encode(concerned, out_type=str, num_threads=1):
+            for piece in pieces:
+                if piece not in self._known_pieces:
+                    unknown.update(piece.replace(WORD_START, ""))
 
 
 def _spelled_out(match: re.Match[str]) -> str:

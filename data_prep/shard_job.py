@@ -33,9 +33,8 @@ from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
 from data_prep.unit_job import DocumentOptions, UnitRecord
 from data_prep.units import Unit, plan_units
+from data_prep.unknown_text import merged, warning_at_the_end
 from data_prep.worker_pool import WorkerSetup, run_units
-
-_MANY_UNKNOWN = 0.01  # share of unknown tokens above which the tokenizer does not suit the text
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class ShardOptions:
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
             "min_tokens": self.documents.min_tokens,
+            "max_unknown": self.documents.max_unknown,
             "validation_fraction": self.documents.validation_fraction,
             "unit_bytes": self.unit_bytes,
         }
@@ -232,12 +232,13 @@ class _Job:
                 for split in SPLITS
             },
             num_unknown_tokens=sum(record.num_unknown_tokens for record in records),
+            unknown=merged(record.unknown for record in records),
             dropped=dict(sorted(dropped.items())),
             rejected=self._folder.write_rejected(records),
         )
 
     def _check(self, manifest: Manifest) -> None:
-        """No document left is an error; many unknown tokens, or none to validate, a warning."""
+        """No document left is an error; many unknown characters, or none to validate, a warning."""
         counts = {split: manifest.total(split, "num_documents") for split in SPLITS}
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         if not counts[TRAIN]:
@@ -258,11 +259,6 @@ class _Job:
             logger.warning("dropped: %s", dropped)
         if self._options.documents.validation_fraction and not counts[VALIDATION]:
             logger.warning("no document fell into the validation split; its share is small")
-        total = sum(manifest.total(split, "num_tokens") for split in SPLITS)
-        share = manifest.num_unknown_tokens / total
-        if share > _MANY_UNKNOWN:
-            logger.warning(
-                "%.1f %% of the tokens are unknown pieces: this tokenizer does not suit these"
-                " documents; train one on them with `bigbird-ds tokenizer`",
-                100 * share,
-            )
+        num_chars = sum(manifest.total(split, "num_chars") for split in SPLITS)
+        if warning := warning_at_the_end(manifest.unknown, sum(counts.values()), num_chars):
+            logger.warning("%s", warning)

@@ -11,21 +11,24 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from bigbird_ds.data.format import (
+    MAX_DOCUMENT_TOKENS,
     REJECTED_NAME,
     TRAIN,
     UNFINISHED_NAME,
     VALIDATION,
     ShardRecord,
+    UnknownText,
 )
 from bigbird_ds.errors import DataError
 from bigbird_ds.file_records import FileRecord
 from data_prep.encoding import DocumentEncoder
 from data_prep.inputs import InputFile
 from data_prep.readers import read_piece
-from data_prep.records import BadRecord, Document, Fields
+from data_prep.records import BadRecord, Document, Fields, printable
 from data_prep.rejected import RejectedRecords
 from data_prep.shard_writer import UnitWriter
 from data_prep.units import Unit
+from data_prep.unknown_text import UnknownCounts, is_lossy
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ class DocumentOptions:
         fields: where a record holds its text and id.
         min_tokens: shorter documents are dropped; at least 1.
         validation_fraction: share of the documents that go to the validation split.
+        max_unknown: documents with a larger share of unknown characters are dropped.
         skip_bad_records: drop and count records that are no documents; otherwise they are errors.
     """
 
     fields: Fields = field(default_factory=lambda: Fields("text"))
     min_tokens: int = 1
     validation_fraction: float = 0.0
+    max_unknown: float = 1.0
     skip_bad_records: bool = False
 
 
@@ -53,6 +58,7 @@ class UnitRecord(BaseModel):
     number: int
     shards: dict[str, ShardRecord]
     num_unknown_tokens: int
+    unknown: UnknownText
     dropped: dict[str, int]
     rejected: FileRecord | None
 
@@ -69,8 +75,8 @@ class UnitRecord(BaseModel):
         return True
 
 
-# report(input bytes, documents, tokens) done since the last call; may raise to stop the job
-Report = Callable[[int, int, int], None]
+# report(input bytes, documents, tokens, lossy documents) since the last call; may raise to stop
+Report = Callable[[int, int, int, int], None]
 
 
 class UnitJob:
@@ -91,10 +97,9 @@ class UnitJob:
             DataError: a record is no document, unless such records are to be skipped.
         """
         dropped: Counter[str] = Counter()
-        num_unknown = 0
-        rejected = RejectedRecords(
-            self._out / UNFINISHED_NAME / f"{unit.number:05d}.{REJECTED_NAME}"
-        )
+        counts = _Counts()
+        rejected_name = f"{unit.number:05d}.{REJECTED_NAME}"
+        rejected = RejectedRecords(self._out / UNFINISHED_NAME / rejected_name)
         with UnitWriter(self._out, unit.number) as writer, rejected:
             for piece in unit.pieces:
                 for record in read_piece(piece, self._options.fields):
@@ -104,32 +109,57 @@ class UnitJob:
                         rejected.add(record, piece.file.name)
                         reason: str | None = record.reason
                     else:
-                        reason, unknown = self._write(record, piece.file, writer)
-                        num_unknown += unknown
+                        reason = self._write(record, piece.file, writer, counts)
                     if reason:
                         dropped[reason] += 1
-                    self._report(record.num_bytes, int(isinstance(record, Document)), 0)
+                    self._report(record.num_bytes, int(isinstance(record, Document)), 0, 0)
         return UnitRecord(
             number=unit.number,
             shards=writer.records(),
-            num_unknown_tokens=num_unknown,
+            num_unknown_tokens=counts.num_unknown_tokens,
+            unknown=counts.unknown.record(),
             dropped=dict(sorted(dropped.items())),
             rejected=rejected.record(),
         )
 
     def _write(
-        self, document: Document, source: InputFile, writer: UnitWriter
-    ) -> tuple[str | None, int]:
-        """Encode and write. Returns why it was dropped, or None, and its unknown tokens."""
-        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens))
+        self, document: Document, source: InputFile, writer: UnitWriter, counts: _Counts
+    ) -> str | None:
+        """Encode, count and write. Returns why it was dropped, or None."""
+        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens, 0))
+        self._report(0, 0, 0, int(is_lossy(encoded)))
         if len(encoded.ids) < self._options.min_tokens:
             few = f"fewer than {self._options.min_tokens} tokens"
-            return (few if len(encoded.ids) else "no text"), 0
+            return few if len(encoded.ids) else "no text"
+        if encoded.unknown_share > self._options.max_unknown:
+            return f"more than {100 * self._options.max_unknown:g} % unknown characters"
+        if len(encoded.ids) > MAX_DOCUMENT_TOKENS:
+            raise _too_long(document, source, len(encoded.ids))
+        counts.unknown.add(encoded)
+        counts.num_unknown_tokens += encoded.num_unknown
         identity = document.id if document.id is not None else content_id(document.text)
         split = split_of(identity, self._options.validation_fraction)
         meta = {"id": identity, "num_chars": len(document.text), "source": source.name}
         writer.write(split, encoded, meta)
-        return None, encoded.num_unknown
+        return None
+
+
+@dataclass
+class _Counts:
+    """Of the documents that a unit wrote."""
+
+    num_unknown_tokens: int = 0
+    unknown: UnknownCounts = field(default_factory=UnknownCounts)
+
+
+def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataError:
+    return DataError(
+        "a document has more tokens than a shard's index can count",
+        seen=f"{num_tokens:,} tokens in a document of {printable(source.path)}"
+        + (f" with the id {document.id!r}" if document.id else ""),
+        needed=f"at most {MAX_DOCUMENT_TOKENS:,}",
+        change="the document: cut it into several",
+    )
 
 
 def content_id(text: str) -> str:

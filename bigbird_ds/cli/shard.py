@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-tokens", type=int, default=1, metavar="N", help="drop shorter documents"
     )
     parser.add_argument(
+        "--max-unknown",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="drop documents with a larger share of characters that the tokenizer does not know",
+    )
+    parser.add_argument(
         "--id-field", metavar="A.B", help="field of a record's id; default: a hash of the text"
     )
     parser.add_argument(
@@ -95,12 +102,15 @@ def run(arguments: argparse.Namespace) -> int:
     check_range("--min-tokens", arguments.min_tokens, arguments.min_tokens >= 1, "1 or more")
     fraction = arguments.validation_fraction
     check_range("--validation-fraction", fraction, 0 <= fraction < 1, "0 or more, below 1")
+    unknown = arguments.max_unknown
+    check_range("--max-unknown", unknown, 0 <= unknown <= 1, "0 to 1")
     require_inputs(arguments.inputs)
     options = ShardOptions(
         DocumentOptions(
             fields=Fields(arguments.text_field, arguments.id_field, arguments.encoding_errors),
             min_tokens=arguments.min_tokens,
             validation_fraction=fraction,
+            max_unknown=unknown,
             skip_bad_records=arguments.on_error == "skip",
         ),
         unit_bytes=parse_size("--unit-size", arguments.unit_size),

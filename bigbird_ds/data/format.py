@@ -57,6 +57,9 @@ DOCUMENT_DTYPE = np.dtype(
     ]
 )
 SENTENCE_DTYPE = np.dtype("<u4")
+MAX_DOCUMENT_TOKENS = (1 << 32) - 1  # of the index's 32-bit columns
+
+LOSSY_SHARE = 0.1  # of a document's characters: a document that lost more is counted
 
 
 def ids_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -106,6 +109,20 @@ class TokenizerRecord(_Strict):
     vocab_size: int
 
 
+class UnknownText(_Strict):
+    """What the tokenizer could not tell.
+
+    Attributes:
+        num_characters: that became unknown pieces.
+        num_documents: which lost more than LOSSY_SHARE of their characters so.
+        most_frequent: the most frequent of the characters, with their counts.
+    """
+
+    num_characters: int = 0
+    num_documents: int = 0
+    most_frequent: dict[str, int] = Field(default_factory=dict)
+
+
 class Manifest(_Strict):
     """``manifest.json``.
 
@@ -120,6 +137,7 @@ class Manifest(_Strict):
     options: dict[str, Any]
     splits: dict[str, list[ShardRecord]]
     num_unknown_tokens: int = 0
+    unknown: UnknownText = Field(default_factory=UnknownText)
     dropped: dict[str, int] = Field(default_factory=dict)
     rejected: FileRecord | None = None
 

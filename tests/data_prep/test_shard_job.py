@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
 from support.commands import command_line, contents, run_command
@@ -18,7 +17,12 @@ from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.verify import verify_shards
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
-from data_prep.unit_job import content_id, split_of
+from data_prep import unit_job
+from data_prep.encoding import DocumentEncoder
+from data_prep.inputs import find_inputs
+from data_prep.unit_job import DocumentOptions, UnitJob, content_id, split_of
+from data_prep.units import plan_units
+from data_prep.unknown_text import warning_while_running
 
 
 @pytest.fixture
@@ -129,16 +133,52 @@ def test_short_documents_are_dropped_and_counted(
     assert Shards(tmp_path / "out").document_index().num_tokens.min() >= 100
 
 
-def test_unknown_tokens_are_counted_and_warned_of(corpus: Corpus, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("Привет мир. " * 20 + "Some English too. " * 5)
-    options = ["--tokenizer", corpus.tokenizer, "--out", tmp_path / "out"]
-    result = run_command("shard", tmp_path / "a.txt", *options)
+def test_unknown_text_is_counted_by_characters_and_documents(
+    corpus: Corpus, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    english = "Some English text of a document. " * 40
+    (tmp_path / "in").mkdir()
+    for number in range(9):
+        (tmp_path / "in" / f"{number}.txt").write_text(english)
+    (tmp_path / "in" / "9.txt").write_text("汉字汉字汉汉。" * 20 + english)
+    words = ["shard", tmp_path / "in", "--tokenizer", corpus.tokenizer]
+    result = run_command(*words, "--out", tmp_path / "out")
     assert result.returncode == 0
-    assert b"unknown pieces: this tokenizer does not suit" in result.stderr
+    # few tokens are unknown, many characters are
+    assert b"1 of 10 documents lose more than 10 %" in result.stderr
     manifest = Manifest.read(tmp_path / "out")
-    shards = Shards(tmp_path / "out")
-    ids = shards.read(0, 0, shards.num_tokens)
-    assert manifest.num_unknown_tokens == np.count_nonzero(ids == 100) > 20
+    total = manifest.total("train", "num_tokens")
+    assert 0 < manifest.num_unknown_tokens < 0.01 * total
+    assert manifest.unknown.num_documents == 1
+    assert manifest.unknown.num_characters == 7 * 30
+    assert manifest.unknown.most_frequent == {"汉": 120, "字": 60, "。": 30}
+    assert main(["inspect", str(tmp_path / "out")]) == 0
+    assert "most frequent: 汉 120, 字 60, 。 30" in capfd.readouterr().out
+    assert run_command(*words, "--out", tmp_path / "less", "--max-unknown", "0.05").returncode == 0
+    manifest = Manifest.read(tmp_path / "less")
+    assert manifest.dropped == {"more than 5 % unknown characters": 1}
+    assert manifest.total("train", "num_documents") == 9
+    assert manifest.num_unknown_tokens == manifest.unknown.num_characters == 0
+
+
+def test_unknown_text_is_warned_of_while_the_job_runs() -> None:
+    assert warning_while_running(0, 1000) is None
+    assert warning_while_running(3, 50) is None
+    assert "so far 3 of 150 documents lose" in str(warning_while_running(3, 150))
+
+
+def test_a_document_too_long_for_the_index_is_an_error(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_job, "MAX_DOCUMENT_TOKENS", 4)
+    (tmp_path / "a.txt").write_text("More than four tokens are in here.")
+    (unit,) = plan_units(find_inputs([str(tmp_path / "a.txt")]), 1 << 20)
+    job = UnitJob(
+        DocumentEncoder(corpus.tokenizer), tmp_path, DocumentOptions(), lambda *counts: None
+    )
+    with pytest.raises(DataError, match="more tokens than a shard's index can count") as error:
+        job.run(unit)
+    assert "a.txt" in error.value.seen
 
 
 def test_skipped_records_are_listed_with_source_place_and_reason(
