@@ -7,20 +7,28 @@ document.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
 from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
+from data_prep.sentence_choice import RULE, Spans, spans_by
 from data_prep.sentences import sentence_spans
 
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
 _BATCH_CHARS = 1 << 18
+# normalizer_spec { add_dummy_prefix: false }, which counts when it follows a serialized model
+_NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,15 @@ def normalize_white_space(text: str) -> str:
 
 def sentences_of(text: str) -> Iterator[str]:
     """The sentences of ``text``, white space normalised, empty ones left out."""
-    for start, end in sentence_spans(text):
+    return (sentence for sentence, _ in _sentences_and_joins(text, sentence_spans))
+
+
+def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
+    """With each sentence, whether it follows the one before without white space, as in Chinese."""
+    for start, end in spans(text):
         if sentence := normalize_white_space(text[start:end]):
-            yield sentence
+            is_joined = start > 0 and not (text[start - 1].isspace() or text[start].isspace())
+            yield sentence, is_joined
 
 
 class DocumentEncoder:
@@ -70,15 +84,21 @@ class DocumentEncoder:
     Special pieces written out in a text ("[MASK]" in an article about BERT) are encoded as the
     plain characters they are, so that special ids never occur in the data.
 
+    Args:
+        sentences: how to find them; see ``sentence_choice.spans_by``.
+
     Raises:
         DataError: the folder holds no tokenizer.
+        ConfigError: there is no such way to find sentences.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sentences: str = RULE) -> None:
         from sentencepiece import SentencePieceProcessor
 
         self.vocabulary = Vocabulary.from_folder(folder)
         self._processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
+        self._path = folder / SPIECE_NAME
+        self._spans = spans_by(sentences)
         self._dtype = ids_dtype(self.vocabulary.size)
         reserved = self.vocabulary.is_special.copy()
         reserved[self.vocabulary.unk] = False
@@ -99,11 +119,11 @@ class DocumentEncoder:
         lengths: list[np.ndarray] = []
         num_chars = 0
         unknown: Counter[str] = Counter()
-        for batch in _batches(sentences_of(text)):
-            batch_ids, batch_lengths = self._encode_batch(batch)
+        for batch, joined in _batches(_sentences_and_joins(text, self._spans)):
+            batch_ids, batch_lengths = self._encode_batch(batch, joined)
             if self._is_reserved[batch_ids].any():
                 batch = self._without_reserved(batch)
-                batch_ids, batch_lengths = self._encode_batch(batch)
+                batch_ids, batch_lengths = self._encode_batch(batch, joined)
             num_chars += sum(map(len, batch))
             self._count_unknown(batch, batch_ids, batch_lengths, unknown)
             ids.append(batch_ids)
@@ -117,12 +137,31 @@ class DocumentEncoder:
             all_ids, starts.astype(SENTENCE_DTYPE), num_unknown, num_chars, unknown
         )
 
-    def _encode_batch(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all ``sentences`` joined, and the number of ids of each."""
+    def _encode_batch(
+        self, sentences: list[str], joined: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all ``sentences``, and the number of ids of each.
+
+        ``joined`` are the numbers of those without white space before.
+        """
         encoded = self._processor.Encode(sentences, out_type=int, num_threads=1)
+        if joined:
+            again = [sentences[number] for number in joined]
+            without_space = self._joined_processor.Encode(again, out_type=int, num_threads=1)
+            for number, ids_of_one in zip(joined, without_space, strict=True):
+                encoded[number] = ids_of_one
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, int(lengths.sum()))
         return ids, lengths
+
+    @functools.cached_property
+    def _joined_processor(self) -> SentencePieceProcessor:
+        """As the other, but it puts no space before a text."""
+        from sentencepiece import SentencePieceProcessor
+
+        processor = SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self._path.read_bytes() + _NO_SPACE_BEFORE)
+        return processor
 
     def _without_reserved(self, sentences: list[str]) -> list[str]:
         """The sentences, with the names of special pieces spelled out where they would be found.
@@ -166,14 +205,18 @@ def _spelled_out(match: re.Match[str]) -> str:
     return match[0][0] + " " + match[0][1:]
 
 
-def _batches(sentences: Iterator[str]) -> Iterator[list[str]]:
+def _batches(sentences: Iterator[tuple[str, bool]]) -> Iterator[tuple[list[str], list[int]]]:
+    """Sentences up to about ``_BATCH_CHARS``, and the numbers of those that are joined."""
     batch: list[str] = []
+    joined: list[int] = []
     num_chars = 0
-    for sentence in sentences:
+    for sentence, is_joined in sentences:
+        if is_joined:
+            joined.append(len(batch))
         batch.append(sentence)
         num_chars += len(sentence)
         if num_chars >= _BATCH_CHARS:
-            yield batch
-            batch, num_chars = [], 0
+            yield batch, joined
+            batch, joined, num_chars = [], [], 0
     if batch:
-        yield batch
+        yield batch, joined

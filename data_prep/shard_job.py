@@ -31,6 +31,7 @@ from data_prep.job_folder import (
 )
 from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
+from data_prep.sentence_choice import spans_by
 from data_prep.unit_job import DocumentOptions, UnitRecord
 from data_prep.units import Unit, plan_units
 from data_prep.unknown_text import merged, warning_at_the_end
@@ -65,6 +66,7 @@ class ShardOptions:
             "encoding_errors": self.documents.fields.encoding_errors,
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
+            "sentences": self.documents.sentences,
             "min_tokens": self.documents.min_tokens,
             "max_unknown": self.documents.max_unknown,
             "validation_fraction": self.documents.validation_fraction,
@@ -86,6 +88,7 @@ def write_shards(
         resumed.
     """
     vocabulary = Vocabulary.from_folder(tokenizer)
+    spans_by(options.documents.sentences)  # before the work
     if STDIN not in arguments:
         return _Job(
             find_inputs(arguments, options.default_kind), tokenizer, vocabulary, out, options

@@ -26,6 +26,7 @@ from data_prep.inputs import InputFile
 from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Document, Fields, printable
 from data_prep.rejected import RejectedRecords
+from data_prep.sentence_choice import RULE
 from data_prep.shard_writer import UnitWriter
 from data_prep.units import Unit
 from data_prep.unknown_text import UnknownCounts, is_lossy
@@ -40,6 +41,7 @@ class DocumentOptions:
         min_tokens: shorter documents are dropped; at least 1.
         validation_fraction: share of the documents that go to the validation split.
         max_unknown: documents with a larger share of unknown characters are dropped.
+        sentences: how they are found; see ``sentence_choice.spans_by``.
         skip_bad_records: drop and count records that are no documents; otherwise they are errors.
     """
 
@@ -47,6 +49,7 @@ class DocumentOptions:
     min_tokens: int = 1
     validation_fraction: float = 0.0
     max_unknown: float = 1.0
+    sentences: str = RULE
     skip_bad_records: bool = False
 
 

@@ -120,7 +120,9 @@ def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
             for index, count in enumerate(done):
                 counters[index] += count
 
-    _job = UnitJob(DocumentEncoder(setup.tokenizer), setup.out, setup.options, report)
+    _job = UnitJob(
+        DocumentEncoder(setup.tokenizer, setup.options.sentences), setup.out, setup.options, report
+    )
     _records = JobFolder(setup.out)
 
 

@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-tokens", type=int, default=1, metavar="N", help="drop shorter documents"
     )
     parser.add_argument(
+        "--sentences",
+        default="rule",
+        metavar="HOW",
+        help="where sentences end: rule (by their marks), newline (a sentence a line), or"
+        " module:function, your function from a text to the (start, end) of its sentences",
+    )
+    parser.add_argument(
         "--max-unknown",
         type=float,
         default=1.0,
@@ -111,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             min_tokens=arguments.min_tokens,
             validation_fraction=fraction,
             max_unknown=unknown,
+            sentences=arguments.sentences,
             skip_bad_records=arguments.on_error == "skip",
         ),
         unit_bytes=parse_size("--unit-size", arguments.unit_size),

@@ -84,6 +84,24 @@ def test_names_of_special_pieces_in_full_width_letters_never_become_special_ids(
     assert not special[encoded.ids].any()
 
 
+def test_chinese_sentences_get_no_space_that_was_not_there(tmp_path: Path) -> None:
+    spiece = ORIGINAL / "pegasus.model"
+    if not spiece.is_file():
+        pytest.skip("the original vocabularies are not here (../shared/vocab)")
+    write_tokenizer_folder(spiece, tmp_path / "tokenizer")
+    encoder = DocumentEncoder(tmp_path / "tokenizer")
+    processor = SentencePieceProcessor(model_file=str(spiece))
+    text = "abc。def。 ghi。"
+    encoded = encoder.encode(text)
+    assert encoded.ids.tolist() == processor.EncodeAsIds(text)
+    assert len(encoded.sentence_starts) == 3
+
+
+def test_a_long_run_without_white_space_gets_none(encoder: DocumentEncoder) -> None:
+    encoded = encoder.encode("ab" * 3000)
+    assert encoder.vocabulary.is_word_start[encoded.ids].sum() == 1
+
+
 def test_characters_of_unknown_pieces_are_counted(encoder: DocumentEncoder) -> None:
     snow = "\N{SNOWMAN}"
     encoded = encoder.encode(f"One {snow * 3} and. Another {snow}\N{COMET} here.\n\nNone here.")

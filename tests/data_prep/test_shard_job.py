@@ -139,8 +139,8 @@ def test_unknown_text_is_counted_by_characters_and_documents(
     english = "Some English text of a document. " * 40
     (tmp_path / "in").mkdir()
     for number in range(9):
-        (tmp_path / "in" / f"{number}.txt").write_text(english)
-    (tmp_path / "in" / "9.txt").write_text("汉字汉字汉汉。" * 20 + english)
+        (tmp_path / "in" / f"{number}.txt").write_text(f"Number {number}. {english}")
+    (tmp_path / "in" / "9.txt").write_text("汉字汉字汉汉。" * 30 + english)
     words = ["shard", tmp_path / "in", "--tokenizer", corpus.tokenizer]
     result = run_command(*words, "--out", tmp_path / "out")
     assert result.returncode == 0
