@@ -17,6 +17,8 @@ from data_prep.records import BadRecord, Document, Fields, NoDocument, decoded, 
 from data_prep.streams import DAMAGED, open_bytes
 from data_prep.table_readers import read_arrow, read_parquet, read_saved_dataset
 
+_LFS_POINTER = "version https://git-lfs.github.com/spec/"
+
 
 def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
     """The documents and bad records of a piece, in order, lazily.
@@ -59,6 +61,8 @@ def _read_text(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
         _require_bytes(file, len(data), file.num_bytes)
     try:
         text = decoded(data, fields)
+        if text.startswith(_LFS_POINTER):
+            raise NoDocument("a pointer of Git LFS", text[:60], "the file itself (`git lfs pull`)")
     except NoDocument as cause:
         yield cause.at(shown(file), "", file.num_bytes)
     else:

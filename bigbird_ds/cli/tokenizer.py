@@ -17,6 +17,7 @@ _TRAINING_ONLY = (
     "vocab_size",
     "max_sentences",
     "character_coverage",
+    "normalization",
     "format",
     "text_field",
     "encoding_errors",
@@ -54,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="share of the characters that get a piece of their own",
     )
+    parser.add_argument(
+        "--normalization",
+        choices=("none", "nfc", "nfkc"),
+        default="none",
+        help="of Unicode, which the tokenizer then applies to every text; white space of any kind"
+        " becomes a space in each case",
+    )
     parser.set_defaults(
         training_defaults={name: parser.get_default(name) for name in _TRAINING_ONLY}
     )
@@ -62,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from bigbird_ds.hub.new_folder import new_folder
+    from bigbird_ds.hub.verify_tokenizer import verify_tokenizer
     from bigbird_ds.vocabulary import SPIECE_NAME
     from data_prep.tokenizer_folder import write_tokenizer_folder
 
@@ -74,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             spiece = folder / SPIECE_NAME
             spiece.write_bytes(_train(arguments))
             write_tokenizer_folder(spiece, folder)
+        verify_tokenizer(folder)
     log.logger.info("wrote %s", arguments.out)
     return EXIT_DONE
 
@@ -107,6 +117,7 @@ def _train(arguments: argparse.Namespace) -> bytes:
             default_kind=default_kind(arguments),
             skip_bad_records=arguments.on_error == "skip",
             family=family,
+            normalization=arguments.normalization,
         ),
     )
 
