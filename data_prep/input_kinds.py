@@ -18,11 +18,17 @@ class Kind(enum.Enum):
     """How documents lie in a file."""
 
     TEXT = "text"  # a document a file
+    TEXT_LINES = "text by lines"  # a document a line
+    TEXT_BLANK_LINES = "text by blank lines"  # a document between blank lines
     JSON_LINES = "jsonl"  # an object a line
     PARQUET = "parquet"  # a row a document
     ARROW = "arrow"  # a row a document; a file of the Hub's cache of data sets
     SAVED_DATASET = "saved datasets folder"  # a row a document
 
+
+# How `--documents` calls the kinds of .txt files.
+TEXT_KINDS = {"file": Kind.TEXT, "line": Kind.TEXT_LINES, "blank-line": Kind.TEXT_BLANK_LINES}
+LINE_KINDS = (Kind.JSON_LINES, Kind.TEXT_LINES, Kind.TEXT_BLANK_LINES)
 
 _BY_SUFFIX = {
     ".txt": Kind.TEXT,

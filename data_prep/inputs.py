@@ -7,6 +7,7 @@ file system.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import shutil
@@ -24,6 +25,7 @@ from data_prep.input_walk import Identity, identity_of, is_saved_dataset, walk
 from data_prep.records import printable
 
 STDIN = "-"
+_LARGE_DOCUMENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class InputFile:
             )
 
 
-def find_inputs(arguments: Sequence[str], default_kind: Kind | None = None) -> list[InputFile]:
+def find_inputs(
+    arguments: Sequence[str], default_kind: Kind | None = None, text_kind: Kind = Kind.TEXT
+) -> list[InputFile]:
     """The input files that ``arguments`` name, in order; below one argument by name.
 
     A file that is named several times, by whatever path, is taken once, the first time. ``-`` is
@@ -82,6 +86,7 @@ def find_inputs(arguments: Sequence[str], default_kind: Kind | None = None) -> l
 
     Args:
         default_kind: of files whose names tell no kind; None: they are none of ours.
+        text_kind: how documents lie in text files; of TEXT_KINDS.
 
     Raises:
         DataError: an argument names nothing or a file of unknown kind, a folder cannot be listed,
@@ -97,7 +102,8 @@ def find_inputs(arguments: Sequence[str], default_kind: Kind | None = None) -> l
                 again += 1
                 continue
             seen.add(identity)
-            inputs.append(file)
+            is_text = file.kind is Kind.TEXT
+            inputs.append(dataclasses.replace(file, kind=text_kind) if is_text else file)
     if again:
         logger.info(
             "%s paths lead to files that were named before; each file is read once", f"{again:,}"
@@ -109,7 +115,19 @@ def find_inputs(arguments: Sequence[str], default_kind: Kind | None = None) -> l
             needed="documents",
             change="the INPUT arguments",
         )
+    _hint_at_one_large_document(inputs)
     return inputs
+
+
+def _hint_at_one_large_document(inputs: Sequence[InputFile]) -> None:
+    largest = max(inputs, key=lambda file: file.num_bytes)
+    is_most = 2 * largest.num_bytes > sum(file.num_bytes for file in inputs)
+    if largest.kind is Kind.TEXT and is_most and largest.num_bytes >= _LARGE_DOCUMENT_BYTES:
+        logger.warning(
+            "%s is one document and most of the input; --documents line or blank-line finds several"
+            " in a file",
+            printable(largest.path),
+        )
 
 
 def spool_stdin(path: Path) -> InputFile:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.data.format import (
+    DUPLICATES_NAME,
     MANIFEST_NAME,
     REJECTED_NAME,
     SPLITS,
@@ -165,6 +166,10 @@ class JobFolder:
         """Note a finished unit; its files must be in place."""
         files.write_json(self._path(record.number), record.model_dump())
 
+    def forget(self, unit: int) -> None:
+        """Count a unit as not finished."""
+        self._path(unit).unlink(missing_ok=True)
+
     def finished(self, unit: int) -> UnitRecord | None:
         """The unit's record, or None where it is not finished or its files are not intact."""
         path = self._path(unit)
@@ -173,15 +178,13 @@ class JobFolder:
         record = UnitRecord.model_validate(files.read_json(path, DataError, "a unit's record"))
         return record if record.is_intact(self._out) else None
 
-    def records(self, num_units: int) -> list[UnitRecord] | None:
-        """The records of all units, or None while some are missing."""
-        paths = [self._path(unit) for unit in range(num_units)]
-        if not all(path.is_file() for path in paths):
-            return None
-        return [
-            UnitRecord.model_validate(files.read_json(path, DataError, "a unit's record"))
-            for path in paths
-        ]
+    def records(self, num_units: int) -> list[UnitRecord]:
+        """The records of all units, which are finished."""
+        values = (
+            files.read_json(self._path(unit), DataError, "a unit's record")
+            for unit in range(num_units)
+        )
+        return [UnitRecord.model_validate(value) for value in values]
 
     def remove(self) -> None:
         """Remove the state; the shards stay."""
@@ -193,7 +196,8 @@ class JobFolder:
             for shard in record.shards.values():
                 for file in shard.files:
                     files.inside(self._out, file.name, DataError).unlink(missing_ok=True)
-        (self._out / REJECTED_NAME).unlink(missing_ok=True)
+        for name in (REJECTED_NAME, DUPLICATES_NAME):
+            (self._out / name).unlink(missing_ok=True)
         self.remove()
 
     def remove_if_nothing_is_finished(self) -> None:
@@ -279,6 +283,8 @@ def describe_unfinished(out: Path) -> str:
 
 def missing_in_words(missing: Sequence[int], num_parts: int) -> str:
     """``missing: parts 2, 5 of 8 (units 1, 4, 9 ...)``."""
+    if not missing:
+        return "missing: the manifest alone"
     units = f"units {listing(map(str, missing))}"
     if num_parts == 1:
         return f"missing: {units}"

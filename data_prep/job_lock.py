@@ -34,13 +34,13 @@ class JobLock:
     """The lock of one part of a job in ``folder``.
 
     Args:
-        part: (I, N).
+        part: (I, N); None: the end of the job, when all units are there.
     """
 
-    def __init__(self, folder: Path, part: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, part: tuple[int, int] | None) -> None:
         self._folder = folder
         self._part = part
-        self._path = folder / f"lock-{part[0]}-of-{part[1]}"
+        self._path = folder / (f"lock-{part[0]}-of-{part[1]}" if part else "lock-end")
         self._descriptor = -1
         self._ended = threading.Event()
 
@@ -75,7 +75,7 @@ class JobLock:
     def _overlaps(self, other: Path) -> bool:
         """Whether some unit belongs to both parts."""
         part = _part_of(other)
-        if part is None:
+        if part is None or self._part is None:
             return False
         return (part[0] - self._part[0]) % math.gcd(part[1], self._part[1]) == 0
 

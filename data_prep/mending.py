@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bigbird_ds.data.format import REJECTED_NAME, Manifest, ShardRecord, unit_of
+from bigbird_ds.data.format import Manifest, ShardRecord, unit_of
 from bigbird_ds.errors import DataError
 from data_prep.unit_job import UnitRecord
 
@@ -14,10 +14,11 @@ def damaged_units(out: Path, manifest: Manifest) -> set[int]:
     """The numbers of the units of which a file is missing or not as it was written.
 
     Raises:
-        DataError: the list of skipped records is, which comes from all units.
+        DataError: a list that comes from all units is.
     """
-    if manifest.rejected is not None:
-        manifest.rejected.check(out, DataError, f"{REJECTED_NAME}, which comes from all units,")
+    for file in (manifest.rejected, manifest.duplicates):
+        if file is not None:
+            file.check(out, DataError, f"{file.name}, which comes from all units,")
     damaged = set()
     for number, shard in _shards(manifest):
         try:

@@ -13,6 +13,7 @@ from bigbird_ds.data.format import (
     MANIFEST_NAME,
     SPLITS,
     TRAIN,
+    UNFINISHED_NAME,
     VALIDATION,
     Manifest,
     TokenizerRecord,
@@ -20,6 +21,7 @@ from bigbird_ds.data.format import (
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from data_prep.duplicates import duplicates_of, without, write_duplicates
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
 from data_prep.job_folder import (
@@ -29,10 +31,12 @@ from data_prep.job_folder import (
     describe_inputs,
     missing_in_words,
 )
+from data_prep.job_lock import JobLock
 from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
 from data_prep.sentence_choice import spans_by
-from data_prep.unit_job import DocumentOptions, UnitRecord
+from data_prep.text_hashes import find_duplicates
+from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
 from data_prep.units import Unit, plan_units
 from data_prep.unknown_text import merged, warning_at_the_end
 from data_prep.worker_pool import WorkerSetup, run_units
@@ -49,6 +53,7 @@ class ShardOptions:
         part: (I, N) to do every N-th unit from the I-th, I from 1; None for all.
         resume: go on with an interrupted job.
         default_kind: of inputs whose names tell none.
+        text_kind: how documents lie in text files.
     """
 
     documents: DocumentOptions = field(default_factory=DocumentOptions)
@@ -57,16 +62,19 @@ class ShardOptions:
     part: tuple[int, int] | None = None
     resume: bool = False
     default_kind: Kind | None = None
+    text_kind: Kind = Kind.TEXT
 
     def recorded(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
         """What decides the output, as the manifest tells it."""
         return {
             "inputs": describe_inputs(inputs),
             "format": None if self.default_kind is None else self.default_kind.value,
+            "documents": self.text_kind.value,
             "encoding_errors": self.documents.fields.encoding_errors,
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
             "sentences": self.documents.sentences,
+            "duplicates": "keep" if self.documents.keep_duplicates else "drop",
             "min_tokens": self.documents.min_tokens,
             "max_unknown": self.documents.max_unknown,
             "validation_fraction": self.documents.validation_fraction,
@@ -90,9 +98,8 @@ def write_shards(
     vocabulary = Vocabulary.from_folder(tokenizer)
     spans_by(options.documents.sentences)  # before the work
     if STDIN not in arguments:
-        return _Job(
-            find_inputs(arguments, options.default_kind), tokenizer, vocabulary, out, options
-        ).run()
+        inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        return _Job(inputs, tokenizer, vocabulary, out, options).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
             "standard input can be read once only",
@@ -164,7 +171,11 @@ class _Job:
             logger.warning("%d units are damaged or missing, and are written again", len(units))
             self._run_units(units)
             for unit in units:
-                require_same(self._folder.finished(unit.number), unit.number, manifest)
+                record = self._folder.finished(unit.number)
+                rows = duplicates_of(self._out, unit.number)
+                if record is not None and len(rows):
+                    record = without(self._out, record, rows, self._vocabulary.unk)
+                require_same(record, unit.number, manifest)
         self._write_tokenizer()
         self._folder.remove()
 
@@ -190,19 +201,26 @@ class _Job:
 
     def _compose(self) -> Manifest | None:
         """Write the manifest once every unit of every part is there."""
+        is_missing = self._folder.missing(len(self._units))
+        if is_missing and not (self._out / MANIFEST_NAME).is_file():
+            return self._compose_later()
+        end = JobLock(self._out / UNFINISHED_NAME, None)
         try:
-            records = self._folder.records(len(self._units))
-            missing = [] if records else self._folder.missing(len(self._units))
-        except DataError:
-            if not (self._out / MANIFEST_NAME).is_file():
-                raise
-            records = None
-        if (self._out / MANIFEST_NAME).is_file():  # another part was faster by a moment
-            return Manifest.read(self._out)
-        if records is None:
-            logger.info("%s", missing_in_words(missing, self._plan.num_parts))
-            logger.info("the last part to end writes the manifest")
+            end.acquire()
+        except (DataError, FileNotFoundError):
+            logger.info("another part was faster by a moment, and writes the manifest")
             return None
+        try:
+            if (self._out / MANIFEST_NAME).is_file():
+                return Manifest.read(self._out)
+            records = self._folder.records(len(self._units))
+            if not self._options.documents.keep_duplicates and not self._drop_duplicates(records):
+                return self._compose_later()
+            return self._write_manifest(records)
+        finally:
+            end.release()
+
+    def _write_manifest(self, records: list[UnitRecord]) -> Manifest:
         manifest = self._manifest(records)
         try:
             self._check(manifest)
@@ -214,6 +232,36 @@ class _Job:
         manifest.write(self._out)
         self._folder.remove()
         return manifest
+
+    def _compose_later(self) -> None:
+        missing = self._folder.missing(len(self._units))
+        logger.info("%s", missing_in_words(missing, self._plan.num_parts))
+        logger.info("the last part to end writes the manifest")
+
+    def _drop_duplicates(self, records: list[UnitRecord]) -> bool:
+        """Take out what repeats a document of an earlier unit, and change ``records`` so.
+
+        Returns False where a unit of another part is not intact any more, because the last attempt
+        at this was killed; the unit counts as missing from then on.
+        """
+        repeats = find_duplicates([hashes_path(self._out, each.number) for each in records])
+        # one whose hashes are not as written may have been worked on already
+        suspect = [
+            each
+            for place, each in enumerate(records)
+            if not each.is_intact(self._out, lists_only=place not in repeats)
+        ]
+        for record in suspect:
+            self._folder.forget(record.number)
+        if suspect:
+            return False
+        if repeats:
+            count = sum(map(len, repeats.values()))
+            logger.info("%s duplicates of documents of other units are taken out", f"{count:,}")
+        for place, rows in repeats.items():
+            records[place] = without(self._out, records[place], rows, self._vocabulary.unk)
+            self._folder.add(records[place])
+        return True
 
     def _write_tokenizer(self) -> None:
         path = self._out / SPIECE_NAME
@@ -238,6 +286,7 @@ class _Job:
             unknown=merged(record.unknown for record in records),
             dropped=dict(sorted(dropped.items())),
             rejected=self._folder.write_rejected(records),
+            duplicates=write_duplicates(self._out, records),
         )
 
     def _check(self, manifest: Manifest) -> None:

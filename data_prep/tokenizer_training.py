@@ -46,6 +46,7 @@ class TrainingOptions:
         skip_bad_records: pass over records that are no documents; otherwise they are errors.
         family: whose special pieces the model gets.
         default_kind: of inputs whose names tell none.
+        text_kind: how documents lie in text files.
         normalization: of NORMALIZATIONS; the model carries it.
     """
 
@@ -56,6 +57,7 @@ class TrainingOptions:
     skip_bad_records: bool = False
     family: Family = FAMILIES[BIGBIRD]
     default_kind: Kind | None = None
+    text_kind: Kind = Kind.TEXT
     normalization: str = NONE
 
 
@@ -69,7 +71,7 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
             their characters.
         DataError: no documents, or a record that is none.
     """
-    pieces = list(_pieces(arguments, options.default_kind))
+    pieces = list(_pieces(arguments, options))
     with Progress("reading", sum(piece.num_bytes for piece in pieces)) as progress:
         sentences = sample(_sentences(pieces, options, progress), options.max_sentences)
     if not sentences:
@@ -106,10 +108,11 @@ def sample(sentences: Iterable[str], size: int) -> list[str]:
     return chosen
 
 
-def _pieces(arguments: Sequence[str], default_kind: Kind | None) -> Iterator[Piece]:
+def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piece]:
     if STDIN not in arguments:
         whole = sys.maxsize  # nothing needs cutting here
-        for unit in plan_units(find_inputs(arguments, default_kind), whole):
+        inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        for unit in plan_units(inputs, whole):
             yield from unit.pieces
         return
     if len(arguments) > 1:

@@ -28,6 +28,7 @@ from data_prep.records import BadRecord, Document, Fields, printable
 from data_prep.rejected import RejectedRecords
 from data_prep.sentence_choice import RULE
 from data_prep.shard_writer import UnitWriter
+from data_prep.text_hashes import UnitHashes, text_hash
 from data_prep.units import Unit
 from data_prep.unknown_text import UnknownCounts, is_lossy
 
@@ -42,6 +43,7 @@ class DocumentOptions:
         validation_fraction: share of the documents that go to the validation split.
         max_unknown: documents with a larger share of unknown characters are dropped.
         sentences: how they are found; see ``sentence_choice.spans_by``.
+        keep_duplicates: keep documents whose text was met before.
         skip_bad_records: drop and count records that are no documents; otherwise they are errors.
     """
 
@@ -50,11 +52,18 @@ class DocumentOptions:
     validation_fraction: float = 0.0
     max_unknown: float = 1.0
     sentences: str = RULE
+    keep_duplicates: bool = False
     skip_bad_records: bool = False
 
 
 class UnitRecord(BaseModel):
-    """What came of a unit: its shard per split, the list of what it skipped, and counts."""
+    """What came of a unit: its shard per split, lists, and counts.
+
+    Attributes:
+        rejected: the list of what it skipped.
+        hashes: of its documents' texts, where duplicates are dropped.
+        duplicates: documents that were taken out after the unit was finished.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,19 +73,24 @@ class UnitRecord(BaseModel):
     unknown: UnknownText
     dropped: dict[str, int]
     rejected: FileRecord | None
+    hashes: FileRecord | None
+    duplicates: FileRecord | None = None
 
-    def is_intact(self, folder: Path) -> bool:
-        """Whether its files in ``folder`` are as they were written."""
+    def is_intact(self, folder: Path, *, lists_only: bool = False) -> bool:
+        """Whether its files in ``folder`` are as they were written; all, or all but the shards."""
         try:
-            for shard in self.shards.values():
+            for shard in [] if lists_only else self.shards.values():
                 for file in shard.files:
                     file.check(folder, DataError, "a file of a finished unit")
-            if self.rejected is not None:
-                self.rejected.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
+            for file in (self.rejected, self.hashes, self.duplicates):
+                if file is not None:
+                    file.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
         except DataError:
             return False
         return True
 
+
+DUPLICATE = "duplicate"  # why a document was dropped
 
 # report(input bytes, documents, tokens, lossy documents) since the last call; may raise to stop
 Report = Callable[[int, int, int, int], None]
@@ -123,12 +137,18 @@ class UnitJob:
             unknown=counts.unknown.record(),
             dropped=dict(sorted(dropped.items())),
             rejected=rejected.record(),
+            hashes=None
+            if self._options.keep_duplicates
+            else counts.hashes.write(hashes_path(self._out, unit.number)),
         )
 
     def _write(
         self, document: Document, source: InputFile, writer: UnitWriter, counts: _Counts
     ) -> str | None:
         """Encode, count and write. Returns why it was dropped, or None."""
+        value = text_hash(document.text)
+        if not self._options.keep_duplicates and counts.hashes.has(value):
+            return DUPLICATE
         encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens, 0))
         self._report(0, 0, 0, int(is_lossy(encoded)))
         if len(encoded.ids) < self._options.min_tokens:
@@ -141,9 +161,11 @@ class UnitJob:
         counts.unknown.add(encoded)
         counts.num_unknown_tokens += encoded.num_unknown
         identity = document.id if document.id is not None else content_id(document.text)
-        split = split_of(identity, self._options.validation_fraction)
+        split = split_of(value, self._options.validation_fraction)
         meta = {"id": identity, "num_chars": len(document.text), "source": source.name}
         writer.write(split, encoded, meta)
+        if not self._options.keep_duplicates:
+            counts.hashes.add(value, encoded)
         return None
 
 
@@ -153,6 +175,7 @@ class _Counts:
 
     num_unknown_tokens: int = 0
     unknown: UnknownCounts = field(default_factory=UnknownCounts)
+    hashes: UnitHashes = field(default_factory=UnitHashes)
 
 
 def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataError:
@@ -165,13 +188,21 @@ def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataErr
     )
 
 
+def hashes_path(out: Path, number: int) -> Path:
+    """Where a unit keeps the hashes of its documents."""
+    return out / UNFINISHED_NAME / f"{number:05d}.hashes.npy"
+
+
 def content_id(text: str) -> str:
-    """An id where the input gives none: a hash of the text, so equal texts share a split."""
+    """An id where the input gives none: a hash of the text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def split_of(identity: str, validation_fraction: float) -> str:
-    """The split of a document: by its id alone, so it stays where it is when others come or go."""
-    digest = hashlib.blake2b(identity.encode(), digest_size=8, key=b"bigbird_ds split").digest()
+def split_of(value: bytes, validation_fraction: float) -> str:
+    """The split of a document: by the hash of its text alone.
+
+    So it stays where it is when others come or go, and no text is in both splits.
+    """
+    digest = hashlib.blake2b(value, digest_size=8, key=b"bigbird_ds split").digest()
     place = int.from_bytes(digest, "big") / 2**64
     return VALIDATION if place < validation_fraction else TRAIN

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bigbird_ds.errors import DataError
-from data_prep.input_kinds import Kind
+from data_prep.input_kinds import LINE_KINDS, Kind
 from data_prep.inputs import InputFile
 from data_prep.pieces import Piece
 from data_prep.records import printable
@@ -53,7 +53,7 @@ def plan_units(files: Iterable[InputFile], unit_bytes: int) -> list[Unit]:
 def _pieces(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
     if not file.can_be_cut:
         yield Piece(file, 0, file.num_bytes, file.num_bytes)
-    elif file.kind is Kind.JSON_LINES:
+    elif file.kind in LINE_KINDS:
         for start, stop in _even_ranges(file.num_bytes, file.num_bytes, unit_bytes):
             yield Piece(file, start, stop, stop - start)
     elif file.kind is Kind.PARQUET:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="F",
-        help="share of the documents for the validation split, chosen by their ids",
+        help="share of the documents for the validation split, chosen by their texts",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted job, keep what is done"
@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="where sentences end: rule (by their marks), newline (a sentence a line), or"
         " module:function, your function from a text to the (start, end) of its sentences",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("drop", "keep"),
+        default="drop",
+        help="what to do with a document whose text, white space aside, was met before",
     )
     parser.add_argument(
         "--max-unknown",
@@ -79,6 +85,12 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         help="of files whose names tell none, as those without a suffix; default: no input",
     )
     parser.add_argument(
+        "--documents",
+        choices=("file", "line", "blank-line"),
+        default="file",
+        help="how documents lie in .txt files: one a file, one a line, or between blank lines",
+    )
+    parser.add_argument(
         "--text-field",
         default="text",
         metavar="A.B",
@@ -100,6 +112,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
+    from data_prep.input_kinds import TEXT_KINDS
     from data_prep.records import Fields
     from data_prep.shard_job import ShardOptions, write_shards
     from data_prep.unit_job import DocumentOptions
@@ -119,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
             validation_fraction=fraction,
             max_unknown=unknown,
             sentences=arguments.sentences,
+            keep_duplicates=arguments.duplicates == "keep",
             skip_bad_records=arguments.on_error == "skip",
         ),
         unit_bytes=parse_size("--unit-size", arguments.unit_size),
@@ -126,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         part=None if arguments.part is None else _parse_part(arguments.part),
         resume=arguments.resume,
         default_kind=default_kind(arguments),
+        text_kind=TEXT_KINDS[arguments.documents],
     )
     log.setup()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop

@@ -19,6 +19,7 @@ _TRAINING_ONLY = (
     "character_coverage",
     "normalization",
     "format",
+    "documents",
     "text_field",
     "encoding_errors",
     "on_error",
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> bytes:
     from data_prep.families import FAMILIES
+    from data_prep.input_kinds import TEXT_KINDS
     from data_prep.records import Fields
     from data_prep.tokenizer_training import TrainingOptions, train_tokenizer
 
@@ -115,6 +117,7 @@ def _train(arguments: argparse.Namespace) -> bytes:
             character_coverage=coverage,
             fields=Fields(arguments.text_field, encoding_errors=arguments.encoding_errors),
             default_kind=default_kind(arguments),
+            text_kind=TEXT_KINDS[arguments.documents],
             skip_bad_records=arguments.on_error == "skip",
             family=family,
             normalization=arguments.normalization,

@@ -11,6 +11,8 @@ A shards folder is flat::
     validation-00000.tar ...         the same for the validation split
     rejected.jsonl                   records that were skipped: source, place, reason and what was
                                      seen; absent where none was
+    duplicates.npy                   (unit, number in it) of documents that repeated one of an
+                                     earlier unit and were taken out; absent where none was
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
 of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
@@ -37,6 +39,7 @@ VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
 REJECTED_NAME = "rejected.jsonl"
+DUPLICATES_NAME = "duplicates.npy"
 UNFINISHED_NAME = ".units"  # a folder that is there while the shards are being written
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -129,6 +132,7 @@ class Manifest(_Strict):
     Attributes:
         dropped: counts of documents left out, by reason.
         rejected: the file that names the records among them that were no documents.
+        duplicates: the file that names those that repeated a document of an earlier unit.
     """
 
     format: str = FORMAT
@@ -140,6 +144,7 @@ class Manifest(_Strict):
     unknown: UnknownText = Field(default_factory=UnknownText)
     dropped: dict[str, int] = Field(default_factory=dict)
     rejected: FileRecord | None = None
+    duplicates: FileRecord | None = None
 
     def total(self, split: str, count: str) -> int:
         """Sum of ``count`` (``num_documents``, ``num_tokens`` ...) over the shards of a split."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import tarfile
@@ -15,6 +14,7 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.data import format as shard_format
 from bigbird_ds.data.format import Manifest, ShardRecord
+from bigbird_ds.data.tar_samples import array_of, read_samples
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import SPIECE_NAME
 
@@ -57,8 +57,7 @@ def verify_shards(
     problems = list(_check_tokenizer(folder, manifest))
     damaged = set()
     records = [record for shard in shards for record in shard.files]
-    if manifest.rejected is not None:
-        records.append(manifest.rejected)
+    records += [each for each in (manifest.rejected, manifest.duplicates) if each is not None]
     for record in records:
         try:
             record.check(folder, DataError, "the file")
@@ -85,9 +84,9 @@ def verify_shards(
 
 
 def _shard_files(folder: Path) -> Iterator[str]:
-    """Names in ``folder`` that look like a file of a shard, or as the list of skipped records."""
+    """Names in ``folder`` that look like a file of a shard, or are those of the lists beside."""
     for path in sorted(folder.iterdir()):
-        if path.name == shard_format.REJECTED_NAME:
+        if path.name in (shard_format.REJECTED_NAME, shard_format.DUPLICATES_NAME):
             yield path.name
         split, dash, rest = path.name.partition("-")
         number, _, suffix = rest.partition(".")
@@ -164,7 +163,7 @@ def _compare_samples(
     first_sentence = 0
     last_key = (0, "")
     with tarfile.open(folder / shard.tar.name, "r:") as tar:
-        samples = _samples(tar)
+        samples = read_samples(tar)
         for row, sample in itertools.zip_longest(documents, samples):
             _expect(row is not None and sample is not None, "its index has another length")
             key, ids_member, parts = sample
@@ -176,19 +175,6 @@ def _compare_samples(
             last_key = place
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, dict[str, bytes]]]:
-    """(key, the member of its ids, contents by name) of every sample."""
-    names = [shard_format.IDS_NAME, shard_format.SENTENCES_NAME, shard_format.META_NAME]
-    members = iter(tar)
-    while group := list(itertools.islice(members, len(names))):
-        key = group[0].name.partition(".")[0]
-        found = [member.name for member in group]
-        _expect(found == [f"{key}.{name}" for name in names], f"{found[0]}: not a whole sample")
-        streams = [tar.extractfile(member) for member in group]
-        contents = [stream.read() if stream else b"" for stream in streams]
-        yield key, group[0], dict(zip(names, contents, strict=True))
-
-
 def _check_sample(
     key: str,
     member: tarfile.TarInfo,
@@ -197,8 +183,8 @@ def _check_sample(
     starts: np.ndarray,
     vocab_size: int,
 ) -> None:
-    ids = np.load(io.BytesIO(parts[shard_format.IDS_NAME]), allow_pickle=False)
-    own_starts = np.load(io.BytesIO(parts[shard_format.SENTENCES_NAME]), allow_pickle=False)
+    ids = array_of(parts[shard_format.IDS_NAME])
+    own_starts = array_of(parts[shard_format.SENTENCES_NAME])
     meta = json.loads(parts[shard_format.META_NAME])
     _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of type {ids.dtype}")
     _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: another number of tokens")

@@ -22,6 +22,7 @@ def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
     """A job of hundreds of units, some seconds: long enough to be stopped on a busy machine."""
     (tmp_path / "many.jsonl").write_bytes(corpus.documents.read_bytes() * 30)
     options = ["--tokenizer", corpus.tokenizer, "--unit-size", "16K", "--workers", 2]
+    options += ["--duplicates", "keep"]
     return ["shard", tmp_path / "many.jsonl", *options]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.input_kinds import Kind
 from data_prep.inputs import find_inputs
 from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Document, Fields
@@ -11,9 +12,12 @@ from data_prep.units import plan_units
 
 
 def read(
-    path: Path, fields: Fields | None = None, unit_bytes: int = 1 << 20
+    path: Path,
+    fields: Fields | None = None,
+    unit_bytes: int = 1 << 20,
+    text_kind: Kind = Kind.TEXT,
 ) -> list[Document | BadRecord]:
-    units = plan_units(find_inputs([str(path)]), unit_bytes)
+    units = plan_units(find_inputs([str(path)], text_kind=text_kind), unit_bytes)
     return [
         record
         for unit in units
