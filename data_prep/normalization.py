@@ -25,8 +25,8 @@ WHITE_SPACE = "".join(
 _MOST_MARKS = 3  # of a character, whose orders are all known
 
 
-def training_options(normalization: str, folder: Path) -> dict[str, str]:
-    """Options of sentencepiece's trainer; ``folder`` takes a file of rules."""
+def write_rules(normalization: str, folder: Path) -> str:
+    """Write the rules for sentencepiece's trainer into ``folder``; returns the file's path."""
     rules: dict[str, str] = {}
     if normalization != NONE:
         rules |= dict(_compositions())
@@ -38,7 +38,7 @@ def training_options(normalization: str, folder: Path) -> dict[str, str]:
     path = folder / "rules.tsv"
     lines = [f"{_in_hexadecimal(source)}\t{_in_hexadecimal(rules[source])}\n" for source in rules]
     path.write_text("".join(lines), encoding="ascii")
-    return {"normalization_rule_tsv": str(path)}
+    return str(path)
 
 
 def model_name(normalization: str) -> str:

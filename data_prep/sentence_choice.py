@@ -53,7 +53,7 @@ def load_function(name: str, option: str, others: str = "") -> Callable[..., Any
         try:
             function = getattr(importlib.import_module(module_name), function_name)
             if callable(function):
-                return function  # type: ignore[no-any-return]
+                return function
             seen = f"{name}, which is no function"
         except (ImportError, AttributeError, ValueError) as cause:
             seen = f"{name}: {cause}"

@@ -203,7 +203,8 @@ class _Job:
         """Write the manifest once every unit of every part is there."""
         is_missing = self._folder.missing(len(self._units))
         if is_missing and not (self._out / MANIFEST_NAME).is_file():
-            return self._compose_later()
+            self._tell_missing()
+            return None
         end = JobLock(self._out / UNFINISHED_NAME, None)
         try:
             end.acquire()
@@ -215,7 +216,8 @@ class _Job:
                 return Manifest.read(self._out)
             records = self._folder.records(len(self._units))
             if not self._options.documents.keep_duplicates and not self._drop_duplicates(records):
-                return self._compose_later()
+                self._tell_missing()
+                return None
             return self._write_manifest(records)
         finally:
             end.release()
@@ -233,7 +235,7 @@ class _Job:
         self._folder.remove()
         return manifest
 
-    def _compose_later(self) -> None:
+    def _tell_missing(self) -> None:
         missing = self._folder.missing(len(self._units))
         logger.info("%s", missing_in_words(missing, self._plan.num_parts))
         logger.info("the last part to end writes the manifest")

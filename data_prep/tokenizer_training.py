@@ -19,7 +19,7 @@ from data_prep.encoding import sentences_of
 from data_prep.families import FAMILIES, Family
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs
-from data_prep.normalization import NONE, model_name, training_options
+from data_prep.normalization import NONE, model_name, write_rules
 from data_prep.pieces import Piece
 from data_prep.progress import Progress
 from data_prep.readers import read_piece
@@ -159,7 +159,7 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
                 vocab_size=options.vocab_size,
                 character_coverage=options.character_coverage,
                 required_chars=_ALWAYS_COVERED,
-                **training_options(options.normalization, Path(folder)),
+                normalization_rule_tsv=write_rules(options.normalization, Path(folder)),
                 pad_id=0,
                 eos_id=1,
                 bos_id=2 if options.family.has_bos else -1,
