@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bigbird_ds.data.format import Manifest, ShardRecord, unit_of
@@ -10,8 +10,8 @@ from bigbird_ds.errors import DataError
 from data_prep.unit_job import UnitRecord
 
 
-def damaged_units(out: Path, manifest: Manifest) -> set[int]:
-    """The numbers of the units of which a file is missing or not as it was written.
+def damaged_units(out: Path, manifest: Manifest, numbers: Collection[int]) -> set[int]:
+    """Those of the units ``numbers`` of which a file is missing or not as it was written.
 
     Raises:
         DataError: a list that comes from all units is.
@@ -21,6 +21,8 @@ def damaged_units(out: Path, manifest: Manifest) -> set[int]:
             file.check(out, DataError, f"{file.name}, which comes from all units,")
     damaged = set()
     for number, shard in _shards(manifest):
+        if number not in numbers:
+            continue
         try:
             for file in shard.files:
                 file.check(out, DataError, "the file")

@@ -165,8 +165,8 @@ class _Job:
     def _mend(self, manifest: Manifest) -> None:
         """Write the damaged and missing files of a complete folder again."""
         logger.info("%s is complete already; its files are checked", self._out)
-        numbers = damaged_units(self._out, manifest)
-        units = [unit for unit in self._own_units if unit.number in numbers]
+        own = {unit.number: unit for unit in self._own_units}
+        units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
         if units:
             logger.warning("%d units are damaged or missing, and are written again", len(units))
             self._run_units(units)

@@ -34,7 +34,9 @@ _MOST_REMEMBERED = 1 << 20  # hashes that a unit looks up while it works
 
 def text_hash(text: str) -> bytes:
     """16 bytes that tell texts apart, but not white space or the form of Unicode (NFC)."""
-    plain = unicodedata.normalize("NFC", normalize_white_space(text))
+    plain = normalize_white_space(text)
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFC", plain)
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
 
