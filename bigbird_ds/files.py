@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from typing import IO, Any
 from bigbird_ds.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def sha256_of(path: Path) -> str:
@@ -52,6 +56,27 @@ def make_folder(folder: Path, error: type[UserError], change: str) -> None:
         ) from cause
 
 
+@contextlib.contextmanager
+def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
+    """Tell a disk that is full, or that takes no more of ours, as a mistake to mend.
+
+    Args:
+        error: what is raised for an OSError of that kind; others pass.
+        change: the option or key that names the folder.
+    """
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno not in _FULL:
+            raise
+        raise error(
+            "the output cannot be written",
+            seen=f"{folder}: {cause.strerror}",
+            needed="room for the output",
+            change=f"make room there, or {change}",
+        ) from cause
+
+
 def replace_folder(temporary: Path, final: Path) -> None:
     """Rename a whole, synced folder to its name; what had that name before goes last."""
     fsync_folder(temporary)
@@ -73,13 +98,22 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside ``path`` that no other process takes, on whichever machine.
+
+    A process id would not do: in containers every process has the same.
+    """
+    mark = f"{platform.node()[:32]}-{secrets.token_hex(6)}"
+    return path.with_name(f".{path.name}.{mark}.tmp")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; rename it to ``path`` once it is written and synced.
 
     After an exception ``path`` is as it was before, and the temporary file is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as stream:
             yield stream

@@ -7,19 +7,28 @@ document.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
-from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
+from data_prep.sentence_choice import RULE, Spans, spans_by
 from data_prep.sentences import sentence_spans
 
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
 _BATCH_CHARS = 1 << 18
+# normalizer_spec { add_dummy_prefix: false }, which counts when it follows a serialized model
+_NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,21 @@ class EncodedDocument:
         ids: (T,) uint16 or uint32.
         sentence_starts: (S,) uint32, rising, the first 0; empty where T is 0.
         num_unknown: how many ids are the unknown piece's.
+        num_chars: characters that were encoded, white space normalised.
+        unknown: the characters that became unknown pieces, with their counts. A run of them is one
+            piece, so that these tell more than ``num_unknown``.
     """
 
     ids: np.ndarray
     sentence_starts: np.ndarray
     num_unknown: int
+    num_chars: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the characters that became unknown pieces."""
+        return self.unknown.total() / max(1, self.num_chars)
 
 
 def normalize_white_space(text: str) -> str:
@@ -48,9 +67,15 @@ def normalize_white_space(text: str) -> str:
 
 def sentences_of(text: str) -> Iterator[str]:
     """The sentences of ``text``, white space normalised, empty ones left out."""
-    for start, end in sentence_spans(text):
+    return (sentence for sentence, _ in _sentences_and_joins(text, sentence_spans))
+
+
+def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
+    """With each sentence, whether it follows the one before without white space, as in Chinese."""
+    for start, end in spans(text):
         if sentence := normalize_white_space(text[start:end]):
-            yield sentence
+            is_joined = start > 0 and not (text[start - 1].isspace() or text[start].isspace())
+            yield sentence, is_joined
 
 
 class DocumentEncoder:
@@ -59,20 +84,27 @@ class DocumentEncoder:
     Special pieces written out in a text ("[MASK]" in an article about BERT) are encoded as the
     plain characters they are, so that special ids never occur in the data.
 
+    Args:
+        sentences: how to find them; see ``sentence_choice.spans_by``.
+
     Raises:
         DataError: the folder holds no tokenizer.
+        ConfigError: there is no such way to find sentences.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sentences: str = RULE) -> None:
         from sentencepiece import SentencePieceProcessor
 
         self.vocabulary = Vocabulary.from_folder(folder)
         self._processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
+        self._path = folder / SPIECE_NAME
+        self._spans = spans_by(sentences)
         self._dtype = ids_dtype(self.vocabulary.size)
         reserved = self.vocabulary.is_special.copy()
         reserved[self.vocabulary.unk] = False
         self._is_reserved = reserved
         names = [self._processor.IdToPiece(int(i)) for i in np.flatnonzero(reserved)]
+        self._known_pieces = set(self.vocabulary.pieces)
         self._reserved_name = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def encode(
@@ -85,27 +117,87 @@ class DocumentEncoder:
         """
         ids: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
-        for batch in _batches(sentences_of(text)):
-            batch_ids, batch_lengths = self._encode_batch(batch)
+        num_chars = 0
+        unknown: Counter[str] = Counter()
+        for batch, joined in _batches(_sentences_and_joins(text, self._spans)):
+            batch_ids, batch_lengths = self._encode_batch(batch, joined)
             if self._is_reserved[batch_ids].any():
-                batch_ids, batch_lengths = self._encode_batch(
-                    [self._reserved_name.sub(_spelled_out, sentence) for sentence in batch]
-                )
+                batch = self._without_reserved(batch)
+                batch_ids, batch_lengths = self._encode_batch(batch, joined)
+            num_chars += sum(map(len, batch))
+            self._count_unknown(batch, batch_ids, batch_lengths, unknown)
             ids.append(batch_ids)
             lengths.append(batch_lengths[batch_lengths > 0])
             on_batch(len(batch_ids))
         all_ids = np.concatenate(ids) if ids else np.empty(0, self._dtype)
         all_lengths = np.concatenate(lengths) if lengths else np.empty(0, np.int64)
         starts = np.cumsum(all_lengths) - all_lengths
-        unknown = int(np.count_nonzero(all_ids == self.vocabulary.unk))
-        return EncodedDocument(all_ids, starts.astype(SENTENCE_DTYPE), unknown)
+        num_unknown = int(np.count_nonzero(all_ids == self.vocabulary.unk))
+        return EncodedDocument(
+            all_ids, starts.astype(SENTENCE_DTYPE), num_unknown, num_chars, unknown
+        )
 
-    def _encode_batch(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all ``sentences`` joined, and the number of ids of each."""
+    def _encode_batch(
+        self, sentences: list[str], joined: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all ``sentences``, and the number of ids of each.
+
+        ``joined`` are the numbers of those without white space before.
+        """
         encoded = self._processor.Encode(sentences, out_type=int, num_threads=1)
+        if joined:
+            again = [sentences[number] for number in joined]
+            without_space = self._joined_processor.Encode(again, out_type=int, num_threads=1)
+            for number, ids_of_one in zip(joined, without_space, strict=True):
+                encoded[number] = ids_of_one
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, int(lengths.sum()))
         return ids, lengths
+
+    @functools.cached_property
+    def _joined_processor(self) -> SentencePieceProcessor:
+        """As the other, but it puts no space before a text."""
+        from sentencepiece import SentencePieceProcessor
+
+        processor = SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self._path.read_bytes() + _NO_SPACE_BEFORE)
+        return processor
+
+    def _without_reserved(self, sentences: list[str]) -> list[str]:
+        """The sentences, with the names of special pieces spelled out where they would be found.
+
+        A model may bring such names about itself, when it normalises: full-width letters become
+        plain ones. So the second look is at what the model makes of the sentence.
+        """
+        spelled = [self._reserved_name.sub(_spelled_out, sentence) for sentence in sentences]
+        for index, sentence in enumerate(spelled):
+            while self._has_reserved(sentence):
+                plain = self._processor.Normalize(sentence).replace(WORD_START, " ").strip()
+                sentence = self._reserved_name.sub(_spelled_out, plain)
+                assert sentence != plain, "a special id without its name in the text"
+            spelled[index] = sentence
+        return spelled
+
+    def _has_reserved(self, sentence: str) -> bool:
+        return any(self._is_reserved[i] for i in self._processor.EncodeAsIds(sentence))
+
+    def _count_unknown(
+        self,
+        sentences: list[str],
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        unknown: Counter[str],
+    ) -> None:
+        """Add the characters of the unknown pieces of a batch to ``unknown``."""
+        found = np.flatnonzero(ids == self.vocabulary.unk)
+        if not len(found):
+            return
+        of_sentence = np.unique(np.searchsorted(np.cumsum(lengths), found, side="right"))
+        concerned = [sentences[index] for index in of_sentence]
+        for pieces in self._processor.Encode(concerned, out_type=str, num_threads=1):
+            for piece in pieces:
+                if piece not in self._known_pieces:
+                    unknown.update(piece.replace(WORD_START, ""))
 
 
 def _spelled_out(match: re.Match[str]) -> str:
@@ -113,14 +205,18 @@ def _spelled_out(match: re.Match[str]) -> str:
     return match[0][0] + " " + match[0][1:]
 
 
-def _batches(sentences: Iterator[str]) -> Iterator[list[str]]:
+def _batches(sentences: Iterator[tuple[str, bool]]) -> Iterator[tuple[list[str], list[int]]]:
+    """Sentences up to about ``_BATCH_CHARS``, and the numbers of those that are joined."""
     batch: list[str] = []
+    joined: list[int] = []
     num_chars = 0
-    for sentence in sentences:
+    for sentence, is_joined in sentences:
+        if is_joined:
+            joined.append(len(batch))
         batch.append(sentence)
         num_chars += len(sentence)
         if num_chars >= _BATCH_CHARS:
-            yield batch
-            batch, num_chars = [], 0
+            yield batch, joined
+            batch, joined, num_chars = [], [], 0
     if batch:
-        yield batch
+        yield batch, joined

@@ -1,4 +1,4 @@
-"""From INPUT arguments to a list of input files, each with its kind and size.
+"""From INPUT arguments to a list of input files, each with its kind, size and identity.
 
 An INPUT is a file, a folder (all files of known kinds below it), a glob, or ``-`` for JSON lines on
 standard input. The list depends on names and sizes alone, in an order that does not depend on the
@@ -7,31 +7,25 @@ file system.
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 import glob
-import json
 import os
 import shutil
+import stat
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bigbird_ds import files
 from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
+from data_prep.input_kinds import KNOWN_KINDS, Kind, counted_by_suffix, kind_of, listing
+from data_prep.input_walk import Identity, identity_of, is_saved_dataset, walk
+from data_prep.records import printable
 
 STDIN = "-"
-_COMPRESSIONS = (".gz", ".zst", ".xz")
-
-
-class Kind(enum.Enum):
-    """How documents lie in a file."""
-
-    TEXT = ".txt"  # a document a file
-    JSON_LINES = ".jsonl"  # an object a line
-    PARQUET = ".parquet"  # a row a document
-    SAVED_DATASET = "a saved datasets folder"  # a row a document
+_LARGE_DOCUMENT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,10 @@ class InputFile:
         path: where it is.
         name: what messages and ``meta.json`` call it: its path below the INPUT that named it.
         kind: how documents lie in it.
-        compression: ``.gz``, ``.zst``, ``.xz`` or empty.
+        compression: ``.gz``, ``.zst``, ``.xz``, ``.bz2`` or empty.
         num_bytes: its size.
-        modified: nanoseconds since the epoch; tells a changed file of the same size.
+        modified: nanoseconds since the epoch, to notice a change during the job; None for a pipe,
+            which has no size either.
     """
 
     path: Path
@@ -52,44 +47,87 @@ class InputFile:
     kind: Kind
     compression: str
     num_bytes: int
-    modified: int
+    modified: int | None
 
     @property
     def can_be_cut(self) -> bool:
         """Whether documents can be read from its middle."""
-        return not self.compression and self.kind is not Kind.TEXT
+        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW)
+
+    def files(self) -> list[Path]:
+        """The files on disk that hold it."""
+        return sorted(self.path.glob("*.arrow")) if self.kind is Kind.SAVED_DATASET else [self.path]
+
+    def check_unchanged(self) -> None:
+        """Raise DataError where the file is no longer the one that was planned with."""
+        if self.modified is None:
+            return
+        try:
+            now = _size_and_time(self.files())
+        except OSError as cause:
+            raise cannot_be_read(self.path, cause) from cause
+        if now != (self.num_bytes, self.modified):
+            raise DataError(
+                "an input changed while the job ran",
+                seen=f"{printable(self.path)}: {now[0]:,} bytes, {self.num_bytes:,} at the start"
+                + ("" if now[0] != self.num_bytes else ", written to since"),
+                needed="inputs that stay as they are until the job has ended",
+                change="the inputs; then begin again with a new --out",
+            )
 
 
-def find_inputs(arguments: Sequence[str]) -> list[InputFile]:
+def find_inputs(
+    arguments: Sequence[str], default_kind: Kind | None = None, text_kind: Kind = Kind.TEXT
+) -> list[InputFile]:
     """The input files that ``arguments`` name, in order; below one argument by name.
 
-    ``-`` is not among them: see ``spool_stdin``.
+    A file that is named several times, by whatever path, is taken once, the first time. ``-`` is
+    not among them: see ``spool_stdin``.
+
+    Args:
+        default_kind: of files whose names tell no kind; None: they are none of ours.
+        text_kind: how documents lie in text files; of TEXT_KINDS.
 
     Raises:
-        DataError: an argument names nothing, a file of unknown kind, or a file named before; or all
-            files are empty.
+        DataError: an argument names nothing or a file of unknown kind, a folder cannot be listed,
+            or all files are empty.
     """
     inputs: list[InputFile] = []
-    seen: set[Path] = set()
+    seen: set[Identity] = set()
+    again = 0
     for argument in arguments:
-        for path, name in _paths_of(argument):
-            if path.resolve() in seen:
-                raise DataError(
-                    "an input is named twice",
-                    seen=f"{path}, again through {argument!r}",
-                    needed="every document once",
-                    change="the INPUT arguments",
-                )
-            seen.add(path.resolve())
-            inputs.append(_input_file(path, name))
+        for path, name in _paths_of(argument, default_kind):
+            file, identity = _input_file(path, name, default_kind)
+            if identity in seen:
+                again += 1
+                continue
+            seen.add(identity)
+            is_text = file.kind is Kind.TEXT
+            inputs.append(dataclasses.replace(file, kind=text_kind) if is_text else file)
+    if again:
+        logger.info(
+            "%s paths lead to files that were named before; each file is read once", f"{again:,}"
+        )
     if not any(file.num_bytes for file in inputs):
         raise DataError(
             "the input is empty",
-            seen=f"{len(inputs)} files, 0 bytes: {_listing(arguments)}",
+            seen=f"{len(inputs)} files, 0 bytes: {listing(arguments)}",
             needed="documents",
             change="the INPUT arguments",
         )
+    _hint_at_one_large_document(inputs)
     return inputs
+
+
+def _hint_at_one_large_document(inputs: Sequence[InputFile]) -> None:
+    largest = max(inputs, key=lambda file: file.num_bytes)
+    is_most = 2 * largest.num_bytes > sum(file.num_bytes for file in inputs)
+    if largest.kind is Kind.TEXT and is_most and largest.num_bytes >= _LARGE_DOCUMENT_BYTES:
+        logger.warning(
+            "%s is one document and most of the input; --documents line or blank-line finds several"
+            " in a file",
+            printable(largest.path),
+        )
 
 
 def spool_stdin(path: Path) -> InputFile:
@@ -100,7 +138,8 @@ def spool_stdin(path: Path) -> InputFile:
     """
     with path.open("wb") as stream:
         shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
-    if path.stat().st_size == 0:
+    num_bytes, modified = _size_and_time([path])
+    if num_bytes == 0:
         path.unlink()
         raise DataError(
             "the input is empty",
@@ -108,142 +147,124 @@ def spool_stdin(path: Path) -> InputFile:
             needed="JSON lines",
             change="INPUT, or what is piped in",
         )
-    return InputFile(path, STDIN, Kind.JSON_LINES, "", path.stat().st_size, 0)
+    return InputFile(path, STDIN, Kind.JSON_LINES, "", num_bytes, modified)
 
 
-def _paths_of(argument: str) -> Iterator[tuple[Path, str]]:
+def cannot_be_read(path: Path, cause: OSError) -> DataError:
+    return DataError(
+        "an input cannot be read",
+        seen=f"{printable(path)}: {cause.strerror or cause}",
+        needed="a file or folder that can be read",
+        change="its permissions, or the INPUT argument",
+    )
+
+
+def _paths_of(argument: str, default_kind: Kind | None) -> Iterator[tuple[Path, str]]:
     """The paths that one argument names, with their names for messages."""
     path = Path(argument)
-    if path.is_dir():
-        found, others = ([path], []) if _is_saved_dataset(path) else _below(path)
-        if not found:
-            raise DataError(
-                "a folder holds no documents",
-                seen=f"{_counted_by_suffix(others) or 'no file'} below {path}",
-                needed=f"{_known_kinds()}",
-                change="the INPUT argument",
-            )
-        if others:
-            logger.warning("%s: passed over %s", path, _counted_by_suffix(others))
-        base = path.parent if found == [path] else path
-        yield from ((each, each.relative_to(base).as_posix()) for each in found)
-    elif path.exists():
-        yield path, path.name
-    else:
-        matches = sorted(_matches(argument))
-        if not matches:
-            raise DataError(
-                "an input does not exist",
-                seen=f"{argument!r} names nothing",
-                needed="a file, a folder, a glob that matches, or -",
-                change="the INPUT argument",
-            )
-        for match in matches:
-            yield from _paths_of(match)
-
-
-def _matches(pattern: str) -> list[str]:
-    # glob, not Path.glob: that one takes no absolute pattern
-    return glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []  # noqa: PTH207
-
-
-def _below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All files of known kinds and saved datasets below ``folder``, and the other files.
-
-    What is hidden is in neither list.
-    """
-    found: list[Path] = []
-    others: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        for name in list(folders):
-            if name.startswith("."):
-                folders.remove(name)
-            elif _is_saved_dataset(Path(root, name)):
-                folders.remove(name)
-                found.append(Path(root, name))
-        for name in names:
-            if not name.startswith("."):
-                (others if _kind_of(Path(name)) is None else found).append(Path(root, name))
-    return sorted(found), others
-
-
-def _counted_by_suffix(paths: Iterable[Path]) -> str:
-    """Files of other kinds in words: ``3 files of other kinds (.md 2, without suffix 1)``."""
-    counts = Counter("".join(_endings(path)) or "without suffix" for path in paths)
-    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = _listing(f"{suffix} {count:,}" for suffix, count in by_count)
-    return f"{counts.total():,} files of other kinds ({shown})" if counts else ""
-
-
-def _is_saved_dataset(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-
-
-def _kind_of(path: Path) -> tuple[Kind, str] | None:
-    """Kind and compression by the file's name, or None."""
-    suffix, compression = _endings(path)
-    kinds = (Kind.TEXT, Kind.JSON_LINES) if compression else tuple(Kind)
-    kind = next((kind for kind in kinds if suffix == kind.value), None)
-    return kind and (kind, compression)
-
-
-def _endings(path: Path) -> tuple[str, str]:
-    """A file's suffix and its compression in small letters, each empty where there is none."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in _COMPRESSIONS else ""
-    return suffixes[-1] if suffixes else "", compression
-
-
-def _input_file(path: Path, name: str) -> InputFile:
-    if path.is_dir():
-        return _saved_dataset(path, name)
-    known = _kind_of(path)
-    if known is None:
-        raise DataError(
-            "an input is of no known kind",
-            seen=str(path),
-            needed=_known_kinds(),
-            change="the file's name, or the INPUT argument",
-        )
     try:
-        status = path.stat()
-        path.open("rb").close()
+        if path.is_dir():
+            yield from _paths_in(path, default_kind)
+        elif path.exists() or path.is_symlink():
+            yield path, path.name
+        else:
+            yield from _paths_of_glob(argument, default_kind)
     except OSError as cause:
+        raise cannot_be_read(Path(cause.filename or path), cause) from cause
+
+
+def _paths_in(
+    folder: Path, default_kind: Kind | None, *, may_be_empty: bool = False
+) -> Iterator[tuple[Path, str]]:
+    if is_saved_dataset(folder):
+        yield folder, folder.name
+        return
+    found = walk(folder, default_kind)
+    if not found.documents and not may_be_empty:
         raise DataError(
-            "an input cannot be read",
-            seen=f"{path}: {cause.strerror}",
-            needed="a file that can be read",
-            change="the file's permissions, or the INPUT argument",
-        ) from cause
-    return InputFile(path, name, *known, status.st_size, status.st_mtime_ns)
+            "a folder holds no documents",
+            seen=f"{counted_by_suffix(found.others) or 'no file'} below {printable(folder)}",
+            needed=KNOWN_KINDS,
+            change="the INPUT argument, or --format",
+        )
+    _tell_of_others(folder, found.others)
+    if found.num_special:
+        logger.warning(
+            "%s: passed over %s pipes, sockets or devices", printable(folder), found.num_special
+        )
+    yield from ((path, path.relative_to(folder).as_posix()) for path in found.documents)
+
+
+def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Path, str]]:
+    # glob, not Path.glob: that one takes no absolute pattern
+    found = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []  # noqa: PTH207
+    matches = [Path(match) for match in sorted(found)]
+    known = [m for m in matches if m.is_dir() or kind_of(m, default_kind) is not None]
+    if not known:
+        raise DataError(
+            "an input does not exist",
+            seen=f"{printable(pattern)!r} names {counted_by_suffix(matches) or 'nothing'}",
+            needed="a file, a folder, a glob that matches, or -",
+            change="the INPUT argument",
+        )
+    _tell_of_others(pattern, sorted(set(matches).difference(known)))
+    for match in known:
+        if match.is_dir():
+            yield from _paths_in(match, default_kind, may_be_empty=True)
+        else:
+            yield match, match.name
+
+
+def _tell_of_others(where: Path | str, others: list[Path]) -> None:
+    if others:
+        logger.warning("%s: passed over %s", printable(where), counted_by_suffix(others))
+
+
+def _input_file(path: Path, name: str, default_kind: Kind | None) -> tuple[InputFile, Identity]:
+    try:
+        identity = identity_of(path)
+        if path.is_dir():
+            return _saved_dataset(path, printable(name)), identity
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(
+                "an input is no regular file",
+                seen=f"{printable(path)}: a pipe, socket or device",
+                needed="a file, whose size is known; or - for JSON lines on standard input",
+                change="the INPUT argument",
+            )
+        known = kind_of(path, default_kind)
+        if known is None:
+            raise DataError(
+                "an input is of no known kind",
+                seen=printable(path),
+                needed=KNOWN_KINDS,
+                change="the file's name, --format, or the INPUT argument",
+            )
+        path.open("rb").close()
+        size_and_time = _size_and_time([path])
+    except OSError as cause:
+        raise cannot_be_read(path, cause) from cause
+    return InputFile(path, printable(name), *known, *size_and_time), identity
 
 
 def _saved_dataset(path: Path, name: str) -> InputFile:
     split_list = path / "dataset_dict.json"
     if split_list.is_file():
-        splits = json.loads(split_list.read_bytes()).get("splits", [])
+        value = files.read_json(split_list, DataError, "the list of a saved dataset's splits")
+        splits = value.get("splits") if isinstance(value, dict) else None
+        first = splits[0] if isinstance(splits, list) and splits else "SPLIT"
         raise DataError(
             "a saved datasets folder holds several splits",
-            seen=f"{path} with {', '.join(splits)}",
+            seen=f"{printable(path)} with {listing(map(str, splits or ['no split listed']))}",
             needed="one split a time",
-            change=f"INPUT: for instance {path / splits[0] if splits else path}",
+            change=f"INPUT: for instance {printable(path / str(first))}",
         )
-    files = sorted(path.glob("*.arrow"))
-    status = [file.stat() for file in files]
     return InputFile(
-        path,
-        name,
-        Kind.SAVED_DATASET,
-        "",
-        sum(each.st_size for each in status),
-        max((each.st_mtime_ns for each in status), default=0),
+        path, name, Kind.SAVED_DATASET, "", *_size_and_time(sorted(path.glob("*.arrow")))
     )
 
 
-def _known_kinds() -> str:
-    return ".txt or .jsonl (also with .gz, .zst, .xz), .parquet, or a saved datasets folder"
-
-
-def _listing(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:5]) + (" ..." if len(shown) > 5 else "")
+def _size_and_time(paths: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of all files, and when the last of them was written to."""
+    status = [os.stat(path) for path in paths]  # noqa: PTH116 (half the time of Path.stat)
+    return sum(s.st_size for s in status), max((s.st_mtime_ns for s in status), default=0)

@@ -1,45 +1,61 @@
 """The state of a shard job on disk: it can be resumed, and done in parts on several machines.
 
-``OUT/.units/`` holds ``plan.json`` (what the job is: inputs, options, tokenizer) and a record per
-finished unit. It goes when the manifest has been written: a shards folder is either in work or
-complete.
+``OUT/.units/`` holds ``plan.json`` (what the job is: inputs, options, tokenizer), a record per
+finished unit, the records that it skipped, and a lock for each part in work (see ``job_lock``). It
+goes when the manifest has been written: a shards folder is either in work or complete.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.data.format import (
+    DUPLICATES_NAME,
     MANIFEST_NAME,
+    REJECTED_NAME,
     SPLITS,
     UNFINISHED_NAME,
     Manifest,
-    shard_stem,
 )
 from bigbird_ds.errors import DataError
+from bigbird_ds.file_records import FileRecord
+from data_prep.input_kinds import listing
 from data_prep.inputs import InputFile
+from data_prep.job_lock import JobLock, owners
 from data_prep.unit_job import UnitRecord
+
+_SAMPLES = 8
+_SAMPLE_BYTES = 1 << 15
 
 
 class JobPlan(BaseModel):
     """What a job is. Two runs with the same plan write the same bytes; others must not be mixed.
 
-    ``modified`` covers the inputs' modification times. It tells a file changed in place, and stays
-    out of the manifest, which is the same wherever the inputs lie.
+    Attributes:
+        options: what decides the output, as the manifest tells it.
+        tokenizer: sha256 of its ``spiece.model``.
+        content: a digest of samples of the inputs. It tells a file changed in place, not a copy
+            with other times; and stays out of the manifest.
+        num_units: of all parts.
+        num_parts: of the job that began; others may be cut otherwise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     options: dict[str, Any]
     tokenizer: str
-    modified: str
+    content: str
+    num_units: int
+    num_parts: int
 
 
 def describe_inputs(inputs: Iterable[InputFile]) -> dict[str, Any]:
@@ -49,9 +65,20 @@ def describe_inputs(inputs: Iterable[InputFile]) -> dict[str, Any]:
     return {"files": len(inputs), "bytes": sum(i.num_bytes for i in inputs), "sha256": digest}
 
 
-def modification_digest(inputs: Iterable[InputFile]) -> str:
-    """A digest of the inputs' modification times."""
-    return _digest(str(file.modified) for file in inputs)
+def content_digest(inputs: Iterable[InputFile]) -> str:
+    """A digest of samples of every input: its first and last bytes and some between."""
+    return _digest(_sample_digest(path) for file in inputs for path in file.files())
+
+
+def _sample_digest(path: Path) -> str:
+    size = path.stat().st_size
+    starts = {max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)}
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        for start in sorted(starts):
+            stream.seek(start)
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _digest(lines: Iterable[str]) -> str:
@@ -62,46 +89,86 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 class JobFolder:
-    """``OUT/.units``: the plan and the records of finished units."""
+    """``OUT/.units``: the plan, the records of finished units and the lock."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._folder = out / UNFINISHED_NAME
+        self._lock: JobLock | None = None
 
-    def begin(self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, part: bool) -> bool:
-        """Claim ``OUT`` for this job. Returns False where the job is complete already.
+    def begin(
+        self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, part: tuple[int, int] | None
+    ) -> Manifest | None:
+        """Claim ``OUT`` for this job, until ``end``.
+
+        Returns:
+            The manifest where the job is complete already.
 
         Raises:
             DataError: ``OUT`` holds something else, another job, or units of ours without
-            ``resume``.
+            ``resume``; or another process does some of these units now.
         """
-        if (self._out / MANIFEST_NAME).is_file():
-            manifest = Manifest.read(self._out)
-            if not resume:
-                raise self._exists("a complete shards folder")
-            self._compare(manifest.options, plan.options)
-            self._compare({"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer})
-            self.remove()  # a job killed between the manifest and its own end
-            return False
-        plan_path = self._folder / "plan.json"
-        if plan_path.is_file():
-            if not resume and not part:
-                raise self._exists("an unfinished job")
-            self._compare(files.read_json(plan_path, DataError, "the plan of the job"), plan)
-            if not resume and any(self._path(unit).is_file() for unit in own_units):
-                raise self._exists("units of this part")
-        elif self._out.is_dir() and any(each != self._folder for each in self._out.iterdir()):
-            raise self._exists(f"{sum(1 for _ in self._out.iterdir())} entries")
+        is_complete = (self._out / MANIFEST_NAME).is_file()
+        if is_complete and not resume:
+            raise self._exists("a complete shards folder")
+        if not is_complete:
+            self._refuse_foreign_files()
         files.make_folder(self._out, DataError, "--out")
         self._folder.mkdir(exist_ok=True)
-        self._remove_leftovers(own_units)
+        self._lock = JobLock(self._folder, part or (1, 1))
+        try:
+            self._lock.acquire()
+            if (self._out / MANIFEST_NAME).is_file():
+                manifest = Manifest.read(self._out)
+                self._compare(manifest.options, plan.options)
+                self._compare(
+                    {"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer}
+                )
+                return manifest
+            self._begin_or_go_on(plan, own_units, resume=resume, is_part=part is not None)
+        except BaseException:
+            self.end()
+            raise
+        return None
+
+    def _begin_or_go_on(
+        self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, is_part: bool
+    ) -> None:
+        plan_path = self._folder / "plan.json"
+        if plan_path.is_file():
+            if not resume and not is_part:
+                raise self._exists("an unfinished job")
+            there = files.read_json(plan_path, DataError, "the plan of the job")
+            self._compare(there, {**plan.model_dump(), "num_parts": there.get("num_parts")})
+            if not resume and any(self._path(unit).is_file() for unit in own_units):
+                raise self._exists("units of this part")
+        self.remove_leftovers(own_units)
         if not plan_path.is_file():
             files.write_json(plan_path, plan.model_dump())
-        return True
+
+    def _refuse_foreign_files(self) -> None:
+        """Raise where ``OUT`` holds something and no job: but for what killed workers left."""
+        if (self._folder / "plan.json").is_file() or not self._out.is_dir():
+            return
+        foreign = [e for e in self._out.iterdir() if e != self._folder and not _is_leftover(e)]
+        if foreign:
+            raise self._exists(f"{len(foreign)} entries")
+
+    def end(self) -> None:
+        """Give the folder back; remove it where nothing is in it."""
+        if self._lock is not None:
+            self._lock.release()
+        for folder in (self._folder, self._out):
+            with contextlib.suppress(OSError):  # not empty, or another part has removed it
+                folder.rmdir()
 
     def add(self, record: UnitRecord) -> None:
         """Note a finished unit; its files must be in place."""
         files.write_json(self._path(record.number), record.model_dump())
+
+    def forget(self, unit: int) -> None:
+        """Count a unit as not finished."""
+        self._path(unit).unlink(missing_ok=True)
 
     def finished(self, unit: int) -> UnitRecord | None:
         """The unit's record, or None where it is not finished or its files are not intact."""
@@ -111,15 +178,13 @@ class JobFolder:
         record = UnitRecord.model_validate(files.read_json(path, DataError, "a unit's record"))
         return record if record.is_intact(self._out) else None
 
-    def records(self, num_units: int) -> list[UnitRecord] | None:
-        """The records of all units, or None while some are missing."""
-        paths = [self._path(unit) for unit in range(num_units)]
-        if not all(path.is_file() for path in paths):
-            return None
-        return [
-            UnitRecord.model_validate(files.read_json(path, DataError, "a unit's record"))
-            for path in paths
-        ]
+    def records(self, num_units: int) -> list[UnitRecord]:
+        """The records of all units, which are finished."""
+        values = (
+            files.read_json(self._path(unit), DataError, "a unit's record")
+            for unit in range(num_units)
+        )
+        return [UnitRecord.model_validate(value) for value in values]
 
     def remove(self) -> None:
         """Remove the state; the shards stay."""
@@ -131,24 +196,39 @@ class JobFolder:
             for shard in record.shards.values():
                 for file in shard.files:
                     files.inside(self._out, file.name, DataError).unlink(missing_ok=True)
+        for name in (REJECTED_NAME, DUPLICATES_NAME):
+            (self._out / name).unlink(missing_ok=True)
         self.remove()
-        if self._out.is_dir() and not any(self._out.iterdir()):
-            self._out.rmdir()
 
     def remove_if_nothing_is_finished(self) -> None:
         """After a failure: leave no trace of a job that has not finished a unit."""
         if not any(self._folder.glob("[0-9]*.json")):
-            self.remove_with_shards([])
+            self.remove()
+
+    def remove_leftovers(self, units: Iterable[int]) -> None:
+        """Remove temporary files that killed workers left behind in these units."""
+        numbers = {f"{unit:05d}" for unit in units}
+        for path in [*self._out.glob(".*.tmp"), *self._folder.glob(".*.tmp")]:
+            if _unit_of_leftover(path) in numbers:
+                path.unlink(missing_ok=True)
+
+    def missing(self, num_units: int) -> list[int]:
+        """Units that are not finished."""
+        return [unit for unit in range(num_units) if not self._path(unit).is_file()]
+
+    def write_rejected(self, manifest_records: Iterable[UnitRecord]) -> FileRecord | None:
+        """``OUT/rejected.jsonl`` of what the units skipped, or None where that is nothing."""
+        parts = [record.rejected for record in manifest_records if record.rejected is not None]
+        if not parts:
+            return None
+        path = self._out / REJECTED_NAME
+        with files.atomic_write(path) as stream:
+            for part in parts:
+                stream.write(files.inside(self._folder, part.name, DataError).read_bytes())
+        return FileRecord.of(path)
 
     def _path(self, unit: int) -> Path:
         return self._folder / f"{unit:05d}.json"
-
-    def _remove_leftovers(self, units: Iterable[int]) -> None:
-        """Remove temporary files that a killed worker left behind."""
-        stems = {shard_stem(split, unit) for split in SPLITS for unit in units}
-        for path in self._out.glob(".*.tmp"):
-            if path.name.lstrip(".").split(".")[0] in stems:
-                path.unlink()
 
     def _exists(self, seen: str) -> DataError:
         return DataError(
@@ -167,10 +247,59 @@ class JobFolder:
                 differs = f"{name} {there.get(name)} in {self._out}, {wanted.get(name)} now"
                 raise DataError(
                     "the output belongs to a job with other inputs, options or tokenizer",
-                    seen="an input changed since the job began" if name == "modified" else differs,
+                    seen="an input changed since the job began" if name == "content" else differs,
                     needed="the same inputs, options and tokenizer, so that nothing is mixed",
                     change="the options, or --out for a new job",
                 )
+
+
+def describe_unfinished(out: Path) -> str:
+    """What a shards folder in work has and lacks, in a person's words.
+
+    Raises:
+        DataError: its plan is damaged.
+    """
+    folder = JobFolder(out)
+    value = files.read_json(out / UNFINISHED_NAME / "plan.json", DataError, "the plan of the job")
+    try:
+        plan = JobPlan.model_validate(value)
+    except ValidationError as cause:
+        raise DataError(
+            "the plan of a shard job is damaged",
+            seen=f"{out / UNFINISHED_NAME / 'plan.json'}: {cause.errors()[0]['msg']}",
+            needed="the plan as `bigbird-ds shard` wrote it",
+            change="write the shards again to a new folder",
+        ) from cause
+    missing = folder.missing(plan.num_units)
+    lines = [
+        f"{out}: an unfinished shards folder;"
+        f" {plan.num_units - len(missing):,} of {plan.num_units:,} units are done",
+        missing_in_words(missing, plan.num_parts),
+        *(f"lock: {owner}" for owner in owners(out / UNFINISHED_NAME)),
+        "run `bigbird-ds shard` again with --resume, or the parts that are missing",
+    ]
+    return "\n".join(lines)
+
+
+def missing_in_words(missing: Sequence[int], num_parts: int) -> str:
+    """``missing: parts 2, 5 of 8 (units 1, 4, 9 ...)``."""
+    if not missing:
+        return "missing: the manifest alone"
+    units = f"units {listing(map(str, missing))}"
+    if num_parts == 1:
+        return f"missing: {units}"
+    parts = sorted({unit % num_parts + 1 for unit in missing})
+    return f"missing: parts {', '.join(map(str, parts))} of {num_parts} ({units})"
+
+
+def _is_leftover(path: Path) -> bool:
+    return _unit_of_leftover(path) is not None
+
+
+def _unit_of_leftover(path: Path) -> str | None:
+    """The number of the unit that a temporary file was to be a part of, or None."""
+    match = re.fullmatch(rf"\.(?:(?:{'|'.join(SPLITS)})-)?(\d{{5,}})\..*\.tmp", path.name)
+    return match and match[1]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_EXCERPT_CHARS = 120
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Where a record holds its text and, if not None, its id: names joined by dots."""
+    """Where a record holds its text and, if not None, its id; and how bytes become text.
+
+    Attributes:
+        text, id: names joined by dots.
+        encoding_errors: of bytes that are no UTF-8: ``strict``, the record is bad; ``replace``,
+            each becomes U+FFFD.
+    """
 
     text: str
     id: str | None = None
+    encoding_errors: str = "strict"
 
 
 @dataclass(frozen=True)
@@ -34,16 +44,22 @@ class BadRecord:
 
     Attributes:
         reason: of a few kinds, to count by.
-        where: file and line, row or nothing more.
+        source: the file.
+        place: line or row in it, or nothing.
         seen, needed: for the message.
         num_bytes: of input that it took.
     """
 
     reason: str
-    where: str
+    source: str
+    place: str
     seen: str
     needed: str
     num_bytes: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}, {self.place}" if self.place else self.source
 
     def error(self) -> DataError:
         return DataError(
@@ -62,16 +78,16 @@ class NoDocument(Exception):
         super().__init__(reason)
         self.reason, self.seen, self.needed = reason, seen, needed
 
-    def at(self, where: str, num_bytes: int) -> BadRecord:
-        return BadRecord(self.reason, where, self.seen, self.needed, num_bytes)
+    def at(self, source: str, place: str, num_bytes: int) -> BadRecord:
+        return BadRecord(self.reason, source, place, self.seen, self.needed, num_bytes)
 
 
-def parsed(line: bytes) -> Any:
+def parsed(line: bytes, fields: Fields) -> Any:
     """The value of a line of JSON; raises NoDocument."""
-    text = decoded(line)
+    text = decoded(line, fields)
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:  # ValueError: also of numbers too long to read
         raise NoDocument(
             "no JSON", f"{_excerpt(text)} ({cause})", "one JSON object a line"
         ) from None
@@ -79,11 +95,7 @@ def parsed(line: bytes) -> Any:
 
 def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
     """(text, id) of a parsed record; raises NoDocument."""
-    text = _look_up(record, fields.text)
-    if not isinstance(text, str):
-        raise NoDocument(
-            f"field {fields.text!r} is no text", _excerpt(repr(text)), "a string (--text-field)"
-        )
+    text = _text_of(_look_up(record, fields.text), fields)
     identity = None if fields.id is None else _look_up(record, fields.id)
     if fields.id is not None and not isinstance(identity, str | int):
         raise NoDocument(
@@ -98,26 +110,70 @@ def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
     return text, identity
 
 
+def _text_of(value: Any, fields: Fields) -> str:
+    """A string as it is, bytes decoded, a list of these as paragraphs."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return decoded(value, fields)
+    if isinstance(value, list) and all(isinstance(each, str | bytes) for each in value):
+        return "\n\n".join(_text_of(each, fields) for each in value)
+    raise NoDocument(
+        f"field {fields.text!r} is no text",
+        _excerpt(repr(value)),
+        "a string, or a list of strings (--text-field)",
+    )
+
+
 def _look_up(record: Any, path: str) -> Any:
-    value = record
-    for name in path.split("."):
-        if not isinstance(value, dict) or name not in value:
+    """The value at ``path``. A name may itself hold dots: the longest that is there is taken."""
+    value, rest = record, path
+    while rest:
+        name = next(
+            (name for name in _heads(rest) if isinstance(value, dict) and name in value), None
+        )
+        if name is None:
             seen = f"keys {', '.join(map(repr, value))}" if isinstance(value, dict) else repr(value)
             raise NoDocument(f"no field {path!r}", _excerpt(seen), f"a JSON object with {path!r}")
-        value = value[name]
+        value, rest = value[name], rest[len(name) + 1 :]
     return value
 
 
-def decoded(data: bytes) -> str:
+def _heads(path: str) -> list[str]:
+    """``a.b.c``, ``a.b``, ``a``."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def top_level_name(path: str, present: list[str]) -> str | None:
+    """Which of the columns ``present`` the field ``path`` lies in."""
+    return next((name for name in _heads(path) if name in present), None)
+
+
+def decoded(data: bytes, fields: Fields) -> str:
     """UTF-8 as text, without a byte order mark; raises NoDocument."""
     try:
-        return data.removeprefix(_BYTE_ORDER_MARK).decode()
+        return data.removeprefix(_BYTE_ORDER_MARK).decode(errors=fields.encoding_errors)
     except UnicodeDecodeError as cause:
         raise NoDocument(
-            "not UTF-8", f"byte 0x{data[cause.start]:02x} at offset {cause.start}", "UTF-8 text"
+            "not UTF-8",
+            f"byte 0x{cause.object[cause.start]:02x} at offset {cause.start}",
+            "UTF-8 text, or --encoding-errors replace",
         ) from None
+
+
+def printable(name: str | Path) -> str:
+    """A file's name for messages and files of ours, whatever bytes it is made of."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return text if text.isprintable() else _escaped(text)
 
 
 def _excerpt(text: str) -> str:
     text = text.strip()
-    return text if len(text) <= 120 else text[:117] + "..."
+    text = text if len(text) <= _EXCERPT_CHARS else text[: _EXCERPT_CHARS - 3] + "..."
+    return text if text.isprintable() else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """Without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

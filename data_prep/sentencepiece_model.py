@@ -54,6 +54,7 @@ class SentencePieceModel:
 
     Attributes:
         pieces: the vocabulary in the order of the ids.
+        normalizer: what the model calls its normalisation.
         charsmap: sentencepiece's compiled character map, empty for identity normalisation.
         add_dummy_prefix: put a space before the text.
         remove_extra_whitespaces: strip spaces at both ends, collapse runs of them.
@@ -64,6 +65,7 @@ class SentencePieceModel:
     model_type: ModelType = ModelType.UNIGRAM
     byte_fallback: bool = False
     treat_whitespace_as_suffix: bool = False
+    normalizer: str = ""
     charsmap: bytes = b""
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
@@ -115,7 +117,9 @@ class SentencePieceModel:
 
     def _parse_normalizer(self, data: bytes) -> None:
         for number, value, _ in _fields(data):
-            if number == 2:
+            if number == 1:
+                self.normalizer = _message(value).decode()
+            elif number == 2:
                 self.charsmap = _message(value)
             elif number == 3:
                 self.add_dummy_prefix = bool(value)
@@ -154,6 +158,46 @@ def _serialize(piece: Piece) -> bytes:
     content += b"\x15" + struct.pack("<f", piece.score) + b"\x18" + bytes([piece.type])
     assert len(content) < 128
     return b"\x0a" + bytes([len(content)]) + content
+
+
+def named_normalizer(data: bytes, name: str) -> bytes:
+    """A serialized model that calls its normalisation ``name``, without the path of its rules."""
+    parts = []
+    end = 0
+    for number, value, start in _fields(data):  # all of them messages
+        begin, end = end, start + len(_message(value))
+        parts.append(data[begin:end])
+        if number == _NORMALIZER:
+            parts[-1] = _length_delimited(_NORMALIZER, _normalizer(_message(value), name))
+    return b"".join(parts)
+
+
+_NORMALIZER = 3  # field of the model
+
+
+def _normalizer(data: bytes, name: str) -> bytes:
+    parts = [_length_delimited(1, name.encode())]
+    for number, value, _ in _fields(data):
+        if number in (1, 6):  # its name, the path of its rules
+            continue
+        if isinstance(value, bytes):
+            parts.append(_length_delimited(number, value))
+        else:
+            parts.append(_written_varint(number << 3 | _VARINT) + _written_varint(value))
+    return b"".join(parts)
+
+
+def _length_delimited(number: int, content: bytes) -> bytes:
+    tag = _written_varint(number << 3 | _BYTES)
+    return tag + _written_varint(len(content)) + content
+
+
+def _written_varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
 
 
 def round_scores(data: bytes) -> bytes:

@@ -4,49 +4,72 @@ Sentences are where long documents may be cut, what NSP pairs and gap sentences 
 unit of tokenization: sentence by sentence, a document of any length takes linear time and little
 memory.
 
-A sentence ends at ``.``, ``!``, ``?`` or ``…`` before white space (with closing quotes and
-brackets), at the full stops of Chinese and Japanese, and at an empty line. It does not end where
-the next word is in lower case, after an abbreviation (``Dr.``, ``e.g.``, ``Fig. 3``), after an
-initial (``J. R. Tolkien``) or after the number of a list item. PEGASUS splits at ``[.!?]+\\s+``
-alone.
+A sentence ends at ``.``, ``!``, ``?`` or ``…`` before white space (with closing quotes, brackets
+and footnote marks), at the full stops of other scripts, which need no white space, and at the end
+of a paragraph or page. It does not end where the next word is in lower case, unless the whole
+document is; after an abbreviation (``Dr.``, ``e.g.``, ``Fig. 3``, ``z. B.``), an initial
+(``J. R. Tolkien``), a German ordinal (``3. Oktober``) or the number of a list item. PEGASUS splits
+at ``[.!?]+\\s+`` alone.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
+
+import numpy as np
+
+from data_prep.sentence_marks import (
+    ABBREVIATIONS,
+    BEFORE_NUMBER,
+    BEHIND_ORDINAL,
+    CJK_CLOSING,
+    CJK_LETTERS,
+    CLOSING,
+    MARKS_BEFORE_SPACE,
+    MARKS_WITHOUT_SPACE,
+    OPENING,
+    SENTENCE_OPENERS,
+)
 
 MAX_SENTENCE_CHARS = 2000  # longer ones are cut at white space; about 400 tokens of English
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+_PARAGRAPH = "\n\r\f\u2029"
 
 
-# Each alternative is found in one pass: a run of full stops begins only where none precedes it (no
-# second look at the same run), and the quantifiers with two signs never give back what they
-# matched.
-_BOUNDARY = re.compile(
-    r"""(?<![.!?…])[.!?…]++["'\u201d\u2019»)\]]*+(?=\s)  # a terminator, then white space
-      | [\u3002\uff01\uff1f\uff61]++[\u300d\u300f\u201d\u2019\uff09]*+  # CJK: no space needed
-      | \n[^\S\n]*+\n  # an empty line: end of a paragraph
-    """,
-    re.VERBOSE,
-)
-_OPENING = "\"'\u201c\u2018«(["  # quotes and brackets before a word
-_NEXT_WORD = re.compile(rf"\s*+[{re.escape(_OPENING)}]*+(\S?)")
+def _boundary(marks_without_space: str) -> re.Pattern[str]:
+    """Where a sentence may end.
+
+    It begins with one set of characters, which the search jumps to. Each alternative is found in
+    one pass: a run of full stops begins only where none precedes it (no second look at the same
+    run), and the quantifiers with two signs never give back what they matched.
+    """
+    other = rf"(?<=[{marks_without_space}])[{marks_without_space}]*+[{CJK_CLOSING}]*+ |"
+    return re.compile(
+        rf"""[{MARKS_BEFORE_SPACE}{_PARAGRAPH}{marks_without_space}]
+        (?: (?<=[{MARKS_BEFORE_SPACE}])(?<![{MARKS_BEFORE_SPACE}]{{2}})[{MARKS_BEFORE_SPACE}]*+
+              (?: [{CLOSING}]*+ (?:\[[^\]\s]{{1,16}}\])*+ (?=\s)  # then white space
+                | (?<=[{CJK_LETTERS}][.?!])(?=[{CJK_LETTERS}]) )  # or between CJK letters
+          | {other if marks_without_space else ""}  # other scripts: no space needed
+            (?<=\n)[^\S\n]*+\n | (?<=\r)[^\S\r\n]*+\r | (?<=[\f\u2029])  # end of a paragraph
+        )""",
+        re.VERBOSE,
+    )
+
+
+# The long list of marks makes the search slow: it is for documents that have one of them.
+_PLAIN_BOUNDARY = _boundary("")
+_BOUNDARY = _boundary(MARKS_WITHOUT_SPACE)
+_MARK_WITHOUT_SPACE = re.compile(f"[{MARKS_WITHOUT_SPACE}]")
+_NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\S?)")
+_WHOLE_NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\w*+)(\.?)")
 _UP_TO_LAST_SPACE = re.compile(r"(?:.*\s)?", re.DOTALL)
 _LONGEST_WORD = 16  # characters looked back over for an abbreviation
 
-# never the last word of a sentence
-_ABBREVIATIONS = _words("""
-    adj adv al approx assoc brig ca capt cf cmdr col dept dr e.g eg esp gen gov hon i.e ie lt maj
-    messrs mme mr mrs ms mt pres prof rep rev sen sgt sr st univ viz vs
-""")
-# not the last word before a number: "Fig. 3", "No. 7"
-_BEFORE_NUMBER = _words("""
-    art ch chap eq eqs ex fig figs no nos p par pp ref refs sec sect tab vol vols
-""")
+_CASE_SAMPLE_CHARS = 20_000
+_MIN_CASED_LETTERS = 20
+_FEW_CAPITALS = 0.002  # share of the letters with case; in English prose it is 0.03
 
 
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -56,38 +79,93 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     sentences belongs to the second. None is longer than MAX_SENTENCE_CHARS.
     """
     start = 0
-    for match in _BOUNDARY.finditer(text):
+    case = _Case(text)
+    has_others = not text.isascii() and _MARK_WITHOUT_SPACE.search(text)
+    for match in (_BOUNDARY if has_others else _PLAIN_BOUNDARY).finditer(text):
         end = match.end()
-        if match[0][0] == "\n" or not _goes_on(text, match.start(), end):
-            yield from _cut(text, start, end)
+        if match[0][0] in _PARAGRAPH or not _goes_on(text, match.start(), end, case):
+            yield from cut_to_length(text, start, end)
             start = end
-    yield from _cut(text, start, len(text))
+    yield from cut_to_length(text, start, len(text))
 
 
-def _goes_on(text: str, dot: int, end: int) -> bool:
+class _Case:
+    """Whether capitals tell anything in a document: decided once, where it is first asked."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tells: bool | None = None
+
+    @property
+    def tells(self) -> bool:
+        if self._tells is None:
+            sample = self._text[:_CASE_SAMPLE_CHARS]
+            codes, lower, upper = map(_code_points, (sample, sample.lower(), sample.upper()))
+            self._tells = True
+            if len(codes) == len(lower) == len(upper):
+                num_capitals = np.count_nonzero(codes != lower)
+                num_cased = np.count_nonzero(lower != upper)
+                is_enough = num_cased >= _MIN_CASED_LETTERS
+                self._tells = not is_enough or bool(num_capitals >= _FEW_CAPITALS * num_cased)
+        return self._tells
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _goes_on(text: str, dot: int, end: int, case: _Case) -> bool:
     """Whether the terminator ``text[dot:end]`` stands inside a sentence."""
     following = _NEXT_WORD.match(text, end, end + 64)
     next_character = following[1] if following else ""
+    if text[dot] not in MARKS_BEFORE_SPACE:
+        return text[dot:end] == "\uff0e" and next_character.isdecimal()  # a number in full width
+    has_case = True
     if next_character.islower():
-        return True
+        has_case = case.tells
+        if has_case:
+            return True
     if text[dot:end] != ".":
         return False
     begin = max(0, dot - _LONGEST_WORD)
     words = text[begin:dot].split()
-    word = words[-1].lstrip(_OPENING) if words and not text[dot - 1].isspace() else ""
-    if len(word) == 1 and word.isupper():
-        return True  # an initial
+    is_attached = not text[dot - 1].isspace()
+    word = words[-1].lstrip(OPENING) if words and (is_attached or not has_case) else ""
+    if len(word) == 1 and word.isalpha():
+        return _is_initial(text, end, word, has_case)
     lowered = word.lower()
-    if lowered in _ABBREVIATIONS or (next_character.isdigit() and lowered in _BEFORE_NUMBER):
+    if lowered in ABBREVIATIONS or (next_character.isdigit() and lowered in BEFORE_NUMBER):
         return True
     if "." in word and len(word.rpartition(".")[2]) == 1 and word[-1].isupper():
         return True  # "U.S. Army", "J.R. Tolkien"
+    if not (word.isdecimal() and len(word) <= 3):
+        return False
+    if len(word) <= 2 and _next_word(text, end)[0] in BEHIND_ORDINAL:
+        return True
     newline = text.rfind("\n", begin, dot)
-    is_line_start = (newline >= 0 or begin == 0) and text[newline + 1 : dot].strip() == word
-    return is_line_start and word.isdecimal() and len(word) <= 3  # the number of a list item
+    is_line_start = newline >= 0 or begin == 0
+    return is_line_start and text[newline + 1 : dot].strip() == word  # the number of a list item
 
 
-def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _is_initial(text: str, end: int, letter: str, has_case: bool) -> bool:
+    """Whether a single letter and its full stop are an initial, or half of "z. B."."""
+    word, dot = _next_word(text, end)
+    if len(word) == 1 and word.isalpha() and dot:
+        return True
+    if has_case and not letter.isupper():
+        return False
+    if not has_case:
+        return word.capitalize() not in SENTENCE_OPENERS
+    return word not in SENTENCE_OPENERS
+
+
+def _next_word(text: str, end: int) -> tuple[str, str]:
+    """The word behind ``end``, and the full stop behind it if there is one."""
+    following = _WHOLE_NEXT_WORD.match(text, end, end + 64)
+    return (following[1], following[2]) if following else ("", "")
+
+
+def cut_to_length(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """``(start, end)`` in parts of at most MAX_SENTENCE_CHARS, cut behind white space."""
     while end - start > MAX_SENTENCE_CHARS:
         limit = start + MAX_SENTENCE_CHARS
@@ -95,9 +173,43 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         up_to_space = _UP_TO_LAST_SPACE.match(head)
         assert up_to_space is not None
         # no word is torn, but a run of characters without any white space is
-        at_space = text[limit].isspace() or up_to_space.end() == 0
-        cut = limit if at_space else start + up_to_space.end()
+        if text[limit].isspace():
+            cut = limit
+        elif up_to_space.end():
+            cut = start + up_to_space.end()
+        else:
+            cut = _between_characters(text, start, limit)
         yield start, cut
         start = cut
     if end > start:
         yield start, end
+
+
+_LONGEST_CHARACTER = 64  # code points looked back over
+_JOINER = "\u200d"
+
+
+def _between_characters(text: str, start: int, limit: int) -> int:
+    """The last place up to ``limit`` that tears no character made of several code points."""
+    for cut in range(limit, max(start, limit - _LONGEST_CHARACTER), -1):
+        if not _is_inside(text, start, cut):
+            return cut
+    return limit
+
+
+def _is_inside(text: str, start: int, cut: int) -> bool:
+    after, before = text[cut], text[cut - 1]
+    if before == _JOINER or after == _JOINER or unicodedata.category(after).startswith("M"):
+        return True
+    if "\U0001f3fb" <= after <= "\U0001f3ff":  # the colour of a skin
+        return True
+    if not _is_flag_half(after):
+        return False
+    first = cut
+    while first > start and _is_flag_half(text[first - 1]):
+        first -= 1
+    return (cut - first) % 2 == 1
+
+
+def _is_flag_half(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"

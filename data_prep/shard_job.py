@@ -9,18 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds import files
-from bigbird_ds.data.format import SPLITS, TRAIN, VALIDATION, Manifest, TokenizerRecord
+from bigbird_ds.data.format import (
+    MANIFEST_NAME,
+    SPLITS,
+    TRAIN,
+    UNFINISHED_NAME,
+    VALIDATION,
+    Manifest,
+    TokenizerRecord,
+)
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from data_prep.duplicates import duplicates_of, without, write_duplicates
+from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
-from data_prep.job_folder import JobFolder, JobPlan, describe_inputs, modification_digest
+from data_prep.job_folder import (
+    JobFolder,
+    JobPlan,
+    content_digest,
+    describe_inputs,
+    missing_in_words,
+)
+from data_prep.job_lock import JobLock
+from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
-from data_prep.unit_job import DocumentOptions, UnitRecord
+from data_prep.sentence_choice import spans_by
+from data_prep.text_hashes import find_duplicates
+from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
 from data_prep.units import Unit, plan_units
+from data_prep.unknown_text import merged, warning_at_the_end
 from data_prep.worker_pool import WorkerSetup, run_units
-
-_MANY_UNKNOWN = 0.01  # share of unknown tokens above which the tokenizer does not suit the text
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class ShardOptions:
         workers: processes; changes nothing in the output.
         part: (I, N) to do every N-th unit from the I-th, I from 1; None for all.
         resume: go on with an interrupted job.
+        default_kind: of inputs whose names tell none.
+        text_kind: how documents lie in text files.
     """
 
     documents: DocumentOptions = field(default_factory=DocumentOptions)
@@ -40,14 +61,22 @@ class ShardOptions:
     workers: int = 1
     part: tuple[int, int] | None = None
     resume: bool = False
+    default_kind: Kind | None = None
+    text_kind: Kind = Kind.TEXT
 
     def recorded(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
         """What decides the output, as the manifest tells it."""
         return {
             "inputs": describe_inputs(inputs),
+            "format": None if self.default_kind is None else self.default_kind.value,
+            "documents": self.text_kind.value,
+            "encoding_errors": self.documents.fields.encoding_errors,
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
+            "sentences": self.documents.sentences,
+            "duplicates": "keep" if self.documents.keep_duplicates else "drop",
             "min_tokens": self.documents.min_tokens,
+            "max_unknown": self.documents.max_unknown,
             "validation_fraction": self.documents.validation_fraction,
             "unit_bytes": self.unit_bytes,
         }
@@ -67,8 +96,10 @@ def write_shards(
         resumed.
     """
     vocabulary = Vocabulary.from_folder(tokenizer)
+    spans_by(options.documents.sentences)  # before the work
     if STDIN not in arguments:
-        return _Job(find_inputs(arguments), tokenizer, vocabulary, out, options).run()
+        inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        return _Job(inputs, tokenizer, vocabulary, out, options).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
             "standard input can be read once only",
@@ -77,9 +108,11 @@ def write_shards(
             change="INPUT",
         )
     files.make_folder(out.parent, DataError, "--out")
-    spool = out.with_name(f".{out.name}.stdin.jsonl")
+    spool = files.temporary_name(out.with_name(f"{out.name}.stdin.jsonl"))
     try:
-        return _Job([spool_stdin(spool)], tokenizer, vocabulary, out, options).run()
+        with files.told_when_full(out.parent, DataError, "--out"):
+            spooled = spool_stdin(spool)
+        return _Job([spooled], tokenizer, vocabulary, out, options).run()
     finally:
         spool.unlink(missing_ok=True)
 
@@ -103,28 +136,55 @@ class _Job:
         self._plan = JobPlan(
             options=self._recorded,
             tokenizer=vocabulary.sha256,
-            modified=modification_digest(inputs),
+            content=content_digest(inputs),
+            num_units=len(self._units),
+            num_parts=step,
         )
 
     def run(self) -> Manifest | None:
         options = self._options
         own_numbers = [unit.number for unit in self._own_units]
-        is_part = options.part is not None
-        if not self._folder.begin(self._plan, own_numbers, resume=options.resume, part=is_part):
-            logger.info("%s is complete already", self._out)
-            return Manifest.read(self._out)
+        manifest = self._folder.begin(
+            self._plan, own_numbers, resume=options.resume, part=options.part
+        )
         try:
-            self._run_units([u for u in self._own_units if not self._is_finished(u)])
-            return self._compose()
+            with files.told_when_full(self._out, DataError, "--out"):
+                if manifest is not None:
+                    self._mend(manifest)
+                    return manifest
+                self._run_units([u for u in self._own_units if not self._is_finished(u)])
+                return self._compose()
         except BaseException:
-            if not is_part:
+            self._folder.remove_leftovers(own_numbers)
+            if options.part is None and manifest is None:
                 self._folder.remove_if_nothing_is_finished()
             raise
+        finally:
+            self._folder.end()
+
+    def _mend(self, manifest: Manifest) -> None:
+        """Write the damaged and missing files of a complete folder again."""
+        logger.info("%s is complete already; its files are checked", self._out)
+        own = {unit.number: unit for unit in self._own_units}
+        units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
+        if units:
+            logger.warning("%d units are damaged or missing, and are written again", len(units))
+            self._run_units(units)
+            for unit in units:
+                record = self._folder.finished(unit.number)
+                rows = duplicates_of(self._out, unit.number)
+                if record is not None and len(rows):
+                    record = without(self._out, record, rows, self._vocabulary.unk)
+                require_same(record, unit.number, manifest)
+        self._write_tokenizer()
+        self._folder.remove()
 
     def _is_finished(self, unit: Unit) -> bool:
         return self._options.resume and self._folder.finished(unit.number) is not None
 
     def _run_units(self, units: list[Unit]) -> None:
+        if not units:
+            return
         skipped = len(self._own_units) - len(units)
         logger.info(
             "%d units of %.1f MB of input in all%s, %d workers",
@@ -133,8 +193,6 @@ class _Job:
             f" ({skipped} more are finished)" if skipped else "",
             self._options.workers,
         )
-        if not units:
-            return
         setup = WorkerSetup(self._tokenizer, self._out, self._options.documents)
         workers = min(self._options.workers, len(units))
         with Progress("shards", sum(unit.num_bytes for unit in units)) as progress:
@@ -143,15 +201,28 @@ class _Job:
 
     def _compose(self) -> Manifest | None:
         """Write the manifest once every unit of every part is there."""
-        try:
-            records = self._folder.records(len(self._units))
-        except DataError:
-            if (self._out / "manifest.json").is_file():  # another part was faster by a moment
-                return Manifest.read(self._out)
-            raise
-        if records is None:
-            logger.info("other parts are not finished; the last one writes the manifest")
+        is_missing = self._folder.missing(len(self._units))
+        if is_missing and not (self._out / MANIFEST_NAME).is_file():
+            self._tell_missing()
             return None
+        end = JobLock(self._out / UNFINISHED_NAME, None)
+        try:
+            end.acquire()
+        except (DataError, FileNotFoundError):
+            logger.info("another part was faster by a moment, and writes the manifest")
+            return None
+        try:
+            if (self._out / MANIFEST_NAME).is_file():
+                return Manifest.read(self._out)
+            records = self._folder.records(len(self._units))
+            if not self._options.documents.keep_duplicates and not self._drop_duplicates(records):
+                self._tell_missing()
+                return None
+            return self._write_manifest(records)
+        finally:
+            end.release()
+
+    def _write_manifest(self, records: list[UnitRecord]) -> Manifest:
         manifest = self._manifest(records)
         try:
             self._check(manifest)
@@ -159,11 +230,46 @@ class _Job:
             # Mended, it is a job with other inputs or options, which these units would block.
             self._folder.remove_with_shards(records)
             raise
-        with files.atomic_write(self._out / SPIECE_NAME) as stream:
-            stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
+        self._write_tokenizer()
         manifest.write(self._out)
         self._folder.remove()
         return manifest
+
+    def _tell_missing(self) -> None:
+        missing = self._folder.missing(len(self._units))
+        logger.info("%s", missing_in_words(missing, self._plan.num_parts))
+        logger.info("the last part to end writes the manifest")
+
+    def _drop_duplicates(self, records: list[UnitRecord]) -> bool:
+        """Take out what repeats a document of an earlier unit, and change ``records`` so.
+
+        Returns False where a unit of another part is not intact any more, because the last attempt
+        at this was killed; the unit counts as missing from then on.
+        """
+        repeats = find_duplicates([hashes_path(self._out, each.number) for each in records])
+        # one whose hashes are not as written may have been worked on already
+        suspect = [
+            each
+            for place, each in enumerate(records)
+            if not each.is_intact(self._out, lists_only=place not in repeats)
+        ]
+        for record in suspect:
+            self._folder.forget(record.number)
+        if suspect:
+            return False
+        if repeats:
+            count = sum(map(len, repeats.values()))
+            logger.info("%s duplicates of documents of other units are taken out", f"{count:,}")
+        for place, rows in repeats.items():
+            records[place] = without(self._out, records[place], rows, self._vocabulary.unk)
+            self._folder.add(records[place])
+        return True
+
+    def _write_tokenizer(self) -> None:
+        path = self._out / SPIECE_NAME
+        if not path.is_file() or files.sha256_of(path) != self._vocabulary.sha256:
+            with files.atomic_write(path) as stream:
+                stream.write((self._tokenizer / SPIECE_NAME).read_bytes())
 
     def _manifest(self, records: list[UnitRecord]) -> Manifest:
         dropped: Counter[str] = Counter()
@@ -179,11 +285,14 @@ class _Job:
                 for split in SPLITS
             },
             num_unknown_tokens=sum(record.num_unknown_tokens for record in records),
+            unknown=merged(record.unknown for record in records),
             dropped=dict(sorted(dropped.items())),
+            rejected=self._folder.write_rejected(records),
+            duplicates=write_duplicates(self._out, records),
         )
 
     def _check(self, manifest: Manifest) -> None:
-        """No document left is an error; many unknown tokens, or none to validate, a warning."""
+        """No document left is an error; many unknown characters, or none to validate, a warning."""
         counts = {split: manifest.total(split, "num_documents") for split in SPLITS}
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         if not counts[TRAIN]:
@@ -204,11 +313,6 @@ class _Job:
             logger.warning("dropped: %s", dropped)
         if self._options.documents.validation_fraction and not counts[VALIDATION]:
             logger.warning("no document fell into the validation split; its share is small")
-        total = sum(manifest.total(split, "num_tokens") for split in SPLITS)
-        share = manifest.num_unknown_tokens / total
-        if share > _MANY_UNKNOWN:
-            logger.warning(
-                "%.1f %% of the tokens are unknown pieces: this tokenizer does not suit these"
-                " documents; train one on them with `bigbird-ds tokenizer`",
-                100 * share,
-            )
+        num_chars = sum(manifest.total(split, "num_chars") for split in SPLITS)
+        if warning := warning_at_the_end(manifest.unknown, sum(counts.values()), num_chars):
+            logger.warning("%s", warning)

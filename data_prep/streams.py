@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +17,11 @@ from bigbird_ds.errors import ConfigError
 # what the decompressors raise on damaged or truncated data
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
-_CHUNK_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 18
+# Compressed bytes given to a decompressor at once. zstd makes up to 32,768 times as many of them,
+# and hands them out all at once.
+_STEP_BYTES = 1 << 12
+_GREATEST_WINDOW = 1 << 31  # of `zstd --long=31`
 
 
 def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
@@ -22,37 +29,53 @@ def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
 
     Raises:
         ConfigError: ``.zst`` without the package that reads it.
-        DAMAGED, later, from reads of damaged or truncated data.
+        DAMAGED, now or later from reads: damaged or truncated data. A compressed file of no bytes
+            is truncated.
     """
     raw = path.open("rb")
+    if not compression:
+        return raw, raw
+    if os.fstat(raw.fileno()).st_size == 0:
+        raw.close()
+        raise EOFError("0 bytes, which no compression program writes")
     if compression == ".gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), _CHUNK_BYTES), raw
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES), raw
+    frames = _FramedFile(raw, _new_frame(compression), padding=b"\0" * (compression == ".xz"))
+    return io.BufferedReader(frames, _BUFFER_BYTES), raw
+
+
+def _new_frame(compression: str) -> Callable[[], Any]:
+    """Makes an object that decompresses a frame (in xz and bzip2: a stream) from its first byte."""
     if compression == ".xz":
-        return io.BufferedReader(lzma.LZMAFile(raw), _CHUNK_BYTES), raw
-    if compression == ".zst":
-        return io.BufferedReader(_ZstandardFile(raw), _CHUNK_BYTES), raw
-    return raw, raw
+        return lzma.LZMADecompressor
+    if compression == ".bz2":
+        return bz2.BZ2Decompressor
+    try:
+        import zstandard
+    except ImportError:
+        raise ConfigError(
+            ".zst files need a package that is not installed",
+            seen="no module zstandard",
+            needed="zstandard",
+            change="pip install zstandard, or decompress the files",
+        ) from None
+    return zstandard.ZstdDecompressor(max_window_size=_GREATEST_WINDOW).decompressobj
 
 
-class _ZstandardFile(io.RawIOBase):
-    """All frames of a ``.zst`` file; unlike ``zstandard``'s own reader, it does not end silently at
-    a cut."""
+class _FramedFile(io.RawIOBase):
+    """All frames of a file, one after the other.
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            raise ConfigError(
-                ".zst files need a package that is not installed",
-                seen="no module zstandard",
-                needed="zstandard",
-                change="pip install zstandard, or decompress the files",
-            ) from None
+    The readers of the libraries end silently at a cut (``zstandard``) or at whatever follows a
+    frame and is none (``lzma``, ``bz2``).
+    """
+
+    def __init__(self, raw: IO[bytes], new_frame: Callable[[], Any], padding: bytes) -> None:
         self._raw = raw
-        self._new_frame = zstandard.ZstdDecompressor().decompressobj
-        self._error = zstandard.ZstdError
+        self._new_frame = new_frame
+        self._padding = padding  # may stand between two frames
         self._frame: Any = None
-        self._pending = b""  # decompressed, not yet handed out
+        self._unread = b""  # compressed, behind the end of the last frame
+        self._pending = memoryview(b"")  # decompressed, not yet handed out
 
     def readable(self) -> bool:
         return True
@@ -63,26 +86,28 @@ class _ZstandardFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._pending:
-            data = self._unused() or self._raw.read(_CHUNK_BYTES)
+            data = self._unread or self._raw.read(_STEP_BYTES)
+            self._unread = b""
             if not data:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError("the file ends in the middle of a zstd frame")
+                if self._frame is not None:
+                    raise EOFError("the file ends in the middle of a frame")
                 return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = self._new_frame()
-            try:
-                self._pending = self._frame.decompress(data)
-            except self._error as cause:
-                raise EOFError(str(cause)) from cause
+            self._decompress(data)
         size = min(len(buffer), len(self._pending))
         buffer[:size] = self._pending[:size]
         self._pending = self._pending[size:]
         return size
 
-    def _unused(self) -> bytes:
-        """What was read behind the end of the last frame, once."""
-        if self._frame is None or not self._frame.eof:
-            return b""
-        data: bytes = self._frame.unused_data
-        self._frame = None
-        return data
+    def _decompress(self, data: bytes) -> None:
+        if self._frame is None:
+            data = data.lstrip(self._padding) if self._padding else data
+            if not data:
+                return
+            self._frame = self._new_frame()
+        try:
+            self._pending = memoryview(self._frame.decompress(data))
+        except Exception as cause:  # each library has its own
+            raise EOFError(str(cause)) from cause
+        if self._frame.eof:
+            self._unread = self._frame.unused_data
+            self._frame = None

@@ -4,8 +4,10 @@
 spaces at the ends stay, and the character map is dropped. So the ``tokenizers`` pipeline is built
 here, step by step what sentencepiece does, and saved beside the model.
 
-The ids agree for every text, but for two things that are meant:
+The ids agree for every text, but for three things that are meant:
 
+- White space of every kind is a space, as in the shards. Models trained here do the same; the
+  original BigBird vocabulary makes an unknown piece of a line end or tab.
 - ``[MASK]`` takes the space before it, as in transformers' own BigBirdTokenizer: a mask stands for
   a whole word, whose piece holds that space.
 - ``<pad>``, ``</s>`` and ``<unk>`` written out in a text become these special ids, as everywhere in
@@ -23,6 +25,7 @@ from bigbird_ds.errors import DataError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, WORD_START
 from data_prep.families import check_family, family_of, with_all_ids
+from data_prep.normalization import NFC, NFKC, NONE, WHITE_SPACE, model_name
 from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
 
 
@@ -88,7 +91,9 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     # looks for.
     either = "|".join(re.escape(name) for name in names)
     steps: list[Any] = [
-        *([normalizers.Precompiled(model.charsmap)] if model.charsmap else []),
+        # First, because the map of a model may drop some white space; shards have a space for each.
+        normalizers.Replace(Regex(f"[{WHITE_SPACE}]"), " "),
+        *_unicode_steps(model),
         normalizers.Replace(Regex(f"[ {WORD_START}]+\\z"), ""),
         normalizers.Replace(Regex(" {2,}"), " "),
         normalizers.Replace(Regex(f"\\A *(?!(?:{either})\\z)(?=[^ ])"), " "),
@@ -117,6 +122,20 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
         special_tokens=[(name, number) for name, number in around.items() if number is not None],
     )
     return tokenizer
+
+
+def _unicode_steps(model: SentencePieceModel) -> list[Any]:
+    from tokenizers import normalizers
+
+    if model.normalizer == model_name(NFC):
+        return [normalizers.NFC()]
+    if model.normalizer == model_name(NFKC):
+        return [normalizers.NFKC()]
+    if model.normalizer == model_name(NONE) or not model.charsmap:
+        return []
+    # A map of sentencepiece's own. `tokenizers` looks up whole graphemes, where sentencepiece takes
+    # the longest match: they differ for some rows of combining marks.
+    return [normalizers.Precompiled(model.charsmap)]
 
 
 def _tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import re
 import string
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,17 @@ from pathlib import Path
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
-from bigbird_ds.vocabulary import BIGBIRD
+from bigbird_ds.vocabulary import BIGBIRD, WORD_START
 from data_prep.encoding import sentences_of
 from data_prep.families import FAMILIES, Family
-from data_prep.inputs import STDIN, InputFile, Kind, find_inputs
+from data_prep.input_kinds import Kind
+from data_prep.inputs import STDIN, InputFile, find_inputs
+from data_prep.normalization import NONE, model_name, write_rules
+from data_prep.pieces import Piece
 from data_prep.progress import Progress
-from data_prep.readers import Piece, read_piece
+from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Fields
-from data_prep.sentencepiece_model import round_scores
+from data_prep.sentencepiece_model import named_normalizer, round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
 from data_prep.units import plan_units
 
@@ -41,6 +45,9 @@ class TrainingOptions:
         fields: where a record holds its text.
         skip_bad_records: pass over records that are no documents; otherwise they are errors.
         family: whose special pieces the model gets.
+        default_kind: of inputs whose names tell none.
+        text_kind: how documents lie in text files.
+        normalization: of NORMALIZATIONS; the model carries it.
     """
 
     vocab_size: int
@@ -49,6 +56,9 @@ class TrainingOptions:
     fields: Fields = field(default_factory=lambda: Fields("text"))
     skip_bad_records: bool = False
     family: Family = FAMILIES[BIGBIRD]
+    default_kind: Kind | None = None
+    text_kind: Kind = Kind.TEXT
+    normalization: str = NONE
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
@@ -61,16 +71,11 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
             their characters.
         DataError: no documents, or a record that is none.
     """
-    pieces = list(_pieces(arguments))
+    pieces = list(_pieces(arguments, options))
     with Progress("reading", sum(piece.num_bytes for piece in pieces)) as progress:
         sentences = sample(_sentences(pieces, options, progress), options.max_sentences)
     if not sentences:
-        raise DataError(
-            "no document has text",
-            seen=f"{len(pieces)} inputs without a sentence",
-            needed="documents with text",
-            change="the INPUT arguments or --text-field",
-        )
+        raise _no_text(f"{len(pieces)} inputs without a sentence")
     logger.info(
         "training a unigram model of %s pieces on %s sentences, %.1f MB",
         f"{options.vocab_size:,}",
@@ -103,10 +108,11 @@ def sample(sentences: Iterable[str], size: int) -> list[str]:
     return chosen
 
 
-def _pieces(arguments: Sequence[str]) -> Iterator[Piece]:
+def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piece]:
     if STDIN not in arguments:
         whole = sys.maxsize  # nothing needs cutting here
-        for unit in plan_units(find_inputs(arguments), whole):
+        inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        for unit in plan_units(inputs, whole):
             yield from unit.pieces
         return
     if len(arguments) > 1:
@@ -116,7 +122,7 @@ def _pieces(arguments: Sequence[str]) -> Iterator[Piece]:
             needed="- without other inputs",
             change="INPUT",
         )
-    stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, 0)
+    stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, None)
     yield Piece(stdin, 0, sys.maxsize, 0)
 
 
@@ -145,27 +151,39 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
 
     model = io.BytesIO()
     try:
-        SentencePieceTrainer.Train(
-            sentence_iterator=iter(sentences),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=options.vocab_size,
-            character_coverage=options.character_coverage,
-            required_chars=_ALWAYS_COVERED,
-            normalization_rule_name="identity",
-            pad_id=0,
-            eos_id=1,
-            bos_id=2 if options.family.has_bos else -1,
-            unk_id=options.family.unknown_id,
-            user_defined_symbols=list(options.family.user_defined),
-            max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be left out
-            input_sentence_size=0,  # all of the sample
-            num_threads=16,  # sums are per thread: another number gives another model
-            minloglevel=2,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            SentencePieceTrainer.Train(
+                sentence_iterator=iter(sentences),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=options.vocab_size,
+                character_coverage=options.character_coverage,
+                required_chars=_ALWAYS_COVERED,
+                normalization_rule_tsv=write_rules(options.normalization, Path(folder)),
+                pad_id=0,
+                eos_id=1,
+                bos_id=2 if options.family.has_bos else -1,
+                unk_id=options.family.unknown_id,
+                user_defined_symbols=list(options.family.user_defined),
+                max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be left out
+                input_sentence_size=0,  # all of the sample
+                num_threads=16,  # sums are per thread: another number gives another model
+                minloglevel=2,
+            )
     except RuntimeError as cause:
+        if "all_chars_count" in str(cause):
+            raise _no_text(f"{len(sentences):,} sentences of {WORD_START} alone") from cause
         raise _vocabulary_size_error(str(cause), options.vocab_size) or cause from cause
-    return model.getvalue()
+    return named_normalizer(model.getvalue(), model_name(options.normalization))
+
+
+def _no_text(seen: str) -> DataError:
+    return DataError(
+        "no document has text",
+        seen=seen,
+        needed="documents with text",
+        change="the INPUT arguments or --text-field",
+    )
 
 
 def _vocabulary_size_error(message: str, vocab_size: int) -> ConfigError | None:

@@ -10,17 +10,27 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from bigbird_ds.data.format import TRAIN, VALIDATION, ShardRecord
+from bigbird_ds.data.format import (
+    MAX_DOCUMENT_TOKENS,
+    REJECTED_NAME,
+    TRAIN,
+    UNFINISHED_NAME,
+    VALIDATION,
+    ShardRecord,
+    UnknownText,
+)
 from bigbird_ds.errors import DataError
-from bigbird_ds.log import logger
+from bigbird_ds.file_records import FileRecord
 from data_prep.encoding import DocumentEncoder
 from data_prep.inputs import InputFile
 from data_prep.readers import read_piece
-from data_prep.records import BadRecord, Document, Fields
+from data_prep.records import BadRecord, Document, Fields, printable
+from data_prep.rejected import RejectedRecords
+from data_prep.sentence_choice import RULE
 from data_prep.shard_writer import UnitWriter
+from data_prep.text_hashes import UnitHashes, text_hash
 from data_prep.units import Unit
-
-_WARNINGS_A_UNIT = 3
+from data_prep.unknown_text import UnknownCounts, is_lossy
 
 
 @dataclass(frozen=True)
@@ -31,38 +41,59 @@ class DocumentOptions:
         fields: where a record holds its text and id.
         min_tokens: shorter documents are dropped; at least 1.
         validation_fraction: share of the documents that go to the validation split.
+        max_unknown: documents with a larger share of unknown characters are dropped.
+        sentences: how they are found; see ``sentence_choice.spans_by``.
+        keep_duplicates: keep documents whose text was met before.
         skip_bad_records: drop and count records that are no documents; otherwise they are errors.
     """
 
     fields: Fields = field(default_factory=lambda: Fields("text"))
     min_tokens: int = 1
     validation_fraction: float = 0.0
+    max_unknown: float = 1.0
+    sentences: str = RULE
+    keep_duplicates: bool = False
     skip_bad_records: bool = False
 
 
 class UnitRecord(BaseModel):
-    """What came of a unit: its shard per split, and counts."""
+    """What came of a unit: its shard per split, lists, and counts.
+
+    Attributes:
+        rejected: the list of what it skipped.
+        hashes: of its documents' texts, where duplicates are dropped.
+        duplicates: documents that were taken out after the unit was finished.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     shards: dict[str, ShardRecord]
     num_unknown_tokens: int
+    unknown: UnknownText
     dropped: dict[str, int]
+    rejected: FileRecord | None
+    hashes: FileRecord | None
+    duplicates: FileRecord | None = None
 
-    def is_intact(self, folder: Path) -> bool:
-        """Whether its files in ``folder`` are as they were written."""
+    def is_intact(self, folder: Path, *, lists_only: bool = False) -> bool:
+        """Whether its files in ``folder`` are as they were written; all, or all but the shards."""
         try:
-            for shard in self.shards.values():
+            for shard in [] if lists_only else self.shards.values():
                 for file in shard.files:
                     file.check(folder, DataError, "a file of a finished unit")
+            for beside in (self.rejected, self.hashes, self.duplicates):
+                if beside is not None:
+                    beside.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
         except DataError:
             return False
         return True
 
 
-# report(input bytes, documents, tokens) done since the last call; may raise to stop the job
-Report = Callable[[int, int, int], None]
+DUPLICATE = "duplicate"  # why a document was dropped
+
+# report(input bytes, documents, tokens, lossy documents) since the last call; may raise to stop
+Report = Callable[[int, int, int, int], None]
 
 
 class UnitJob:
@@ -83,55 +114,95 @@ class UnitJob:
             DataError: a record is no document, unless such records are to be skipped.
         """
         dropped: Counter[str] = Counter()
-        num_unknown = 0
-        with UnitWriter(self._out, unit.number) as writer:
+        counts = _Counts()
+        rejected_name = f"{unit.number:05d}.{REJECTED_NAME}"
+        rejected = RejectedRecords(self._out / UNFINISHED_NAME / rejected_name)
+        with UnitWriter(self._out, unit.number) as writer, rejected:
             for piece in unit.pieces:
                 for record in read_piece(piece, self._options.fields):
                     if isinstance(record, BadRecord):
-                        self._drop(record, dropped)
-                        reason: str | None = None
+                        if not self._options.skip_bad_records:
+                            raise record.error()
+                        rejected.add(record, piece.file.name)
+                        reason: str | None = record.reason
                     else:
-                        reason, unknown = self._write(record, piece.file, writer)
-                        num_unknown += unknown
+                        reason = self._write(record, piece.file, writer, counts)
                     if reason:
                         dropped[reason] += 1
-                    self._report(record.num_bytes, int(isinstance(record, Document)), 0)
+                    self._report(record.num_bytes, int(isinstance(record, Document)), 0, 0)
         return UnitRecord(
             number=unit.number,
             shards=writer.records(),
-            num_unknown_tokens=num_unknown,
+            num_unknown_tokens=counts.num_unknown_tokens,
+            unknown=counts.unknown.record(),
             dropped=dict(sorted(dropped.items())),
+            rejected=rejected.record(),
+            hashes=None
+            if self._options.keep_duplicates
+            else counts.hashes.write(hashes_path(self._out, unit.number)),
         )
 
-    def _drop(self, record: BadRecord, dropped: Counter[str]) -> None:
-        if not self._options.skip_bad_records:
-            raise record.error()
-        dropped[record.reason] += 1
-        if sum(dropped.values()) <= _WARNINGS_A_UNIT:
-            logger.warning("skipped %s: %s; seen: %s", record.where, record.reason, record.seen)
-
     def _write(
-        self, document: Document, source: InputFile, writer: UnitWriter
-    ) -> tuple[str | None, int]:
-        """Encode and write. Returns why it was dropped, or None, and its unknown tokens."""
-        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens))
+        self, document: Document, source: InputFile, writer: UnitWriter, counts: _Counts
+    ) -> str | None:
+        """Encode, count and write. Returns why it was dropped, or None."""
+        value = text_hash(document.text)
+        if not self._options.keep_duplicates and counts.hashes.has(value):
+            return DUPLICATE
+        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens, 0))
+        self._report(0, 0, 0, int(is_lossy(encoded)))
         if len(encoded.ids) < self._options.min_tokens:
             few = f"fewer than {self._options.min_tokens} tokens"
-            return (few if len(encoded.ids) else "no text"), 0
+            return few if len(encoded.ids) else "no text"
+        if encoded.unknown_share > self._options.max_unknown:
+            return f"more than {100 * self._options.max_unknown:g} % unknown characters"
+        if len(encoded.ids) > MAX_DOCUMENT_TOKENS:
+            raise _too_long(document, source, len(encoded.ids))
+        counts.unknown.add(encoded)
+        counts.num_unknown_tokens += encoded.num_unknown
         identity = document.id if document.id is not None else content_id(document.text)
-        split = split_of(identity, self._options.validation_fraction)
+        split = split_of(value, self._options.validation_fraction)
         meta = {"id": identity, "num_chars": len(document.text), "source": source.name}
         writer.write(split, encoded, meta)
-        return None, encoded.num_unknown
+        if not self._options.keep_duplicates:
+            counts.hashes.add(value, encoded)
+        return None
+
+
+@dataclass
+class _Counts:
+    """Of the documents that a unit wrote."""
+
+    num_unknown_tokens: int = 0
+    unknown: UnknownCounts = field(default_factory=UnknownCounts)
+    hashes: UnitHashes = field(default_factory=UnitHashes)
+
+
+def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataError:
+    return DataError(
+        "a document has more tokens than a shard's index can count",
+        seen=f"{num_tokens:,} tokens in a document of {printable(source.path)}"
+        + (f" with the id {document.id!r}" if document.id else ""),
+        needed=f"at most {MAX_DOCUMENT_TOKENS:,}",
+        change="the document: cut it into several",
+    )
+
+
+def hashes_path(out: Path, number: int) -> Path:
+    """Where a unit keeps the hashes of its documents."""
+    return out / UNFINISHED_NAME / f"{number:05d}.hashes.npy"
 
 
 def content_id(text: str) -> str:
-    """An id where the input gives none: a hash of the text, so equal texts share a split."""
+    """An id where the input gives none: a hash of the text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def split_of(identity: str, validation_fraction: float) -> str:
-    """The split of a document: by its id alone, so it stays where it is when others come or go."""
-    digest = hashlib.blake2b(identity.encode(), digest_size=8, key=b"bigbird_ds split").digest()
+def split_of(value: bytes, validation_fraction: float) -> str:
+    """The split of a document: by the hash of its text alone.
+
+    So it stays where it is when others come or go, and no text is in both splits.
+    """
+    digest = hashlib.blake2b(value, digest_size=8, key=b"bigbird_ds split").digest()
     place = int.from_bytes(digest, "big") / 2**64
     return VALIDATION if place < validation_fraction else TRAIN

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bigbird_ds.errors import DataError
-from data_prep.inputs import InputFile, Kind
-from data_prep.readers import Piece
+from data_prep.input_kinds import LINE_KINDS, Kind
+from data_prep.inputs import InputFile
+from data_prep.pieces import Piece
+from data_prep.records import printable
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def plan_units(files: Iterable[InputFile], unit_bytes: int) -> list[Unit]:
 def _pieces(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
     if not file.can_be_cut:
         yield Piece(file, 0, file.num_bytes, file.num_bytes)
-    elif file.kind is Kind.JSON_LINES:
+    elif file.kind in LINE_KINDS:
         for start, stop in _even_ranges(file.num_bytes, file.num_bytes, unit_bytes):
             yield Piece(file, start, stop, stop - start)
     elif file.kind is Kind.PARQUET:
@@ -75,7 +77,8 @@ def _row_groups(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
     import pyarrow.parquet
 
     try:
-        metadata = pyarrow.parquet.read_metadata(file.path)
+        with file.path.open("rb") as stream:
+            metadata = pyarrow.parquet.read_metadata(stream)
     except (pyarrow.ArrowException, OSError) as cause:
         raise _unreadable(file, cause) from cause
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
@@ -100,7 +103,7 @@ def _saved_dataset_rows(file: InputFile) -> int:
 def _unreadable(file: InputFile, cause: Exception) -> DataError:
     return DataError(
         "an input cannot be read",
-        seen=f"{file.path}: {cause}",
-        needed=f"a whole {file.kind.value.strip('.')}",
+        seen=f"{printable(file.path)}: {cause}",
+        needed=f"a whole {file.kind.value} file" if file.kind is Kind.PARQUET else "a whole folder",
         change="the file, or the INPUT argument",
     )

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds import log
+from bigbird_ds.log import logger
 from data_prep.encoding import DocumentEncoder
 from data_prep.job_folder import JobFolder
 from data_prep.progress import Progress
 from data_prep.unit_job import DocumentOptions, UnitJob
 from data_prep.units import Unit
+from data_prep.unknown_text import warning_while_running
 
-_COUNTS = ("bytes", "documents", "tokens")
+_COUNTS = ("bytes", "documents", "tokens", "lossy documents")
 
 
 class WorkerDied(RuntimeError):
@@ -60,6 +62,7 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
     counters, stop = context.Array("q", len(_COUNTS)), context.Event()
     waiting = iter(units)
     running: set[Future[None]] = set()
+    is_warned = False
     with ProcessPoolExecutor(workers, context, _start_worker, (setup, counters, stop)) as pool:
         try:
             while True:
@@ -71,7 +74,11 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
                 done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                num_bytes, documents, tokens = counters[:]
+                num_bytes, documents, tokens, lossy = counters[:]
+                warning = None if is_warned else warning_while_running(lossy, documents)
+                if warning is not None:
+                    logger.warning("%s", warning)
+                    is_warned = True
                 progress.update(num_bytes, documents=documents, tokens=tokens)
         except BrokenProcessPool as cause:
             raise WorkerDied("a worker process died") from cause
@@ -79,7 +86,7 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    num_bytes, documents, tokens = counters[:]
+    num_bytes, documents, tokens, _ = counters[:]
     return progress.summary(num_bytes, documents=documents, tokens=tokens)
 
 
@@ -113,7 +120,9 @@ def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
             for index, count in enumerate(done):
                 counters[index] += count
 
-    _job = UnitJob(DocumentEncoder(setup.tokenizer), setup.out, setup.options, report)
+    _job = UnitJob(
+        DocumentEncoder(setup.tokenizer, setup.options.sentences), setup.out, setup.options, report
+    )
     _records = JobFolder(setup.out)
 
 

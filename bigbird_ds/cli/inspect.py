@@ -16,13 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.cli.folder_kinds import FolderKind, act_on
-    from bigbird_ds.data.describe import describe_shards
     from bigbird_ds.data.verify import is_shards_folder
     from bigbird_ds.hub.checkpoints import is_checkpoint, is_export, is_run
     from bigbird_ds.hub.verify_tokenizer import is_tokenizer
 
     kinds = [
-        FolderKind("a folder of shards", is_shards_folder, describe_shards),
+        FolderKind("a folder of shards", is_shards_folder, _describe_shards),
         FolderKind(
             "a checkpoint", is_checkpoint, lambda folder: _models().describe_checkpoint(folder)
         ),
@@ -36,6 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     print(act_on(arguments.folder, kinds))
     return EXIT_DONE
+
+
+def _describe_shards(folder: Path) -> str:
+    from bigbird_ds.data.describe import describe_shards
+    from bigbird_ds.data.format import MANIFEST_NAME, UNFINISHED_NAME
+    from data_prep.job_folder import describe_unfinished
+
+    if not (folder / MANIFEST_NAME).exists() and (folder / UNFINISHED_NAME).is_dir():
+        return describe_unfinished(folder)
+    return describe_shards(folder)
 
 
 def _models() -> Any:

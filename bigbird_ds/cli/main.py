@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import keyword
 import signal
 import sys
@@ -61,6 +62,7 @@ def build_parser(command: str | None) -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a user's mistake becomes one block on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    _write_any_character()
     command = next((word for word in argv if not word.startswith("-")), None)
     try:
         if command not in COMMANDS and argv not in (["-h"], ["--help"]):
@@ -76,6 +78,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return exit_code
+
+
+def _write_any_character() -> None:
+    """Escape what the terminal's encoding lacks (``LC_ALL=POSIX``), rather than fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _unknown_command(word: str | None) -> ConfigError:

@@ -7,9 +7,13 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, ConfigError
 from bigbird_ds.sizes import parse_size
+
+if TYPE_CHECKING:
+    from data_prep.input_kinds import Kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +33,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="F",
-        help="share of the documents for the validation split, chosen by their ids",
+        help="share of the documents for the validation split, chosen by their texts",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted job, keep what is done"
     )
     parser.add_argument(
         "--min-tokens", type=int, default=1, metavar="N", help="drop shorter documents"
+    )
+    parser.add_argument(
+        "--sentences",
+        default="rule",
+        metavar="HOW",
+        help="where sentences end: rule (by their marks), newline (a sentence a line), or"
+        " module:function, your function from a text to the (start, end) of its sentences",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("drop", "keep"),
+        default="drop",
+        help="what to do with a document whose text, white space aside, was met before",
+    )
+    parser.add_argument(
+        "--max-unknown",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="drop documents with a larger share of characters that the tokenizer does not know",
     )
     parser.add_argument(
         "--id-field", metavar="A.B", help="field of a record's id; default: a hash of the text"
@@ -52,10 +76,31 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="INPUT",
         help="files, folders, globs, or - for JSON lines on standard input: .txt (a document a"
-        " file), .jsonl, these with .gz, .zst or .xz, .parquet, a saved datasets folder",
+        " file), .jsonl, .ndjson or .json (an object a line), these with .gz, .zst, .xz or .bz2,"
+        " .parquet, .arrow, a saved datasets folder",
     )
     parser.add_argument(
-        "--text-field", default="text", metavar="A.B", help="field of a record's text"
+        "--format",
+        choices=("text", "jsonl", "parquet"),
+        help="of files whose names tell none, as those without a suffix; default: no input",
+    )
+    parser.add_argument(
+        "--documents",
+        choices=("file", "line", "blank-line"),
+        default="file",
+        help="how documents lie in .txt files: one a file, one a line, or between blank lines",
+    )
+    parser.add_argument(
+        "--text-field",
+        default="text",
+        metavar="A.B",
+        help="field of a record's text, a string or a list of strings (its paragraphs)",
+    )
+    parser.add_argument(
+        "--encoding-errors",
+        choices=("strict", "replace"),
+        default="strict",
+        help="bytes that are no UTF-8 make a bad record, or become U+FFFD each",
     )
     parser.add_argument(
         "--on-error",
@@ -67,6 +112,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
+    from data_prep.input_kinds import TEXT_KINDS
     from data_prep.records import Fields
     from data_prep.shard_job import ShardOptions, write_shards
     from data_prep.unit_job import DocumentOptions
@@ -76,18 +122,25 @@ def run(arguments: argparse.Namespace) -> int:
     check_range("--min-tokens", arguments.min_tokens, arguments.min_tokens >= 1, "1 or more")
     fraction = arguments.validation_fraction
     check_range("--validation-fraction", fraction, 0 <= fraction < 1, "0 or more, below 1")
+    unknown = arguments.max_unknown
+    check_range("--max-unknown", unknown, 0 <= unknown <= 1, "0 to 1")
     require_inputs(arguments.inputs)
     options = ShardOptions(
         DocumentOptions(
-            fields=Fields(arguments.text_field, arguments.id_field),
+            fields=Fields(arguments.text_field, arguments.id_field, arguments.encoding_errors),
             min_tokens=arguments.min_tokens,
             validation_fraction=fraction,
+            max_unknown=unknown,
+            sentences=arguments.sentences,
+            keep_duplicates=arguments.duplicates == "keep",
             skip_bad_records=arguments.on_error == "skip",
         ),
         unit_bytes=parse_size("--unit-size", arguments.unit_size),
         workers=arguments.workers,
         part=None if arguments.part is None else _parse_part(arguments.part),
         resume=arguments.resume,
+        default_kind=default_kind(arguments),
+        text_kind=TEXT_KINDS[arguments.documents],
     )
     log.setup()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop
@@ -104,6 +157,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_FAILED
     return EXIT_DONE
+
+
+def default_kind(arguments: argparse.Namespace) -> Kind | None:
+    """The kind of inputs whose names tell none."""
+    from data_prep.input_kinds import Kind
+
+    return None if arguments.format is None else Kind(arguments.format)
 
 
 def require_inputs(inputs: list[str]) -> None:

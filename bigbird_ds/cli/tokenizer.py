@@ -5,10 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bigbird_ds.cli.shard import add_input_arguments, check_range, require_inputs
+from bigbird_ds.cli.shard import (
+    add_input_arguments,
+    check_range,
+    default_kind,
+    require_inputs,
+)
 from bigbird_ds.errors import EXIT_DONE, ConfigError
 
-_TRAINING_ONLY = ("vocab_size", "max_sentences", "character_coverage", "text_field", "on_error")
+_TRAINING_ONLY = (
+    "vocab_size",
+    "max_sentences",
+    "character_coverage",
+    "normalization",
+    "format",
+    "documents",
+    "text_field",
+    "encoding_errors",
+    "on_error",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="share of the characters that get a piece of their own",
     )
+    parser.add_argument(
+        "--normalization",
+        choices=("none", "nfc", "nfkc"),
+        default="none",
+        help="of Unicode, which the tokenizer then applies to every text; white space of any kind"
+        " becomes a space in each case",
+    )
     parser.set_defaults(
         training_defaults={name: parser.get_default(name) for name in _TRAINING_ONLY}
     )
@@ -49,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from bigbird_ds.hub.new_folder import new_folder
+    from bigbird_ds.hub.verify_tokenizer import verify_tokenizer
     from bigbird_ds.vocabulary import SPIECE_NAME
     from data_prep.tokenizer_folder import write_tokenizer_folder
 
@@ -61,12 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
             spiece = folder / SPIECE_NAME
             spiece.write_bytes(_train(arguments))
             write_tokenizer_folder(spiece, folder)
+        verify_tokenizer(folder)
     log.logger.info("wrote %s", arguments.out)
     return EXIT_DONE
 
 
 def _train(arguments: argparse.Namespace) -> bytes:
     from data_prep.families import FAMILIES
+    from data_prep.input_kinds import TEXT_KINDS
     from data_prep.records import Fields
     from data_prep.tokenizer_training import TrainingOptions, train_tokenizer
 
@@ -90,9 +115,12 @@ def _train(arguments: argparse.Namespace) -> bytes:
             vocab_size=size,
             max_sentences=arguments.max_sentences,
             character_coverage=coverage,
-            fields=Fields(arguments.text_field),
+            fields=Fields(arguments.text_field, encoding_errors=arguments.encoding_errors),
+            default_kind=default_kind(arguments),
+            text_kind=TEXT_KINDS[arguments.documents],
             skip_bad_records=arguments.on_error == "skip",
             family=family,
+            normalization=arguments.normalization,
         ),
     )
 

@@ -73,11 +73,30 @@ def _describe_origin(manifest: Manifest) -> Iterator[str]:
     total = sum(manifest.total(split, "num_tokens") for split in manifest.splits)
     share = 100 * manifest.num_unknown_tokens / max(1, total)
     yield f"unknown tokens: {manifest.num_unknown_tokens:,} ({share:.3f} %)"
+    yield from _describe_unknown(manifest)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
     yield f"documents dropped: {dropped or 'none'}"
     yield "options:"
     for name, value in manifest.options.items():
         yield f"  {name}: {_in_words(value)}"
+
+
+def _describe_unknown(manifest: Manifest) -> Iterator[str]:
+    unknown = manifest.unknown
+    if not unknown.num_characters:
+        return
+    num_chars = sum(manifest.total(split, "num_chars") for split in manifest.splits)
+    yield (
+        f"unknown characters: {unknown.num_characters:,}"
+        f" ({100 * unknown.num_characters / max(1, num_chars):.3f} %);"
+        f" {unknown.num_documents:,} documents lost more than"
+        f" {100 * shard_format.LOSSY_SHARE:.0f} % of theirs"
+    )
+    shown = ", ".join(
+        f"{character if character.isprintable() else ascii(character)} {count:,}"
+        for character, count in list(unknown.most_frequent.items())[:20]
+    )
+    yield f"  most frequent: {shown}"
 
 
 def _in_words(value: Any) -> str:

@@ -9,6 +9,10 @@ A shards folder is flat::
     train-00000.sentences.npy        index: all sentence starts of the shard, one document after
                                      the other; uint32 token offsets within their document
     validation-00000.tar ...         the same for the validation split
+    rejected.jsonl                   records that were skipped: source, place, reason and what was
+                                     seen; absent where none was
+    duplicates.npy                   (unit, number in it) of documents that repeated one of an
+                                     earlier unit and were taken out; absent where none was
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
 of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
@@ -34,6 +38,8 @@ FORMAT = "bigbird_ds.shards"
 VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
+REJECTED_NAME = "rejected.jsonl"
+DUPLICATES_NAME = "duplicates.npy"
 UNFINISHED_NAME = ".units"  # a folder that is there while the shards are being written
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -54,6 +60,9 @@ DOCUMENT_DTYPE = np.dtype(
     ]
 )
 SENTENCE_DTYPE = np.dtype("<u4")
+MAX_DOCUMENT_TOKENS = (1 << 32) - 1  # of the index's 32-bit columns
+
+LOSSY_SHARE = 0.1  # of a document's characters: a document that lost more is counted
 
 
 def ids_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -91,6 +100,11 @@ class ShardRecord(_Strict):
         return self.tar, self.documents, self.sentences
 
 
+def unit_of(shard: ShardRecord) -> int:
+    """The number of the unit that a shard came from."""
+    return int(shard.tar.name.rpartition("-")[2].partition(".")[0])
+
+
 class TokenizerRecord(_Strict):
     """Which tokenizer made the ids: the sha256 of its ``spiece.model`` decides."""
 
@@ -98,8 +112,28 @@ class TokenizerRecord(_Strict):
     vocab_size: int
 
 
+class UnknownText(_Strict):
+    """What the tokenizer could not tell.
+
+    Attributes:
+        num_characters: that became unknown pieces.
+        num_documents: which lost more than LOSSY_SHARE of their characters so.
+        most_frequent: the most frequent of the characters, with their counts.
+    """
+
+    num_characters: int = 0
+    num_documents: int = 0
+    most_frequent: dict[str, int] = Field(default_factory=dict)
+
+
 class Manifest(_Strict):
-    """``manifest.json``. ``dropped`` counts documents left out, by reason."""
+    """``manifest.json``.
+
+    Attributes:
+        dropped: counts of documents left out, by reason.
+        rejected: the file that names the records among them that were no documents.
+        duplicates: the file that names those that repeated a document of an earlier unit.
+    """
 
     format: str = FORMAT
     version: int = VERSION
@@ -107,7 +141,10 @@ class Manifest(_Strict):
     options: dict[str, Any]
     splits: dict[str, list[ShardRecord]]
     num_unknown_tokens: int = 0
+    unknown: UnknownText = Field(default_factory=UnknownText)
     dropped: dict[str, int] = Field(default_factory=dict)
+    rejected: FileRecord | None = None
+    duplicates: FileRecord | None = None
 
     def total(self, split: str, count: str) -> int:
         """Sum of ``count`` (``num_documents``, ``num_tokens`` ...) over the shards of a split."""

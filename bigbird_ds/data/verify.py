@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import tarfile
@@ -15,6 +14,7 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.data import format as shard_format
 from bigbird_ds.data.format import Manifest, ShardRecord
+from bigbird_ds.data.tar_samples import array_of, read_samples
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import SPIECE_NAME
 
@@ -56,26 +56,27 @@ def verify_shards(
     shards = [shard for records in manifest.splits.values() for shard in records]
     problems = list(_check_tokenizer(folder, manifest))
     damaged = set()
-    for record in (record for shard in shards for record in shard.files):
+    records = [record for shard in shards for record in shard.files]
+    records += [each for each in (manifest.rejected, manifest.duplicates) if each is not None]
+    for record in records:
         try:
             record.check(folder, DataError, "the file")
         except DataError as error:
             problems.append((record.name, f"{error.problem} ({error.seen})"))
             damaged.add(record.name)
         on_bytes(record.bytes)
-    known = {record.name for shard in shards for record in shard.files}
+    known = {record.name for record in records}
     problems += [
         (name, "not in the manifest") for name in _shard_files(folder) if name not in known
     ]
-    if deep:
-        for shard in shards:
-            if damaged.isdisjoint(record.name for record in shard.files):
-                problems += _check_samples(folder, shard, manifest.tokenizer.vocab_size)
+    for shard in shards:
+        if damaged.isdisjoint(record.name for record in shard.files):
+            problems += _check_shard(folder, shard, manifest.tokenizer.vocab_size, deep=deep)
     if problems:
         raise _damage(folder, problems)
     num_documents = sum(shard.num_documents for shard in shards)
-    num_bytes = sum(record.bytes for shard in shards for record in shard.files)
-    what = "sizes, sha256 and every sample" if deep else "sizes and sha256"
+    num_bytes = sum(record.bytes for record in records)
+    what = "sizes, sha256, counts" + (" and every sample" if deep else "")
     return (
         f"{folder} is intact: {len(shards):,} shards, {num_documents:,} documents,"
         f" {num_bytes / 1e6:,.1f} MB; checked {what}"
@@ -83,8 +84,10 @@ def verify_shards(
 
 
 def _shard_files(folder: Path) -> Iterator[str]:
-    """Names in ``folder`` that look like a file of a shard."""
+    """Names in ``folder`` that look like a file of a shard, or are those of the lists beside."""
     for path in sorted(folder.iterdir()):
+        if path.name in (shard_format.REJECTED_NAME, shard_format.DUPLICATES_NAME):
+            yield path.name
         split, dash, rest = path.name.partition("-")
         number, _, suffix = rest.partition(".")
         is_shard = split in shard_format.SPLITS and dash and number.isdecimal()
@@ -112,13 +115,17 @@ def _damage(folder: Path, problems: list[Problem]) -> DataError:
     )
 
 
-# ---- every sample against the index ----
+# ---- counts, and every sample against the index ----
 
 
-def _check_samples(folder: Path, shard: ShardRecord, vocab_size: int) -> Iterator[Problem]:
+def _check_shard(
+    folder: Path, shard: ShardRecord, vocab_size: int, *, deep: bool
+) -> Iterator[Problem]:
     """What is wrong first in one shard; the rest would follow from it."""
     try:
-        _compare_samples(folder, shard, vocab_size)
+        documents, sentences = _compare_counts(folder, shard)
+        if deep:
+            _compare_samples(folder, shard, documents, sentences, vocab_size)
     except (_Mismatch, tarfile.TarError, ValueError, EOFError) as cause:
         yield shard.tar.name, str(cause)
 
@@ -132,41 +139,40 @@ def _expect(is_so: Any, message: str) -> None:
         raise _Mismatch(message)
 
 
-def _compare_samples(folder: Path, shard: ShardRecord, vocab_size: int) -> None:
+def _compare_counts(folder: Path, shard: ShardRecord) -> tuple[np.ndarray, np.ndarray]:
+    """The shard's indexes, whose lengths and sums are the manifest's."""
     documents = np.load(folder / shard.documents.name, allow_pickle=False)
     sentences = np.load(folder / shard.sentences.name, allow_pickle=False)
     _expect(documents.dtype == shard_format.DOCUMENT_DTYPE, "its documents index has other columns")
     _expect(sentences.dtype == shard_format.SENTENCE_DTYPE, "its sentences index has another type")
     _expect(len(documents) == shard.num_documents, "its documents index has another length")
     _expect(len(sentences) == shard.num_sentences, "its sentences index has another length")
-    for total, column in (("num_tokens", "num_tokens"), ("num_chars", "num_chars")):
-        same = int(documents[column].sum(dtype=np.uint64)) == getattr(shard, total)
+    for total in ("num_tokens", "num_sentences", "num_chars"):
+        same = int(documents[total].sum(dtype=np.uint64)) == getattr(shard, total)
         _expect(same, f"its {total} in the index and in the manifest differ")
+    return documents, sentences
+
+
+def _compare_samples(
+    folder: Path,
+    shard: ShardRecord,
+    documents: np.ndarray,
+    sentences: np.ndarray,
+    vocab_size: int,
+) -> None:
     first_sentence = 0
-    last_key = ""
+    last_key = (0, "")
     with tarfile.open(folder / shard.tar.name, "r:") as tar:
-        samples = _samples(tar)
+        samples = read_samples(tar)
         for row, sample in itertools.zip_longest(documents, samples):
             _expect(row is not None and sample is not None, "its index has another length")
             key, ids_member, parts = sample
-            _expect(key > last_key, f"sample {key} is out of order")
+            place = (len(key), key)  # numbers grow longer: 99999-9999999 comes before ...-10000000
+            _expect(place > last_key, f"sample {key} is out of order")
             starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
             _check_sample(key, ids_member, parts, row, starts, vocab_size)
             first_sentence += int(row["num_sentences"])
-            last_key = key
-
-
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, dict[str, bytes]]]:
-    """(key, the member of its ids, contents by name) of every sample."""
-    names = [shard_format.IDS_NAME, shard_format.SENTENCES_NAME, shard_format.META_NAME]
-    members = iter(tar)
-    while group := list(itertools.islice(members, len(names))):
-        key = group[0].name.partition(".")[0]
-        found = [member.name for member in group]
-        _expect(found == [f"{key}.{name}" for name in names], f"{found[0]}: not a whole sample")
-        streams = [tar.extractfile(member) for member in group]
-        contents = [stream.read() if stream else b"" for stream in streams]
-        yield key, group[0], dict(zip(names, contents, strict=True))
+            last_key = place
 
 
 def _check_sample(
@@ -177,8 +183,8 @@ def _check_sample(
     starts: np.ndarray,
     vocab_size: int,
 ) -> None:
-    ids = np.load(io.BytesIO(parts[shard_format.IDS_NAME]), allow_pickle=False)
-    own_starts = np.load(io.BytesIO(parts[shard_format.SENTENCES_NAME]), allow_pickle=False)
+    ids = array_of(parts[shard_format.IDS_NAME])
+    own_starts = array_of(parts[shard_format.SENTENCES_NAME])
     meta = json.loads(parts[shard_format.META_NAME])
     _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of type {ids.dtype}")
     _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: another number of tokens")

@@ -75,7 +75,10 @@ def _usage(name: str) -> str:
         f"from transformers import AutoTokenizer, {name}\n\n"
         'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
         f'model = {name}.from_pretrained("PATH")\n'
-        "```"
+        "```\n\n"
+        "Texts may hold line ends and tabs: `tokenizer.json` makes a space of any white space, as"
+        " in training. `spiece.model` by itself may not: the original BigBird vocabulary has an"
+        " unknown piece for each."
     )
 
 

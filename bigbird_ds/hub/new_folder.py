@@ -33,11 +33,11 @@ def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
         )
     target = target.resolve()  # "." has no name to put another beside
     files.make_folder(target.parent, ConfigError, argument)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = files.temporary_name(target)
     temporary.mkdir()
     try:
-        yield temporary
-        files.replace_folder(temporary, target)
+        with files.told_when_full(target.parent, ConfigError, argument):
+            yield temporary
+            files.replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

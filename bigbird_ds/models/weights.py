@@ -236,7 +236,7 @@ def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """``save_file`` to a name beside ``path``, synced and renamed in."""
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = files.temporary_name(path)
     try:
         temporary.touch()
         usual_mode = temporary.stat().st_mode  # save_file makes a file for its owner alone

@@ -44,7 +44,7 @@ def test_it_says_what_it_did_on_standard_error(corpus: Corpus, options: list[Any
     [
         ('{"text": "fine"}\nno json\n', 2, "no JSON"),
         ('{"text": "fine"}\n\n{"body": "x"}\n', 3, "no field 'text'"),
-        ('{"text": ["x"]}\n', 1, "field 'text' is no text"),
+        ('{"text": [1]}\n', 1, "field 'text' is no text"),
         (b'{"text": "fine"}\n{"text": "\xe9t\xe9"}\n', 2, "not UTF-8"),
     ],
 )

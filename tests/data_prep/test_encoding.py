@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,9 @@ from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus
 
 from data_prep.encoding import DocumentEncoder, normalize_white_space, sentences_of
+from data_prep.tokenizer_folder import write_tokenizer_folder
+
+ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab"
 
 TEXT = (
     "A first sentence, with\n\ta line break.  Then another one! Is [MASK] a piece? No.\n\n"
@@ -58,6 +62,53 @@ def test_special_pieces_written_in_a_text_never_become_special_ids(
     special[encoder.vocabulary.unk] = False
     assert len(encoded.ids) > 5
     assert not special[encoded.ids].any()
+
+
+@pytest.mark.parametrize("family", ["bigbird", "pegasus"])
+@pytest.mark.parametrize(
+    "name",
+    ["＜ｍａｓｋ＿１＞", "<mask_2>", "［ＭＡＳＫ］", "［CLS］", "＜ｕｎｋ＿２＞", "＜ｓ＞", "<s>"],  # noqa: RUF001
+)
+def test_names_of_special_pieces_in_full_width_letters_never_become_special_ids(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    spiece = ORIGINAL / f"{family}.model"
+    if not spiece.is_file():
+        pytest.skip("the original vocabularies are not here (../shared/vocab)")
+    write_tokenizer_folder(spiece, tmp_path / "tokenizer")
+    encoder = DocumentEncoder(tmp_path / "tokenizer")
+    encoded = encoder.encode(f"Before {name}{name} after. {name}")
+    special = encoder.vocabulary.is_special.copy()
+    special[encoder.vocabulary.unk] = False
+    assert len(encoded.ids) > 5
+    assert not special[encoded.ids].any()
+
+
+def test_chinese_sentences_get_no_space_that_was_not_there(tmp_path: Path) -> None:
+    spiece = ORIGINAL / "pegasus.model"
+    if not spiece.is_file():
+        pytest.skip("the original vocabularies are not here (../shared/vocab)")
+    write_tokenizer_folder(spiece, tmp_path / "tokenizer")
+    encoder = DocumentEncoder(tmp_path / "tokenizer")
+    processor = SentencePieceProcessor(model_file=str(spiece))
+    text = "abc。def。 ghi。"
+    encoded = encoder.encode(text)
+    assert encoded.ids.tolist() == processor.EncodeAsIds(text)
+    assert len(encoded.sentence_starts) == 3
+
+
+def test_a_long_run_without_white_space_gets_none(encoder: DocumentEncoder) -> None:
+    encoded = encoder.encode("ab" * 3000)
+    assert encoder.vocabulary.is_word_start[encoded.ids].sum() == 1
+
+
+def test_characters_of_unknown_pieces_are_counted(encoder: DocumentEncoder) -> None:
+    snow = "\N{SNOWMAN}"
+    encoded = encoder.encode(f"One {snow * 3} and. Another {snow}\N{COMET} here.\n\nNone here.")
+    assert encoded.num_unknown == 2
+    assert encoded.unknown == {snow: 4, "\N{COMET}": 1}
+    assert encoded.num_chars == len("One xxx and.Another xx here.None here.")
+    assert encoded.unknown_share == 5 / encoded.num_chars
 
 
 def test_unknown_tokens_are_counted(encoder: DocumentEncoder) -> None:

@@ -22,6 +22,7 @@ def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
     """A job of hundreds of units, some seconds: long enough to be stopped on a busy machine."""
     (tmp_path / "many.jsonl").write_bytes(corpus.documents.read_bytes() * 30)
     options = ["--tokenizer", corpus.tokenizer, "--unit-size", "16K", "--workers", 2]
+    options += ["--duplicates", "keep"]
     return ["shard", tmp_path / "many.jsonl", *options]
 
 
@@ -82,3 +83,49 @@ def test_a_stopped_job_leaves_nothing_half_written_and_is_resumed(
     assert b"Traceback" not in message
     assert not list(out.rglob(".*.tmp"))
     expect_that_resuming_completes(words, out, tmp_path)
+
+
+def test_a_worker_killed_in_its_first_unit_leaves_a_folder_that_resume_takes(
+    words: list[Any], corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words[words.index("16K")] = "64M"  # one unit, some seconds
+    job = subprocess.Popen(command_line([*words, "--out", out]), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + MANY_SECONDS
+    while not list(out.glob(".*.tar.*.tmp")):
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    for child in psutil.Process(job.pid).children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    _, message = job.communicate(timeout=MANY_SECONDS)
+    assert job.returncode == 1, message.decode()
+    assert b"run again with --resume" in message
+    assert not out.exists()
+    assert main([str(word) for word in [*words, "--out", out, "--resume"]]) == 0
+
+
+def test_leftovers_of_a_job_killed_whole_in_its_first_unit_do_not_block(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".train-00000.tar.host-0123456789ab.tmp").write_bytes(b"half")
+    words = ["shard", corpus.documents, "--tokenizer", corpus.tokenizer, "--out", out]
+    assert main([str(word) for word in words]) == 0
+    assert not list(out.glob(".*"))
+
+
+def test_a_second_job_is_refused_while_the_first_works_and_the_first_completes(
+    words: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    job = start(words, out)
+    second = subprocess.run(
+        command_line([*words, "--out", out, "--resume"]), capture_output=True, check=False
+    )
+    assert second.returncode == 2
+    assert b"another job works in this folder" in second.stderr
+    assert f"process {job.pid}".encode() in second.stderr
+    assert job.wait(timeout=MANY_SECONDS) == 0
+    assert main(["verify", str(out)]) == 0

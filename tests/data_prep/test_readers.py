@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import lzma
@@ -5,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from support.records import only_bad, read, texts, write
 
 from bigbird_ds.errors import DataError
-from data_prep.inputs import find_inputs
-from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Document, Fields
-from data_prep.units import plan_units
+from data_prep.streams import open_bytes
 
 LINES = b"".join(
     json.dumps({"text": f"document {i}", "n": {"id": i}}).encode() + b"\n" for i in range(9)
@@ -18,34 +18,9 @@ LINES = b"".join(
 COMPRESS = {
     ".gz": gzip.compress,
     ".xz": lzma.compress,
+    ".bz2": bz2.compress,
     ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
 }
-
-
-def read(
-    path: Path, fields: Fields | None = None, unit_bytes: int = 1 << 20
-) -> list[Document | BadRecord]:
-    units = plan_units(find_inputs([str(path)]), unit_bytes)
-    return [
-        record
-        for unit in units
-        for piece in unit.pieces
-        for record in read_piece(piece, fields or Fields("text"))
-    ]
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-def only_bad(records: list[Document | BadRecord]) -> BadRecord:
-    (bad,) = [record for record in records if isinstance(record, BadRecord)]
-    return bad
-
-
-def texts(records: list[Document | BadRecord]) -> list[str]:
-    return [record.text for record in records if isinstance(record, Document)]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -76,6 +51,67 @@ def test_a_compressed_file_cut_short_is_damaged_and_not_a_short_one(
     assert (bad.reason, bad.where) == ("the file is damaged", str(path))
 
 
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("content", [b"", LINES])
+def test_a_compressed_file_of_no_bytes_or_with_garbage_behind_is_damaged(
+    suffix: str, content: bytes, tmp_path: Path
+) -> None:
+    data = COMPRESS[suffix](content) + b"garbage" if content else b""
+    write(tmp_path / "whole.jsonl", LINES)
+    path = write(tmp_path / f"a.jsonl{suffix}", data)
+    records = read(tmp_path)
+    assert only_bad(records).where == str(path)
+    assert only_bad(records).reason == "the file is damaged"
+
+
+def test_padding_between_xz_streams_is_no_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.xz", (lzma.compress(LINES) + bytes(8)) * 2)
+    assert len(texts(read(path))) == 18
+
+
+def test_a_long_zstd_window_is_whole(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = packer.compress(LINES) + packer.flush()
+    assert zstandard.get_frame_parameters(data).window_size > 1 << 27
+    assert len(texts(read(write(tmp_path / "a.jsonl.zst", data)))) == 9
+
+
+def test_repetitive_zstd_takes_linear_time(tmp_path: Path) -> None:
+    # A copy of what is left for every read makes this quadratic: minutes.
+    line = b'{"text": "' + b"a" * 1000 + b'"}\n'
+    path = write(tmp_path / "a.jsonl.zst", zstandard.ZstdCompressor().compress(line * 100_000))
+    stream, raw = open_bytes(path, ".zst")
+    with raw, stream:
+        assert sum(1 for _ in stream) == 100_000
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.json.gz"])
+def test_lines_of_json_go_by_several_names(name: str, tmp_path: Path) -> None:
+    data = gzip.compress(LINES) if name.endswith(".gz") else LINES
+    assert len(texts(read(write(tmp_path / name, data)))) == 9
+
+
+def test_a_list_of_strings_is_paragraphs_and_a_name_may_hold_dots(tmp_path: Path) -> None:
+    lines = b'{"doc": {"text": ["One.", "Two."]}}\n{"doc.text": "whole"}\n'
+    assert texts(read(write(tmp_path / "a.jsonl", lines), Fields("doc.text"))) == [
+        "One.\n\nTwo.",
+        "whole",
+    ]
+
+
+def test_bytes_that_are_no_utf8_are_replaced_on_request(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"text": "caf\xe9"}\n')
+    fields = Fields("text", encoding_errors="replace")
+    assert texts(read(path, fields)) == ["caf\N{REPLACEMENT CHARACTER}"]
+    assert texts(read(write(tmp_path / "b.txt", b"\xff"), fields)) == ["\N{REPLACEMENT CHARACTER}"]
+
+
+def test_control_characters_of_a_bad_line_are_escaped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b"\x1b[2Jgone\n")
+    assert only_bad(read(path)).seen.startswith("\\x1b[2Jgone")
+
+
 def test_fields_are_found_through_dots(tmp_path: Path) -> None:
     records = read(
         write(tmp_path / "a.jsonl", b'{"a": {"b": "deep"}, "n": {"id": 7}}\n'),
@@ -96,6 +132,8 @@ def test_fields_are_found_through_dots(tmp_path: Path) -> None:
         (b'{"text": "\xff"}', "not UTF-8", "0xff"),
         (b'{"text": "\\ud800"}', "half a surrogate pair in the text", "surrogates"),
         (b"[" * 100_000, "no JSON", "[["),
+        (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "no JSON", "4300 digits"),
+        (b'{"text": ["a", 1]}', "field 'text' is no text", "['a', 1]"),
     ],
 )
 def test_a_bad_line_is_named_and_the_others_are_read(
@@ -142,30 +180,3 @@ def test_a_text_file_that_is_not_utf8_is_named_with_the_place(tmp_path: Path) ->
     bad = only_bad(read(path))
     assert (bad.reason, bad.where) == ("not UTF-8", str(path))
     assert "offset 2" in bad.seen
-
-
-def test_a_row_without_text_is_named_by_its_number(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    table = pyarrow.table({"text": ["a", "b", "c", None, "e"]})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
-    records = read(tmp_path / "a.parquet", unit_bytes=1)
-    assert only_bad(records).where == f"{tmp_path / 'a.parquet'}, row 4"
-    assert texts(records) == ["a", "b", "c", "e"]
-
-
-def test_a_table_without_the_column_names_those_it_has(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "n": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="no column 'text'") as error:
-        read(tmp_path / "a.parquet")
-    assert error.value.seen == "columns body, n"
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read") as error:
-        read(write(tmp_path / "a.parquet", b"PAR1 no parquet at all"))
-    assert "a.parquet" in str(error.value.seen)

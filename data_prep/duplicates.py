@@ -1,0 +1,146 @@
+"""Take documents that repeat an earlier one out of finished units.
+
+A unit comes out as if it had never met them: same keys, same bytes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_ds import files
+from bigbird_ds.data.format import (
+    DUPLICATES_NAME,
+    IDS_NAME,
+    META_NAME,
+    SENTENCES_NAME,
+    SPLITS,
+    UNFINISHED_NAME,
+    UnknownText,
+)
+from bigbird_ds.data.tar_samples import array_of, read_samples
+from bigbird_ds.errors import DataError
+from bigbird_ds.file_records import FileRecord
+from data_prep.encoding import EncodedDocument
+from data_prep.shard_writer import UnitWriter
+from data_prep.text_hashes import write_hashes
+from data_prep.unit_job import DUPLICATE, UnitRecord, hashes_path
+
+DUPLICATES_DTYPE = np.dtype([("unit", "<u4"), ("row", "<u4")])
+
+
+def without(out: Path, record: UnitRecord, rows: np.ndarray, unknown_id: int) -> UnitRecord:
+    """Write a finished unit again without its documents ``rows``.
+
+    Args:
+        rows: (K,) rising numbers of documents among those that the unit wrote.
+        unknown_id: of the unknown piece.
+    """
+    dropped = set(rows.tolist())
+    unknown_tokens = 0
+    with UnitWriter(out, record.number) as writer:
+        for number, split, sample in _in_order(out, record):
+            ids = array_of(sample[IDS_NAME])
+            if number in dropped:
+                unknown_tokens += int(np.count_nonzero(ids == unknown_id))
+                continue
+            starts = array_of(sample[SENTENCES_NAME])
+            writer.write(split, EncodedDocument(ids, starts, 0), json.loads(sample[META_NAME]))
+    shards = writer.records()
+    for split, shard in record.shards.items():
+        if split not in shards:
+            for file in shard.files:
+                files.inside(out, file.name, DataError).unlink(missing_ok=True)
+    hashes, unknown = _hashes_without(out, record, rows)
+    return record.model_copy(
+        update={
+            "shards": shards,
+            "num_unknown_tokens": record.num_unknown_tokens - unknown_tokens,
+            "unknown": unknown,
+            "dropped": dict(
+                sorted(
+                    {
+                        **record.dropped,
+                        DUPLICATE: record.dropped.get(DUPLICATE, 0) + len(rows),
+                    }.items()
+                )
+            ),
+            "hashes": hashes,
+            "duplicates": _write(
+                out / UNFINISHED_NAME / f"{record.number:05d}.{DUPLICATES_NAME}",
+                _table(record.number, rows),
+            ),
+        }
+    )
+
+
+def write_duplicates(out: Path, records: list[UnitRecord]) -> FileRecord | None:
+    """``OUT/duplicates.npy``: all documents that were taken out so, to mend a unit later."""
+    parts = [
+        np.load(files.inside(out / UNFINISHED_NAME, each.duplicates.name, DataError))
+        for each in records
+        if each.duplicates is not None
+    ]
+    return _write(out / DUPLICATES_NAME, np.concatenate(parts)) if parts else None
+
+
+def duplicates_of(out: Path, number: int) -> np.ndarray:
+    """The rows that were taken out of a unit of a complete folder."""
+    path = out / DUPLICATES_NAME
+    if not path.is_file():
+        return np.empty(0, np.uint32)
+    table = np.load(path, allow_pickle=False)
+    rows: np.ndarray = table["row"][table["unit"] == number]
+    return rows
+
+
+def _in_order(out: Path, record: UnitRecord) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+    """(number, split, contents) of all samples of a unit, as they were written."""
+    streams = [
+        _numbered(out / record.shards[split].tar.name, split)
+        for split in SPLITS
+        if split in record.shards
+    ]
+    yield from heapq.merge(*streams, key=lambda item: item[0])
+
+
+def _numbered(path: Path, split: str) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+    with tarfile.open(path, "r:") as tar:
+        for key, _, contents in read_samples(tar):
+            yield int(key.rpartition("-")[2]), split, contents
+
+
+def _hashes_without(
+    out: Path, record: UnitRecord, rows: np.ndarray
+) -> tuple[FileRecord, UnknownText]:
+    """The unit's hashes with what is left numbered anew, and its counts of unknown text."""
+    path = hashes_path(out, record.number)
+    table = np.load(path, allow_pickle=False)
+    is_dropped = np.isin(table["row"], rows)
+    gone, left = table[is_dropped], table[~is_dropped].copy()
+    left["row"] -= np.searchsorted(rows, left["row"]).astype(np.uint32)
+    unknown = record.unknown.model_copy(
+        update={
+            "num_characters": record.unknown.num_characters - int(gone["num_unknown"].sum()),
+            "num_documents": record.unknown.num_documents - int(gone["is_lossy"].sum()),
+        }
+    )
+    return write_hashes(path, left), unknown
+
+
+def _table(number: int, rows: np.ndarray) -> np.ndarray:
+    table = np.empty(len(rows), DUPLICATES_DTYPE)
+    table["unit"], table["row"] = number, rows
+    return table
+
+
+def _write(path: Path, table: Any) -> FileRecord:
+    with files.atomic_write(path) as stream:
+        np.save(stream, table, allow_pickle=False)
+    return FileRecord.of(path)

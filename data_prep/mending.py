@@ -1,0 +1,50 @@
+"""A complete shards folder with damaged or missing files: which units to write again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from bigbird_ds.data.format import Manifest, ShardRecord, unit_of
+from bigbird_ds.errors import DataError
+from data_prep.unit_job import UnitRecord
+
+
+def damaged_units(out: Path, manifest: Manifest, numbers: Collection[int]) -> set[int]:
+    """Those of the units ``numbers`` of which a file is missing or not as it was written.
+
+    Raises:
+        DataError: a list that comes from all units is.
+    """
+    for file in (manifest.rejected, manifest.duplicates):
+        if file is not None:
+            file.check(out, DataError, f"{file.name}, which comes from all units,")
+    damaged = set()
+    for number, shard in _shards(manifest):
+        if number not in numbers:
+            continue
+        try:
+            for file in shard.files:
+                file.check(out, DataError, "the file")
+        except DataError:
+            damaged.add(number)
+    return damaged
+
+
+def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> None:
+    """Raise DataError unless a unit that was written again is what the manifest says."""
+    wanted = {shard.tar.name: shard for at, shard in _shards(manifest) if at == number}
+    found = {} if record is None else {shard.tar.name: shard for shard in record.shards.values()}
+    if found != wanted:
+        raise DataError(
+            "a damaged unit came out different",
+            seen=f"unit {number}: {', '.join(sorted(found)) or 'no shard'} with another sha256",
+            needed="the bytes that the manifest tells",
+            change="inputs and program as they were when the shards were written, or a new --out",
+        )
+
+
+def _shards(manifest: Manifest) -> Iterator[tuple[int, ShardRecord]]:
+    for shards in manifest.splits.values():
+        for shard in shards:
+            yield unit_of(shard), shard

@@ -1,0 +1,94 @@
+"""Which sentences a document is cut into: by the rule, by lines, or by a function of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from bigbird_ds.errors import ConfigError, DataError
+from data_prep.sentences import cut_to_length, sentence_spans
+
+RULE, NEWLINE = "rule", "newline"
+
+# The (start, end) character offsets of a text's sentences, in order. Only white space is between.
+Spans = Callable[[str], Iterable[tuple[int, int]]]
+
+_LINE = re.compile(r"[^\n\r\f\v\x1c-\x1e\x85\u2028\u2029]++")
+
+
+def spans_by(name: str) -> Spans:
+    """The function that ``--sentences`` names.
+
+    Args:
+        name: ``rule``, ``newline``, or ``module:function``, a function from a text to the
+            (start, end) of its sentences.
+
+    Raises:
+        ConfigError: no such function.
+    """
+    if name == RULE:
+        return sentence_spans
+    if name == NEWLINE:
+        return line_spans
+    return _checked(name, load_function(name, "--sentences", "rule, newline or "))
+
+
+def line_spans(text: str) -> Iterator[tuple[int, int]]:
+    """A sentence a line; lines longer than the greatest length are cut."""
+    for match in _LINE.finditer(text):
+        yield from cut_to_length(text, match.start(), match.end())
+
+
+def load_function(name: str, option: str, others: str = "") -> Callable[..., Any]:
+    """The function that ``module:function`` names.
+
+    Raises:
+        ConfigError: it cannot be imported. ``others`` are further values that ``option`` takes.
+    """
+    module_name, colon, function_name = name.partition(":")
+    seen = name
+    if colon:
+        try:
+            function = getattr(importlib.import_module(module_name), function_name)
+            if callable(function):
+                return function
+            seen = f"{name}, which is no function"
+        except (ImportError, AttributeError, ValueError) as cause:
+            seen = f"{name}: {cause}"
+    raise ConfigError(
+        f"{option} names no function",
+        seen=seen,
+        needed=f"{others}module:function, with the module on PYTHONPATH",
+        change=option,
+    )
+
+
+def _checked(name: str, function: Callable[..., Any]) -> Spans:
+    """``function``, whose spans are in order, lose no text and are not too long."""
+
+    def spans(text: str) -> Iterator[tuple[int, int]]:
+        done = 0
+        for start, end in function(text):
+            if not done <= start < end <= len(text) or not _is_blank(text[done:start]):
+                raise _wrong_spans(name, f"({start}, {end}) behind {done}, of {len(text)}")
+            yield from cut_to_length(text, start, end)
+            done = end
+        if not _is_blank(text[done:]):
+            raise _wrong_spans(name, f"nothing behind {done}, of {len(text)}")
+
+    return spans
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def _wrong_spans(name: str, seen: str) -> DataError:
+    return DataError(
+        "the function of --sentences gives no sentences of its text",
+        seen=f"{name}: {seen} characters",
+        needed="(start, end) offsets in rising order, with white space alone between them",
+        change=f"{name}, or --sentences rule",
+    )
