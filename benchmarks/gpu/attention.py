@@ -33,21 +33,38 @@ def check(report: Report, sizes: Sizes) -> None:
     for length, (style, training), masked in itertools.product(
         sizes.check_lengths, styles, (False, True)
     ):
+        mask = _paddings(length, sizes.block, report.device)["last block"] if masked else None
         for backend, dtype in itertools.product(backends, (torch.bfloat16, torch.float32)):
             setting = f"{style} {'train' if training else 'eval'} {length} {DTYPES[dtype]}"
             setting += " masked" if masked else ""
             pattern = _pattern(sizes, length, style, training)
             report.attempt(
-                backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, masked)
+                backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, mask)
             )
     for length in sizes.check_lengths:
         report.attempt("flex", f"uniform {length} bf16", _flex_distance(report, sizes, length))
-    for length in sizes.long_check_lengths:
-        pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 masked"
-        work = _distance(
-            report, sizes, "triton", setting, pattern, torch.bfloat16, True, "gathered"
-        )
-        report.attempt("triton", setting, work)
+    for length in (*sizes.check_lengths, *sizes.long_check_lengths):
+        pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 padded"
+        for name, mask in _paddings(length, sizes.block, report.device).items():
+            work = _distance(
+                report, sizes, "triton", f"{setting}, {name}", pattern, torch.bfloat16, mask,
+                "gathered",
+            )  # fmt: skip
+            report.attempt("triton", f"{setting}, {name}", work)
+
+
+def _paddings(length: int, block: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """By name, masks (1, N) bool of which whole blocks are padding, as the kernels pass over."""
+    bounds = {
+        "last block": (0, length - block - 5),
+        "half": (0, length // 2 - 3),
+        "first block": (block, length),
+        "all but one token": (length // 2, length // 2 + 1),
+    }
+    places = torch.arange(length, device=device)
+    return {
+        name: ((first <= places) & (places < last))[None] for name, (first, last) in bounds.items()
+    }
 
 
 def _distance(
@@ -57,14 +74,10 @@ def _distance(
     setting: str,
     pattern: BlockPattern,
     dtype: torch.dtype,
-    masked: bool,
+    mask: torch.Tensor | None,
     exact: str = "reference",
 ) -> Callable[[], None]:
     def work() -> None:
-        mask = None
-        if masked:
-            places = torch.arange(pattern.seq_len, device=report.device)
-            mask = (places < pattern.seq_len - sizes.block - 5)[None]
         q, k, v = _inputs(report.device, 1, pattern.num_heads, pattern.seq_len, sizes.width, dtype)
         found = _with_gradients(q, k, v, pattern, mask, backend)
         again = _with_gradients(q, k, v, pattern, mask, backend)

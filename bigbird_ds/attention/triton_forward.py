@@ -18,7 +18,6 @@ import triton.language as tl
 from bigbird_ds.attention.block_lists import WorkList
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton_launch import (
-    HIDDEN,
     LN_2,
     LOG2_E,
     block_pointers,
@@ -103,10 +102,13 @@ def _forward_kernel(
             real = tl.load(real_keys_ptr + mask_base // BLOCK + key_block)
             if real < BLOCK:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
-                scores = tl.where((seen != 0)[None, :], scores, HIDDEN)
+                scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
-        weights = tl.exp2(scores * scale - (new_highest - bias)[:, None])
-        shrink = tl.exp2(highest - new_highest)
+        base = new_highest
+        if MASK_KEYS:  # -inf where a row has met padding alone: nothing may be subtracted from it
+            base = tl.where(new_highest == float("-inf"), 0.0, new_highest)
+        weights = tl.exp2(scores * scale - (base - bias)[:, None])
+        shrink = tl.exp2(highest - base)
         total = total * shrink + tl.sum(weights, 1)
         context = context * shrink[:, None]
         context = tl.dot(weights.to(v.dtype), v, context, input_precision=PRECISION)

@@ -20,10 +20,6 @@ from bigbird_ds.attention.choice import shared_memory_bytes
 # (Triton gives a kernel's arguments their types.)
 
 LOG2_E = math.log2(math.e)
-
-# The score of a key of padding. Finite, so that a row that has met nothing but padding stays free
-# of nan; its weight becomes exactly 0 as soon as the row meets a real key.
-HIDDEN = tl.constexpr(-1.0e30)
 LN_2 = tl.constexpr(math.log(2))
 
 

@@ -20,6 +20,7 @@ from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
+CHECKS, PADDING_CHECKS = "triton_checks.py", "triton_padding_checks.py"
 GROUPS = {"results": "equal_the_reference", "operators": "operator or checkpoint"}
 GROUPS["the rest"] = f"not ({' or '.join(GROUPS.values())})"
 
@@ -42,10 +43,13 @@ def run(command: list[str], **variables: str) -> str:
 
 
 @needs_triton
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_kernels_are_right_under_the_interpreter(group: str) -> None:
-    checks = str(HERE / "triton_checks.py")
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", GROUPS[group], checks]
+@pytest.mark.parametrize(
+    "file,chosen",
+    [*((CHECKS, chosen) for chosen in GROUPS.values()), (PADDING_CHECKS, "")],
+    ids=[*GROUPS, "padding"],
+)
+def test_the_kernels_are_right_under_the_interpreter(file: str, chosen: str) -> None:
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(HERE / file)]
     output = run(command, TRITON_INTERPRET="1")
     assert " passed" in output and "skipped" not in output
 

@@ -21,7 +21,9 @@ from bigbird_ds.attention.parallel.group import SequenceParallel
 from bigbird_ds.attention.parallel.partial import (
     WeightDropout,
     attend_to_own_keys,
+    divided,
     own_key_gradients,
+    subtrahend,
 )
 
 
@@ -49,11 +51,11 @@ def cross_attention(
     Args:
         q: (B, H, L, D), this rank's part of the short sequence.
         k, v: (B, H, S, D), this rank's part of the long one.
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
         dropout: probability of dropping a weight; the caller passes 0 outside training.
 
     Returns:
-        (B, H, L, D), softmax attention to the keys of all ranks.
+        (B, H, L, D), softmax attention to the keys of all ranks; zeros where all are hidden.
     """
     drops = None
     if dropout > 0:
@@ -90,12 +92,11 @@ class _CrossAttention(torch.autograd.Function):
         queries = _joined(parallel.all_gather(q, "forward", "cross queries"))
         partial = attend_to_own_keys(queries, k, v, key_bias, dropout)
         log_sums = partial.largest + torch.log(partial.total)
-        results = torch.cat(
-            [partial.context / partial.total[..., None], log_sums[..., None]], dim=-1
-        )
+        results = torch.cat([divided(partial.context, partial.total), log_sums[..., None]], dim=-1)
         results = parallel.to_owners(_parts(results, parallel), "forward", "cross merge")
         contexts, log_sums = results[..., :-1], results[..., -1]
-        context = (torch.softmax(log_sums, dim=0)[..., None] * contexts).sum(0)
+        shares = torch.exp(log_sums - subtrahend(log_sums.amax(0)))
+        context = divided((shares[..., None] * contexts).sum(0), shares.sum(0))
         ctx.save_for_backward(queries, k, v, key_bias, context, torch.logsumexp(log_sums, dim=0))
         ctx.parallel, ctx.dropout = parallel, dropout
         return context.to(q.dtype, copy=True)
