@@ -44,16 +44,16 @@ def full_attention(
 
     Args:
         bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores; -inf hides a key. A
-            query that sees no key gets zeros.
+            query that sees no key gets the mean of all values, as in transformers.
         dropout: probability of dropping a weight; the caller passes 0 outside training.
     """
     if bias is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    # Not every kernel of torch takes a row in which all is -inf.
+    # A softmax over nothing is nan, and not every kernel of torch guards against it.
     unseeing = rows_without_keys(bias)
     bias = bias.masked_fill(unseeing, 0.0)
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    return context.masked_fill(unseeing, 0.0)
+    return torch.where(unseeing, v.mean(2, keepdim=True), context)
 
 
 def full_probabilities(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -63,4 +63,4 @@ def full_probabilities(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | No
         return torch.softmax(scores, dim=-1)
     unseeing = rows_without_keys(bias)
     weights = torch.softmax(scores + bias.masked_fill(unseeing, 0.0), dim=-1)
-    return weights.masked_fill(unseeing, 0.0)
+    return weights.masked_fill(unseeing, 1 / k.shape[2])

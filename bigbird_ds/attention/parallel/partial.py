@@ -5,7 +5,7 @@ Legend: B = batch, H = heads, L = queries, S = keys of this rank, D = head dimen
 Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
 exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
 l_p. The backward computes the weights again from the log-sum-exp over all ranks. Where a query sees
-no key of a rank, m_p is -inf and l_p and a_p are 0; where it sees none at all, its result is 0.
+no key of a rank, m_p is -inf and l_p and a_p are 0.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def own_key_gradients(
     grad: Tensor,
     delta: Tensor,
     dropout: WeightDropout | None = None,
+    unseeing_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """This rank's share of the queries' gradients, in the dtype of ``grad``; those of its k and v.
 
@@ -98,6 +99,7 @@ def own_key_gradients(
             query sees none.
         grad: (B, H, L, D), of the merged result, fp32 at least.
         delta: (B, H, L, 1), the sum of ``grad`` times the merged result.
+        unseeing_weight: what a query that sees no key on any rank gives to each value.
     """
     wide = grad.dtype
     scale = queries.shape[-1] ** -0.5
@@ -105,6 +107,7 @@ def own_key_gradients(
     grad_queries = torch.zeros_like(grad)
     grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
     base = subtrahend(log_sum)[..., None]  # all scores of such a query are -inf
+    uniform = (log_sum == -torch.inf)[..., None].to(wide) * unseeing_weight
     for keys, kept in _chunks(queries, k, dropout):
         key, value = k[:, :, keys].to(wide), v[:, :, keys].to(wide)
         scores = _scores(queries, k, key_bias, keys, wide)
@@ -114,6 +117,7 @@ def own_key_gradients(
         if kept is not None:
             grad_weights, used = grad_weights * kept, weights * kept
         grad_scores = weights * (grad_weights - delta) * scale
+        used = used + uniform
         grad_v[:, :, keys] = (used.transpose(-1, -2) @ grad).to(v.dtype)
         grad_k[:, :, keys] = (grad_scores.transpose(-1, -2) @ wide_queries).to(k.dtype)
         grad_queries += grad_scores @ key
