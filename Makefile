@@ -1,21 +1,28 @@
 # The commands of this project. `make demo` and `make test` work on a fresh machine that has
-# Python 3.11 or later, gcc, g++ and make.
+# Python 3.11 or later; the tests of torch.compile need g++ too.
 
 PYTHON ?= python3
 VENV   ?= .venv
-# The CPU build where the installed packages come from offers one; another torch in the range of
-# pyproject.toml does as well: make demo TORCH=torch==2.12.0
+# Every other package comes from the lock, $(LOCK). Which build of these two fits depends on the
+# machine: the CPU build where the package index offers one, or another version in the range of
+# pyproject.toml: make demo TORCH=torch==2.12.0. A torch for CUDA brings its own triton.
 TORCH  ?= torch==2.13.0
+TRITON ?= triton==3.9.0
+LOCK   := requirements/py311.txt
+TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test check docs format clean
+.PHONY: help install demo demo-pegasus test test-newest test-with lock check docs format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
 	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
 	@echo "make demo-pegasus   the same for a BigBirdPegasus, which writes the sentences taken out"
 	@echo "make test     everything that must pass: check, then the test suite"
+	@echo "make test-newest   the same tests on the newest release of everything; says what broke"
+	@echo "make test-with WITH='transformers==4.57.6'   the locked versions, but for those given"
+	@echo "make lock     write the tested set of versions, $(LOCK), anew"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     write docs/config.md anew"
 	@echo "make format   let ruff rewrite what it can"
@@ -23,15 +30,24 @@ help:
 
 install: $(READY)
 
-$(READY): pyproject.toml
+# In the environment, so that the packages which pip builds from source are built with locked
+# versions too; each release of pip reads one of the two.
+LOCKED := PIP_CONSTRAINT="$(abspath $(LOCK))" PIP_BUILD_CONSTRAINT="$(abspath $(LOCK))"
+INSTALL := $(LOCKED) $(BIN)/python -m pip install --quiet
+
+$(READY): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,plot]"
+	$(INSTALL) --upgrade pip
+	$(INSTALL) "$(TORCH)"
+	$(BIN)/python -c "import triton" 2>/dev/null || $(INSTALL) "$(TRITON)"
+	$(INSTALL) --editable ".[dev,plot]"
 	touch $@
 
-# The virtual environment's folder must be on PATH: DeepSpeed looks for ninja there. What it
-# compiles is kept in the environment, apart from that of other environments.
-RUN    := PATH="$(abspath $(BIN)):$$PATH" TORCH_EXTENSIONS_DIR="$(abspath $(VENV))/torch_extensions"
+lock:
+	$(PYTHON) requirements/lock.py "$(TORCH)" "$(TRITON)"
+
+# The commands of the environment (deepspeed, bigbird-ds) come first.
+RUN    := PATH="$(abspath $(BIN)):$$PATH"
 
 demo: $(READY)
 	$(RUN) bash launch/demo.sh
@@ -42,13 +58,19 @@ demo-pegasus: $(READY)
 test: check
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
+test-newest:
+	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)"
+
+test-with:
+	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)" $(WITH)
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m bigbird_ds.training.config_reference > docs/config.md
+	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
 
 format: $(READY)
 	$(BIN)/ruff format .

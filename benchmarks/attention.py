@@ -31,8 +31,8 @@ import command_line  # noqa: E402
 from timing import take_turns, time_of  # noqa: E402
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention  # noqa: E402
-from bigbird_ds.attention.block_lists import meetings_of  # noqa: E402
-from bigbird_ds.attention.choice import why_not_triton  # noqa: E402
+from bigbird_ds.attention.device import why_not_triton  # noqa: E402
+from bigbird_ds.attention.triton.block_lists import meetings_of  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # relative distance of results and gradients, ||found - first|| / ||first||

@@ -9,23 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bigbird_ds.models.bigbird import BigBirdModel
-    from bigbird_ds.models.causal_lm import BigBirdForCausalLM
-    from bigbird_ds.models.configuration import BigBirdConfig
-    from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-    from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
-    from bigbird_ds.models.pegasus import BigBirdPegasusModel
-    from bigbird_ds.models.pegasus_causal_lm import BigBirdPegasusForCausalLM
-    from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-    from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
-    from bigbird_ds.models.pegasus_question_answering import BigBirdPegasusForQuestionAnswering
-    from bigbird_ds.models.pegasus_sequence_classification import (
+    from bigbird_ds.models.bigbird.causal_lm import BigBirdForCausalLM
+    from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+    from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
+    from bigbird_ds.models.bigbird.model import BigBirdModel
+    from bigbird_ds.models.bigbird.multiple_choice import BigBirdForMultipleChoice
+    from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
+    from bigbird_ds.models.bigbird.question_answering import BigBirdForQuestionAnswering
+    from bigbird_ds.models.bigbird.sequence_classification import BigBirdForSequenceClassification
+    from bigbird_ds.models.bigbird.token_classification import BigBirdForTokenClassification
+    from bigbird_ds.models.pegasus.causal_lm import BigBirdPegasusForCausalLM
+    from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+    from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
+    from bigbird_ds.models.pegasus.model import BigBirdPegasusModel
+    from bigbird_ds.models.pegasus.question_answering import BigBirdPegasusForQuestionAnswering
+    from bigbird_ds.models.pegasus.sequence_classification import (
         BigBirdPegasusForSequenceClassification,
     )
-    from bigbird_ds.models.pretraining import BigBirdForPreTraining
-    from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
-    from bigbird_ds.models.sequence_classification import BigBirdForSequenceClassification
-    from bigbird_ds.models.token_classification import BigBirdForTokenClassification
 
 __version__ = "0.1.0"
 
@@ -48,21 +48,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BigBirdConfig": "bigbird_ds.models.configuration",
-    "BigBirdForCausalLM": "bigbird_ds.models.causal_lm",
-    "BigBirdForMaskedLM": "bigbird_ds.models.masked_lm",
-    "BigBirdForMultipleChoice": "bigbird_ds.models.multiple_choice",
-    "BigBirdForPreTraining": "bigbird_ds.models.pretraining",
-    "BigBirdForQuestionAnswering": "bigbird_ds.models.question_answering",
-    "BigBirdForSequenceClassification": "bigbird_ds.models.sequence_classification",
-    "BigBirdForTokenClassification": "bigbird_ds.models.token_classification",
-    "BigBirdModel": "bigbird_ds.models.bigbird",
-    "BigBirdPegasusConfig": "bigbird_ds.models.pegasus_configuration",
-    "BigBirdPegasusForCausalLM": "bigbird_ds.models.pegasus_causal_lm",
-    "BigBirdPegasusForConditionalGeneration": "bigbird_ds.models.pegasus_generation",
-    "BigBirdPegasusForQuestionAnswering": "bigbird_ds.models.pegasus_question_answering",
-    "BigBirdPegasusForSequenceClassification": "bigbird_ds.models.pegasus_sequence_classification",
-    "BigBirdPegasusModel": "bigbird_ds.models.pegasus",
+    "BigBirdConfig": "bigbird_ds.models.bigbird.configuration",
+    "BigBirdForCausalLM": "bigbird_ds.models.bigbird.causal_lm",
+    "BigBirdForMaskedLM": "bigbird_ds.models.bigbird.masked_lm",
+    "BigBirdForMultipleChoice": "bigbird_ds.models.bigbird.multiple_choice",
+    "BigBirdForPreTraining": "bigbird_ds.models.bigbird.pretraining",
+    "BigBirdForQuestionAnswering": "bigbird_ds.models.bigbird.question_answering",
+    "BigBirdForSequenceClassification": "bigbird_ds.models.bigbird.sequence_classification",
+    "BigBirdForTokenClassification": "bigbird_ds.models.bigbird.token_classification",
+    "BigBirdModel": "bigbird_ds.models.bigbird.model",
+    "BigBirdPegasusConfig": "bigbird_ds.models.pegasus.configuration",
+    "BigBirdPegasusForCausalLM": "bigbird_ds.models.pegasus.causal_lm",
+    "BigBirdPegasusForConditionalGeneration": "bigbird_ds.models.pegasus.generation",
+    "BigBirdPegasusForQuestionAnswering": "bigbird_ds.models.pegasus.question_answering",
+    "BigBirdPegasusForSequenceClassification": "bigbird_ds.models.pegasus.sequence_classification",
+    "BigBirdPegasusModel": "bigbird_ds.models.pegasus.model",
 }
 
 

@@ -99,8 +99,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, error: type[UserError], what: str) -> Any:
     """Read a JSON file.
 
-    ``error`` is raised, naming the file by ``what``, if it is missing, no JSON, or gives a key
-    twice (the first would have no effect).
+    ``error`` is raised, naming the file by ``what``, if it is missing, cannot be read, is no JSON,
+    or gives a key twice (the first would have no effect).
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +122,14 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
         raise error(
             f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as cause:
+    except OSError as cause:
+        raise error(
+            f"{what} cannot be read",
+            seen=f"{path}: {cause.strerror}",
+            needed="a file that this process may read",
+            change="the file, or its permissions",
+        ) from cause
+    except (ValueError, RecursionError) as cause:  # no UTF-8, no JSON, a number of 5,000 digits
         raise error(
             f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"
         ) from cause

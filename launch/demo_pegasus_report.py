@@ -20,8 +20,8 @@ from bigbird_ds.data.loader import EvaluationBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME
 from bigbird_ds.objectives import build_objective
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config.file import load_run_config
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.vocabulary import Vocabulary
 
 NUM_WRITTEN = 24  # windows of held-out documents

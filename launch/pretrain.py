@@ -7,10 +7,10 @@ The same file runs under every launcher, and alone on one device:
     torchrun --nproc_per_node 8 launch/pretrain.py configs/run/bigbird_base.yaml
     srun python launch/pretrain.py configs/run/bigbird_base.yaml
 
-Run the same command again to go on after a stop, on as many processes as you like.
+Run the same command again to resume after a stop, on as many processes as you like.
 
-Exit codes: 0 done; 2 a mistake in the command, config or data; 75 stopped on request (SIGTERM,
-SIGINT or SIGUSR1) and saved; 1 anything else. torchrun makes 1 of 2 and 75.
+Exit codes: 0 done; 2 a mistake in the command, config or data; 75 stopped on request (by a signal,
+or because the launcher ended) and saved; 1 anything else. torchrun makes 1 of 2 and 75.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from bigbird_ds import log
 from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
 from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError
+from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with_launcher
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,12 +42,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def pretrain(arguments: argparse.Namespace) -> int:
-    from bigbird_ds.training.config_file import dump_run_config, load_run_config
+def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
+    from bigbird_ds.training.config.file import dump_run_config, load_run_config
 
     config = load_run_config(arguments.config, arguments.overrides)
     if arguments.print_config:
-        from bigbird_ds.training.deepspeed_config import deepspeed_config
+        from bigbird_ds.training.deepspeed.config import deepspeed_config
         from bigbird_ds.training.model_setup import check_model
 
         deepspeed_config(config, config.parallel.sequence)  # the fewest ranks that could run it
@@ -54,6 +55,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
         print(dump_run_config(config), end="")
         return 0
 
+    stop_with_launcher(request)
     from bigbird_ds.training import distributed
 
     ranks = distributed.start(arguments.local_rank)  # before anything imports DeepSpeed
@@ -62,10 +64,9 @@ def pretrain(arguments: argparse.Namespace) -> int:
     from bigbird_ds.cpu_products import fast_fp32_products
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import stop_on_signals
 
     keep_freed_memory(ranks.device)
-    with stop_on_signals() as request, fast_fp32_products(ranks.device):
+    with fast_fp32_products(ranks.device):
         run = build_run(config, ranks)
         return train(run, request)
 
@@ -73,7 +74,8 @@ def pretrain(arguments: argparse.Namespace) -> int:
 def main() -> int:
     log.setup()
     try:
-        return pretrain(parse_arguments())
+        with stop_on_signals() as request:
+            return pretrain(parse_arguments(), request)
     except UserError as error:
         tell(error)
         return EXIT_USER_ERROR

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.processes import REPOSITORY, run
 
-from bigbird_ds.training.config_file import load_run_config
-from bigbird_ds.training.config_reference import config_reference
-from bigbird_ds.training.deepspeed_config import deepspeed_config
+from bigbird_ds.training.config.file import load_run_config
+from bigbird_ds.training.config.reference import config_reference
+from bigbird_ds.training.deepspeed.config import deepspeed_config
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RUN_CONFIGS = sorted((REPOSITORY / "configs" / "run").glob("*.yaml"))

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
-from bigbird_ds.attention.block_lists import meetings_of
 from bigbird_ds.attention.dispatch import BACKENDS, GPU_BACKENDS
 from bigbird_ds.attention.reference import dense_counts
+from bigbird_ds.attention.triton.block_lists import meetings_of
 from gpu.report import Report, median_seconds
 from gpu.sizes import Sizes
 
@@ -145,7 +145,7 @@ def measure(report: Report, sizes: Sizes) -> None:
 
 def sweep(report: Report, sizes: Sizes) -> None:
     """Warps and stages of each kernel at the middle length; the defaults come first."""
-    from bigbird_ds.attention import triton_launch
+    from bigbird_ds.attention.triton import launch
 
     length = sizes.lengths[len(sizes.lengths) // 2]
     pattern, batch = _pattern(sizes, length), max(1, sizes.tokens // length)
@@ -158,11 +158,11 @@ def sweep(report: Report, sizes: Sizes) -> None:
         return block_sparse_attention(q, k, v, pattern, backend="triton")
 
     choices = [(None, None), *itertools.product((4, 8), (1, 2, 3, 4))]
-    for kernel, (warps, stages) in itertools.product(triton_launch.SETTINGS, choices):
+    for kernel, (warps, stages) in itertools.product(launch.SETTINGS, choices):
         setting = f"warps {warps}, stages {stages}" if warps else "default"
 
         def work(kernel=kernel, warps=warps, stages=stages, setting=setting) -> None:
-            settings = triton_launch.SETTINGS[kernel]
+            settings = launch.SETTINGS[kernel]
             settings.warps, settings.stages = warps, stages
             try:
                 forward, whole = _times(report, attention, inputs)

@@ -32,12 +32,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bigbird_ds.attention import (
-    triton_backward,
-    triton_forward,
-    triton_launch,
-    triton_merge,
-)
+from bigbird_ds.attention.triton import backward, forward, launch, merge
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Shared memory in KiB: of a program, of which each takes one more, and of a multiprocessor.
@@ -46,14 +41,14 @@ SHARED_KIB[120] = SHARED_KIB[86]
 REGISTERS = 65_536  # of a multiprocessor
 
 LOOPS = {
-    "forward": triton_forward._forward_kernel,
-    "query_gradients": triton_backward._query_kernel,
-    "key_gradients": triton_backward._key_kernel,
+    "forward": forward._forward_kernel,
+    "query_gradients": backward._query_kernel,
+    "key_gradients": backward._key_kernel,
 }
 OTHERS = {
-    "delta": triton_backward._delta_kernel,
-    "merge": triton_merge._merge_kernel,
-    "sum": triton_merge._sum_kernel,
+    "delta": backward._delta_kernel,
+    "merge": merge._merge_kernel,
+    "sum": merge._sum_kernel,
 }
 POINTERS = {"items": "*i32", "merges": "*i32", "entries": "*i64", "row_values": "*i64"}
 FP32 = ("part", "lse", "grad_lse")
@@ -135,7 +130,7 @@ def _compile(name: str, arch: int, masked: bool) -> Any:
     shared = SHARED_KIB[arch][0] * 1024
     options: dict[str, Any] = {}
     if name in LOOPS:
-        options = triton_launch.options_for(name, 64, 64, torch.bfloat16, shared)
+        options = launch.options_for(name, 64, 64, torch.bfloat16, shared)
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     assert compiled.metadata.shared <= shared
     return compiled

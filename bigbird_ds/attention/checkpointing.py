@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts, noop_context_fn
 
-from bigbird_ds.attention.choice import runs_triton_kernels
+from bigbird_ds.attention.device import runs_triton_kernels
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
@@ -23,6 +23,6 @@ def checkpoint_contexts(x: torch.Tensor) -> Callable[[], Contexts]:
     """
     if not runs_triton_kernels(x.device):
         return noop_context_fn
-    from bigbird_ds.attention.triton_ops import must_save
+    from bigbird_ds.attention.triton.ops import must_save
 
     return functools.partial(create_selective_checkpoint_contexts, must_save)

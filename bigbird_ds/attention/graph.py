@@ -67,7 +67,7 @@ def numbered_attention(
     pattern = _patterns[int(number)]
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
-            from bigbird_ds.attention.triton_backend import triton_attention_with_lse
+            from bigbird_ds.attention.triton.backend import triton_attention_with_lse
 
             return triton_attention_with_lse(q, k, v, pattern, mask)
         return _gathered_context(q, k, v, mask, pattern), _no_lse(q)
@@ -95,7 +95,7 @@ def numbered_attention_backward(
     pattern = _patterns[int(number)]
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
-            from bigbird_ds.attention.triton_backend import triton_gradients
+            from bigbird_ds.attention.triton.backend import triton_gradients
 
             return triton_gradients(grad, q, k, v, context, lse, pattern, mask)
         return _gathered_gradients(grad, q, k, v, mask, pattern)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.errors import ConfigError
-    from bigbird_ds.training.config_file import load_run_config
+    from bigbird_ds.training.config.file import load_run_config
     from bigbird_ds.training.plan import describe_plan
 
     for name in ("ranks", "tokens_per_s"):

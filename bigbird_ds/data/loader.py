@@ -29,6 +29,7 @@ from bigbird_ds.errors import UserError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective
+from bigbird_ds.stop_signals import STOP_SIGNALS
 
 MICRO_BATCHES_AHEAD = 4  # per worker
 
@@ -369,5 +370,5 @@ def _as_it_is(batch: Any) -> Any:
 
 def _leave_signals_to_parent(worker: int) -> None:
     """Schedulers signal every process of a job; when to stop is for the main process to decide."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

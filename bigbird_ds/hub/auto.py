@@ -11,22 +11,22 @@ import torch
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
-from bigbird_ds.models.bigbird import BigBirdModel
-from bigbird_ds.models.causal_lm import BigBirdForCausalLM
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-from bigbird_ds.models.multiple_choice import BigBirdForMultipleChoice
-from bigbird_ds.models.pegasus import BigBirdPegasusModel
-from bigbird_ds.models.pegasus_causal_lm import BigBirdPegasusForCausalLM
-from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
-from bigbird_ds.models.pegasus_question_answering import BigBirdPegasusForQuestionAnswering
-from bigbird_ds.models.pegasus_sequence_classification import (
+from bigbird_ds.models.bigbird.causal_lm import BigBirdForCausalLM
+from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.bigbird.model import BigBirdModel
+from bigbird_ds.models.bigbird.multiple_choice import BigBirdForMultipleChoice
+from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
+from bigbird_ds.models.bigbird.question_answering import BigBirdForQuestionAnswering
+from bigbird_ds.models.bigbird.sequence_classification import BigBirdForSequenceClassification
+from bigbird_ds.models.bigbird.token_classification import BigBirdForTokenClassification
+from bigbird_ds.models.pegasus.causal_lm import BigBirdPegasusForCausalLM
+from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
+from bigbird_ds.models.pegasus.model import BigBirdPegasusModel
+from bigbird_ds.models.pegasus.question_answering import BigBirdPegasusForQuestionAnswering
+from bigbird_ds.models.pegasus.sequence_classification import (
     BigBirdPegasusForSequenceClassification,
 )
 from bigbird_ds.models.pretrained import PretrainedModel
-from bigbird_ds.models.pretraining import BigBirdForPreTraining
-from bigbird_ds.models.question_answering import BigBirdForQuestionAnswering
-from bigbird_ds.models.sequence_classification import BigBirdForSequenceClassification
-from bigbird_ds.models.token_classification import BigBirdForTokenClassification
 
 MODEL_CLASSES: dict[str, type[PretrainedModel]] = {
     model_class.__name__: model_class

@@ -17,7 +17,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
@@ -35,6 +37,7 @@ INDEX_NAME = "model.safetensors.index.json"
 RUN_CONFIG_NAME = "config.yaml"
 TOKENIZER_FOLDER = "tokenizer"
 METRICS_NAME = "metrics.jsonl"
+LATEST_NAME = "latest_checkpoint"  # the name of the last checkpoint written; outlives the folder
 
 _STEP_NAME = re.compile(r"step-(\d+)")
 
@@ -50,10 +53,23 @@ class TrainingState:
         run_config: the resolved run config, to say what differs on a resume.
     """
 
-    step: int
-    tokens: int
+    step: NonNegativeInt
+    tokens: NonNegativeInt
     data: dict[str, Any]
     run_config: dict[str, Any]
+
+
+class CheckpointManifest(BaseModel):
+    """``manifest.json``: what the folder is, and a record of each of its files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str
+    version: int
+    files: list[FileRecord] = Field(min_length=1)
+
+
+Parsed = TypeVar("Parsed")
 
 
 def step_folder(output: Path, step: int) -> Path:
@@ -91,50 +107,80 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare every file with the manifest.
 
     Raises:
-        CheckpointError: the manifest is missing or not ours, or a file is missing, cut or altered.
+        CheckpointError: the manifest is missing, damaged or not ours, or a file is missing, cut or
+            altered.
     """
-    manifest = files.read_json(folder / MANIFEST_NAME, CheckpointError, "the checkpoint's manifest")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    path = folder / MANIFEST_NAME
+    manifest = _read(path, TypeAdapter(CheckpointManifest), "the checkpoint's manifest")
+    if manifest.format != FORMAT:
         raise CheckpointError(
             "this folder is no checkpoint of bigbird_ds",
-            seen=f"{folder / MANIFEST_NAME} without format {FORMAT!r}",
+            seen=f"{path} of format {manifest.format!r}",
             needed="a folder checkpoints/step-N of a run",
             change="the path (resume, or the command's argument)",
         )
-    if manifest.get("version") != VERSION:
+    if manifest.version != VERSION:
         raise CheckpointError(
             "the checkpoint is of a version that this program cannot read",
-            seen=f"version {manifest.get('version')}",
+            seen=f"version {manifest.version}",
             needed=f"version {VERSION}",
             change="the version of bigbird_ds",
         )
-    for value in manifest["files"]:
-        FileRecord.model_validate(value).check(folder, CheckpointError, "a checkpoint's file")
+    for record in manifest.files:
+        record.check(folder, CheckpointError, "a checkpoint's file")
 
 
 def read_state(folder: Path) -> TrainingState:
-    value = files.read_json(folder / STATE_NAME, CheckpointError, "the checkpoint's state")
-    return TrainingState(**value)
+    """``state.json``.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    return _read(folder / STATE_NAME, TypeAdapter(TrainingState), "the checkpoint's state")
+
+
+def _read(path: Path, kind: TypeAdapter[Parsed], what: str) -> Parsed:
+    """A JSON file as ``kind``; CheckpointError where it is missing, damaged or of another kind."""
+    try:
+        return kind.validate_python(files.read_json(path, CheckpointError, what))
+    except ValidationError as cause:
+        first = cause.errors(include_url=False)[0]
+        raise CheckpointError(
+            f"{what} is damaged",
+            seen=f"{path}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}",
+            needed="the file as it was written",
+            change="bring the file back from where it was copied, or use another checkpoint",
+        ) from cause
 
 
 def newest_intact(output: Path) -> Path | None:
-    """The newest checkpoint of a run that is intact; None where the run has none at all.
+    """The newest checkpoint of a run that is intact; None where the run never wrote one.
 
     Raises:
-        CheckpointError: there are checkpoints, but every one is damaged. (To start afresh here
-            would silently throw the run away.)
+        CheckpointError: every checkpoint is damaged, or the run wrote some and they are gone. (To
+            start at step 0 here would silently throw the run away.)
     """
     damage: CheckpointError | None = None
     for folder in reversed(list_checkpoints(output)):
         try:
             verify_checkpoint(folder)
         except CheckpointError as cause:
-            logger.warning("%s is passed over: %s", folder, " ".join(str(cause).split()))
+            logger.warning("%s is skipped: %s", folder, " ".join(str(cause).split()))
             damage = damage or cause
         else:
             return folder
     if damage is not None:
         raise damage
+    latest = output / LATEST_NAME
+    if latest.is_file():
+        raise CheckpointError(
+            "the checkpoints of this run are gone",
+            seen=f"{latest} names {latest.read_text(errors='replace').strip()}, "
+            f"no checkpoint in {output / FOLDER_NAME}",
+            needed="the checkpoints as the run left them (a file system that is not mounted? a "
+            "purge of old files?)",
+            change="bring them back; or to start at step 0: another output, or resume=never",
+        )
     return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
 from bigbird_ds.hub.run_metrics import read_metrics
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.vocabulary import Vocabulary
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import TrainingState
-from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
+from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 

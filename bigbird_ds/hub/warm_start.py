@@ -14,7 +14,7 @@ import torch
 
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.source_tensors import EditedTensors, read_table
-from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.weights import Tensors
 
 WORDS = "bert.embeddings.word_embeddings.weight"

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from bigbird_ds.attention.graph import keeps_attention, pattern_number
-from bigbird_ds.models.layers import BigBirdSelfAttention, Memory, Visibility
+from bigbird_ds.models.bigbird.layers import BigBirdSelfAttention, Memory, Visibility
 
 
 def compile_layer(layer: nn.Module) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bigbird_ds.attention.parallel.plan import check_divides
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 
 
 def check_sharing(

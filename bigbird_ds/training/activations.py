@@ -17,12 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.checkpointing import in_pieces, num_pieces
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.objectives.masking import target_capacity
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import uses_bf16
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import uses_bf16
 from bigbird_ds.training.families import MODEL_CLASSES, ModelConfig
 from bigbird_ds.training.losses import own_slots
 

@@ -7,6 +7,7 @@ whole: there is never half a checkpoint under a name that anybody reads.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FORMAT,
     INDEX_NAME,
+    LATEST_NAME,
     MANIFEST_NAME,
     STATE_NAME,
     VERSION,
@@ -29,7 +31,8 @@ from bigbird_ds.hub.checkpoints import (
     list_checkpoints,
     step_folder,
 )
-from bigbird_ds.training.deepspeed_state import full_tensors
+from bigbird_ds.log import logger
+from bigbird_ds.training.deepspeed.state import equals_module, full_tensors
 from bigbird_ds.training.distributed import Ranks
 
 
@@ -45,22 +48,61 @@ def save_checkpoint(
 
     Raises:
         OSError: on every rank, if the writing failed on any (a full disk, say).
+        RuntimeError: on every rank, if the gathered weights are not those that the module holds.
         FloatingPointError: on every rank, if a tensor holds a number that is not finite; nothing is
             written, and the checkpoints that are there stay.
     """
     final = step_folder(output, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
-    weights, moments = _own_share(engine, model, ranks)
+    weights, moments, drifted = _own_share(engine, model, ranks)
+    ranks.together(lambda: _require_equal(drifted))
     ranks.together(lambda: _require_finite(weights | moments, state.step))
     _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
     written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
     _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
-        found = list_checkpoints(output)
-        # Not by number alone: a later one (damaged, and passed over) must not push this one out.
-        for old in found[: found.index(final) + 1][:-keep]:
-            shutil.rmtree(old)
+        _prune(output, final, keep)
     return final
+
+
+def _prune(output: Path, newest: Path, keep: int) -> None:
+    """Remove the checkpoints before the last ``keep``, and what a killed process left half done.
+
+    One that cannot be removed does not end the run: its newest checkpoint was just written. Each is
+    renamed first, so that none is ever half there; the deletion runs while training continues.
+    """
+    found = list_checkpoints(output)
+    stale = list(newest.parent.glob(".step-*.*"))
+    # Not by number alone: a later one (damaged, and skipped) must not push this one out.
+    for old in found[: found.index(newest) + 1][:-keep]:
+        hidden = old.with_name(f".{old.name}.old")
+        try:
+            old.rename(hidden)
+        except OSError as cause:
+            logger.warning("%s cannot be removed: %s", old, cause.strerror)
+        else:
+            stale.append(hidden)
+    if stale:
+        threading.Thread(target=_delete, args=(stale,), name="prune checkpoints").start()
+
+
+def _delete(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:  # the thread of an earlier save deletes it too
+            continue
+        except OSError as cause:
+            logger.warning("%s cannot be removed: %s", folder, cause.strerror)
+
+
+def _require_equal(drifted: list[str]) -> None:
+    if drifted:
+        raise RuntimeError(
+            f"{len(drifted)} weight(s) that DeepSpeed returns differ from what the model computes "
+            f"with, {drifted[0]} first; nothing was saved, and the last checkpoint is untouched "
+            "(which key of the deepspeed section is new?)"
+        )
 
 
 def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
@@ -90,13 +132,22 @@ class _Share:
 
 def _own_share(
     engine: Any, model: nn.Module, ranks: Ranks
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors that this rank writes, on the CPU; parameters go to the least loaded rank."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """The tensors that this rank writes, on the CPU; parameters go to the least loaded rank.
+
+    Returns:
+        Weights, moments, and the names of weights that differ from what the module holds.
+    """
+    parameters = dict(model.named_parameters())
+    drifted: list[str] = []
     loads = [0] * ranks.world_size
     owner: dict[str, int] = {}
     weights: dict[str, Tensor] = {}
     moments: dict[str, Tensor] = {}
     for kind, name, tensor in full_tensors(engine, model):
+        is_parameter = kind == "weight" and name in parameters
+        if is_parameter and not equals_module(engine, parameters[name], tensor):
+            drifted.append(name)
         if name not in owner:
             owner[name] = loads.index(min(loads))
             loads[owner[name]] += tensor.numel()
@@ -106,7 +157,7 @@ def _own_share(
                 weights[name] = copy
             else:
                 moments[f"{kind}/{name}"] = copy
-    return weights, moments
+    return weights, moments, drifted
 
 
 def _write_share(
@@ -155,6 +206,8 @@ def _finish(
     }
     files.write_json(temporary / MANIFEST_NAME, manifest)
     files.replace_folder(temporary, final)
+    with files.atomic_write(final.parent.parent / LATEST_NAME) as stream:
+        stream.write(f"{final.name}\n".encode())
 
 
 def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:

@@ -7,9 +7,9 @@ import shutil
 from typing import Any
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.encoder import LayerStack
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import zero_stage
+from bigbird_ds.models.bigbird.encoder import LayerStack
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import zero_stage
 
 
 def compile_layers(model: Any, config: RunConfig) -> None:

@@ -1,15 +1,13 @@
 """The processes of a run: who am I, on which device, and the few things that ranks tell each other.
 
-Works under ``deepspeed``, ``torchrun``, ``srun`` (from SLURM's variables) and plain ``python``.
+Works under ``deepspeed``, ``torchrun``, ``srun``, ``mpirun`` and plain ``python``
+(``launchers.py``).
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import re
-import socket
-import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,9 +19,7 @@ import torch.distributed as dist
 from bigbird_ds import log
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.build_lock import wait_for_build
-
-_FIRST_PORT = 20000
+from bigbird_ds.training.launchers import set_rank_variables
 
 Result = TypeVar("Result")
 
@@ -117,10 +113,9 @@ def start(local_rank: int | None = None) -> Ranks:
         local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
 
     Raises:
-        ConfigError: RANK is set without the variables that belong to it, or no device is left for
-            this rank.
+        ConfigError: the launcher's variables are incomplete, or no device is left for this rank.
     """
-    _set_rank_variables(local_rank)
+    set_rank_variables(local_rank)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
     log.set_rank(rank)
@@ -131,8 +126,7 @@ def start(local_rank: int | None = None) -> Ranks:
     deepspeed_logger.setLevel("WARNING")
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename: not the user's.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated.*")
-    if device.type == "cpu":
-        wait_for_build()
+    _leave_out_shared_memory_operator()
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
@@ -183,72 +177,12 @@ def _pick_device(local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _set_rank_variables(local_rank: int | None) -> None:
-    """Fill in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT where no launcher did."""
-    environment = os.environ
-    if "RANK" in environment:
-        missing = [
-            name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in environment
-        ]
-        if missing:
-            raise ConfigError(
-                "RANK is set, but not what belongs to it",
-                seen=f"RANK={environment['RANK']}, no {', '.join(missing)}",
-                needed="all of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, or none",
-                change="the environment, or start with deepspeed, torchrun or srun",
-            )
-        environment.setdefault("LOCAL_RANK", str(local_rank or 0))
-        # the deepspeed launcher's name for the ranks of this node
-        environment.setdefault("LOCAL_WORLD_SIZE", environment.get("LOCAL_SIZE", "1"))
-    elif "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1:
-        environment.update(_from_slurm(dict(environment)))
-    else:
-        environment.update(
-            RANK="0",
-            WORLD_SIZE="1",
-            LOCAL_RANK="0",
-            LOCAL_WORLD_SIZE="1",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(_free_port()),
-        )
+def _leave_out_shared_memory_operator() -> None:
+    """Tell DeepSpeed not to build ``deepspeed_shm_comm``, which training here never calls.
 
+    On a CPU DeepSpeed compiles it at the first start, and each rank then holds 66 MiB in /dev/shm
+    that outlive the process. A container has 64 MiB there.
+    """
+    from deepspeed import ops
 
-def _from_slurm(slurm: dict[str, str]) -> dict[str, str]:
-    """The rank variables of a task that ``srun`` started directly."""
-    port = _FIRST_PORT + int(slurm.get("SLURM_JOB_ID", "0")) % 10000
-    address = slurm.get("MASTER_ADDR") or _first_host(slurm)
-    return {
-        "RANK": slurm["SLURM_PROCID"],
-        "WORLD_SIZE": slurm["SLURM_NTASKS"],
-        "LOCAL_RANK": slurm.get("SLURM_LOCALID", "0"),
-        "LOCAL_WORLD_SIZE": _tasks_here(slurm),
-        "MASTER_ADDR": address,
-        "MASTER_PORT": slurm.get("MASTER_PORT") or str(port),
-    }
-
-
-def _first_host(slurm: dict[str, str]) -> str:
-    nodes = slurm.get("SLURM_STEP_NODELIST") or slurm.get("SLURM_JOB_NODELIST", "127.0.0.1")
-    if re.fullmatch(r"[\w.-]+", nodes):
-        return nodes
-    hosts = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
-    )
-    return hosts.stdout.split()[0]
-
-
-def _tasks_here(slurm: dict[str, str]) -> str:
-    """Tasks on this node, from a list such as ``2(x3),1``."""
-    counts: list[str] = []
-    listed = slurm.get("SLURM_STEP_TASKS_PER_NODE") or slurm.get("SLURM_TASKS_PER_NODE", "1")
-    for entry in listed.split(","):
-        count, _, times = entry.partition("(x")
-        counts += [count] * int(times.rstrip(")") or 1)
-    node = int(slurm.get("SLURM_NODEID", "0"))
-    return counts[node] if node < len(counts) else counts[0]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -6,12 +6,12 @@ from typing import Any
 
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
-from bigbird_ds.models.configuration import BigBirdConfig
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-from bigbird_ds.models.pegasus_configuration import BigBirdPegasusConfig
-from bigbird_ds.models.pegasus_generation import BigBirdPegasusForConditionalGeneration
-from bigbird_ds.models.pretraining import BigBirdForPreTraining
-from bigbird_ds.training.config import RunConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.vocabulary import Vocabulary
 
 ModelConfig = BigBirdConfig | BigBirdPegasusConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.config.run_config import RunConfig
 
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets (without sparsity).
 _PEAK_BF16 = {

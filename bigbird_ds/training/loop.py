@@ -15,7 +15,7 @@ from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import save_checkpoint
-from bigbird_ds.training.deepspeed_state import global_gradient_norm
+from bigbird_ds.training.deepspeed.state import global_gradient_norm
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets
 from bigbird_ds.training.metrics import (
@@ -101,8 +101,9 @@ def train(run: Run, request: StopRequest) -> int:
 def _end(run: Run, stopped: bool) -> int:
     """Say how the run ended; the exit code."""
     if stopped:
-        message = "stopped at step %d on request, saved; run the same command again"
-        logger.info(message, run.state.step)
+        step = run.state.step
+        what = f"at step {step} on request, saved" if step else "before the first step"
+        logger.info("stopped %s; run the same command again", what)
         return EXIT_REQUEUE
     logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE

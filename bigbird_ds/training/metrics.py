@@ -19,6 +19,7 @@ from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import LOSS_PARTS
 
 TENSORBOARD_NAME = "tensorboard"
+DROPPED_NAME = "metrics.dropped.jsonl"
 _GIB = 1 << 30
 
 
@@ -78,7 +79,7 @@ class MetricsWriter:
     """Rank 0 writes; the others hold a writer that does nothing.
 
     On a resume, lines of steps after ``steps_done`` (a run that died after its last checkpoint)
-    are removed, so that each step stands in the file once.
+    are moved to ``metrics.dropped.jsonl``, so that each step stands in the file once.
 
     Attributes:
         lacks_evaluation: rank 0 found a line of step ``steps_done``, and none of an evaluation.
@@ -93,7 +94,9 @@ class MetricsWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         if self.path.exists():
-            kept = [line for line in read_metrics(output) if line["step"] <= steps_done]
+            lines = read_metrics(output)
+            kept = [line for line in lines if line["step"] <= steps_done]
+            self._move_aside([line for line in lines if line["step"] > steps_done])
             last = [line for line in kept if line["step"] == steps_done]
             self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
             with files.atomic_write(self.path) as stream:
@@ -102,17 +105,33 @@ class MetricsWriter:
             str(output / TENSORBOARD_NAME), purge_step=steps_done + 1 if steps_done else None
         )
 
+    def _move_aside(self, dropped: list[dict[str, Any]]) -> None:
+        if not dropped:
+            return
+        path = self.path.with_name(DROPPED_NAME)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("".join(map(metrics_line, dropped)))
+        first, last = dropped[0]["step"], dropped[-1]["step"]
+        logger.info("metrics of steps %d to %d moved to %s", first, last, path)
+
     def write(self, values: dict[str, Any]) -> None:
-        """Append one JSON line and the same numbers as TensorBoard scalars."""
+        """Append one JSON line and the same numbers as TensorBoard scalars.
+
+        A line that cannot be written (a full disk) is logged, and training continues.
+        """
         if not self.active:
             return
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(metrics_line(values))
-        for name, value in values.items():
-            if name not in ("step", "time"):
-                group = "eval/" if name.startswith("eval_") else "train/"
-                self.tensorboard.add_scalar(group + name, value, values["step"])
-        self.tensorboard.flush()
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(metrics_line(values))
+            for name, value in values.items():
+                if name not in ("step", "time"):
+                    group = "eval/" if name.startswith("eval_") else "train/"
+                    self.tensorboard.add_scalar(group + name, value, values["step"])
+            self.tensorboard.flush()
+        except OSError as cause:
+            message = "metrics of step %d could not be written: %s"
+            logger.warning(message, values["step"], cause.strerror)
 
     def close(self) -> None:
         if self.active:

@@ -11,7 +11,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 from bigbird_ds.models.sharing import check_sharing
-from bigbird_ds.training.config import RunConfig
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.families import (
     MODEL_CLASSES,
     ModelConfig,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bigbird_ds.training.config import OptimizerConfig, RunConfig
+from bigbird_ds.training.config.run_config import OptimizerConfig, RunConfig
 
 # Adafactor's first epsilon (Shazeer & Stern 2018, section 4) is 1e-30, on squared gradients.
 # torch takes its root, and by default 1e-7 instead, which is far above the gradients of a large

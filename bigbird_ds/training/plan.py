@@ -15,8 +15,8 @@ from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.activations import saved_bytes
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import (
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import (
     deepspeed_config,
     offloads,
     uses_bf16,

@@ -20,7 +20,7 @@ from bigbird_ds.hub.checkpoints import (
     newest_intact,
     read_state,
 )
-from bigbird_ds.training.deepspeed_state import set_optimizer_state
+from bigbird_ds.training.deepspeed.state import set_optimizer_state
 from bigbird_ds.training.distributed import Ranks
 
 

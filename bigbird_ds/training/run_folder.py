@@ -15,8 +15,8 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, list_checkpoints
 from bigbird_ds.hub.tokenizer_files import copy_tokenizer
 from bigbird_ds.log import logger
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.config_file import dump_run_config
+from bigbird_ds.training.config.file import dump_run_config
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.distributed import Ranks
 
 LOCK_NAME = ".lock"

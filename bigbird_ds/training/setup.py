@@ -18,10 +18,10 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.config_file import dump_run_config
-from bigbird_ds.training.deepspeed_config import deepspeed_config, uses_bf16
-from bigbird_ds.training.deepspeed_state import forget_empty_step, set_weights
+from bigbird_ds.training.config.file import dump_run_config
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
+from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig, check_documents
 from bigbird_ds.training.losses import StepLoss

@@ -10,8 +10,8 @@ from torch import nn
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.log import logger
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.deepspeed_config import uses_bf16, zero_stage
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import uses_bf16, zero_stage
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig
 

@@ -18,7 +18,7 @@ from support.runs import changed, losses, train_one
 from bigbird_ds import BigBirdForMaskedLM
 from bigbird_ds.cli.main import main
 from bigbird_ds.hub.auto import load_pretrained
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config.file import load_run_config
 
 transformers = pytest.importorskip("transformers", reason="transformers writes the checkpoints")
 

@@ -20,7 +20,7 @@ from support.runs import changed, losses, train_all
 from support.sentencepiece_files import train_pegasus_of_the_hub
 
 from bigbird_ds.cli.main import main
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.vocabulary import Vocabulary
 
 GENERATION = "BigBirdPegasusForConditionalGeneration"

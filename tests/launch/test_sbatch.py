@@ -40,7 +40,7 @@ def test_the_job_gives_each_rank_its_processors_and_goes_back_into_the_queue_on_
         check=False,
     )
     assert done.returncode == code, done.stderr
-    _, step, *rest = calls.read_text().splitlines()
+    step, *rest = calls.read_text().splitlines()
     assert step.startswith("srun --cpus-per-task=12 ")
     assert step.endswith(" python launch/pretrain.py run.yaml train.steps=8")
     assert rest == requeued

@@ -18,7 +18,7 @@ from bigbird_ds import (
     BigBirdPegasusForConditionalGeneration,
 )
 from bigbird_ds.attention.parallel import SequenceParallel
-from bigbird_ds.attention.triton_ops import must_save
+from bigbird_ds.attention.triton.ops import must_save
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models import checkpointing
 from bigbird_ds.models.cache import KeyValueCache

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from bigbird_ds import BigBirdForMaskedLM
-from bigbird_ds.attention import BlockPattern, block_lists, block_sparse_attention
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.parallel import (
     SequenceParallel,
     local_slice,
     sequence_parallel_attention,
 )
+from bigbird_ds.attention.triton import block_lists
 from bigbird_ds.training.distributed import Ranks
 from support.fused_products import fused_products
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
@@ -121,7 +122,7 @@ def _checkpointed(parallel: SequenceParallel) -> dict[str, float]:
 @contextmanager
 def counted_launches() -> Iterator[list[int]]:
     """A list that grows with every launch of the forward kernel."""
-    from bigbird_ds.attention import triton_forward
+    from bigbird_ds.attention.triton import forward as triton_forward
 
     launches: list[int] = []
     forward = triton_forward.forward

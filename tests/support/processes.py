@@ -72,6 +72,7 @@ def slurm_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_TASKS_PER_NODE": str(world_size),
         "SLURM_JOB_ID": str(port - 20000),
+        "SLURM_STEP_ID": "0",
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from bigbird_ds.errors import UserError
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 
 
@@ -158,6 +158,25 @@ def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
     try:
         train_one(ranks, settings)
     except OSError as error:
+        return str(error)
+    raise AssertionError("the checkpoint was saved")
+
+
+def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
+    """What a save says where DeepSpeed returns weights in another order than it stores them."""
+    from bigbird_ds.training.deepspeed import config
+
+    scrambling = changed(
+        settings,
+        **{
+            "deepspeed.zero_optimization.stage": 2,
+            "deepspeed.zero_optimization.round_robin_gradients": True,
+        },
+    )
+    try:
+        with mock.patch.object(config, "REFUSED_ZERO_KEYS", {}):
+            train_one(ranks, scrambling)
+    except RuntimeError as error:
         return str(error)
     raise AssertionError("the checkpoint was saved")
 

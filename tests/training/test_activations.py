@@ -12,7 +12,7 @@ from support.runs import changed
 
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.training.activations import count_saved, example_batch, saved_bytes
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import MODEL_CLASSES
 

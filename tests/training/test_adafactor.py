@@ -15,9 +15,9 @@ from support.pegasus_corpus import pegasus_run_settings
 from support.runs import changed, errors_of, last_tensors, losses, metrics, train_all
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config import OptimizerConfig
-from bigbird_ds.training.config_file import check_run_config
-from bigbird_ds.training.deepspeed_config import deepspeed_config
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.config.run_config import OptimizerConfig
+from bigbird_ds.training.deepspeed.config import deepspeed_config
 from bigbird_ds.training.optimizer import build_optimizer, state_shapes
 from bigbird_ds.training.plan import describe_plan
 

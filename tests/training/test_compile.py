@@ -10,7 +10,7 @@ from support.distributed import run_distributed
 from support.runs import changed, losses, train_and_count_graphs
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"

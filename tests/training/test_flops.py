@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.training.activations import example_batch
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.families import MODEL_CLASSES
 from bigbird_ds.training.flops import attended_keys, flops_of_run
 

@@ -16,7 +16,7 @@ from support.runs import changed, errors_of, last_tensors, losses, train_all
 from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
 from bigbird_ds.objectives import build_objective
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.families import check_documents
 from bigbird_ds.training.losses import StepCounts, StepLoss, count_batch
 from bigbird_ds.training.model_setup import build_model, resolve_model_config

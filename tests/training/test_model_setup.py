@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.training.config_file import load_run_config
+from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.model_setup import check_model, resolve_model_config
 from bigbird_ds.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ import pytest
 from support.distributed import run_distributed
 from support.runs import changed, losses, metrics, train_all
 
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.plan import describe_plan
 
 ZERO = "deepspeed.zero_optimization."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bigbird_ds.training.config import RunConfig
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.optimizer import learning_rate
 
 

@@ -9,8 +9,8 @@ from support.corpus import TINY_MODEL
 from support.runs import changed
 
 from bigbird_ds import BigBirdConfig
-from bigbird_ds.models.masked_lm import BigBirdForMaskedLM
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.plan import plan_memory
 
 MODEL = BigBirdConfig.from_dict({**TINY_MODEL, "vocab_size": 500})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bigbird_ds.models.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.training.start_report import attention_in_words
 
 

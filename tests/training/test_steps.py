@@ -10,7 +10,7 @@ from support.corpus import Corpus, bigbird_run_settings
 from support.distributed import run_distributed
 from support.runs import changed, last_tensors, metrics
 
-from bigbird_ds.training.config_file import check_run_config
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 
 STAGE = "deepspeed.zero_optimization.stage"

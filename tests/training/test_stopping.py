@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
-from support.processes import run
+from support.processes import PRETRAIN, free_port, run, start, wait_for
 
 _ENDS = """
 import atexit, os, signal, sys
-from bigbird_ds.training.stopping import STOP_SIGNALS, stop_on_signals
+from bigbird_ds.stop_signals import STOP_SIGNALS
+from bigbird_ds.training.stopping import stop_on_signals
 
 def signal_all():
     for number in STOP_SIGNALS:
@@ -34,3 +39,58 @@ def test_signals_after_the_end_change_the_exit_code_of_a_failed_run_alone(
     done = run(sys.executable, "-c", _ENDS, how)
     assert done.returncode == code, done.stderr
     assert ("of the training" in done.stderr) == (how == "fails")
+
+
+def test_a_hangup_stays_ignored_under_nohup() -> None:
+    script = (
+        "import os, signal; from bigbird_ds.training.stopping import stop_on_signals\n"
+        "with stop_on_signals() as request:\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('asked:', bool(request))\n"
+    )
+    assert "asked: True" in run(sys.executable, "-c", script).stdout
+    assert "asked: False" in run("nohup", sys.executable, "-c", script).stdout
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("moment", ["imports", "first step"])
+def test_a_stop_at_any_moment_of_the_start_ends_with_75(
+    moment: str, run_config_file: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    process = start(log, sys.executable, PRETRAIN, run_config_file, "train.steps=100000")
+    if moment == "imports":
+        time.sleep(0.5)  # the interpreter and argparse take half of that; torch takes seconds
+    else:
+        wait_for(log, "step 1/", process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=120) == 75, log.read_text()
+    assert f"SIGHUP: finishing the step, then saving (process {process.pid})" in log.read_text()
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("launcher", ["deepspeed", "launch.py", "torchrun"])
+def test_ranks_save_and_end_when_their_launcher_is_killed(
+    launcher: str, run_config_file: Path, run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    name = "torchrun" if launcher == "torchrun" else "deepspeed"
+    count = ("--nproc_per_node", 1) if launcher == "torchrun" else ("--num_gpus", 1)
+    command = (name, *count, "--master_port", free_port(24000), PRETRAIN, run_config_file)
+    started = start(log, *command, "train.steps=100000")
+    wait_for(log, "step 2/", started)
+    rank = int((Path(run_settings["output"]) / ".lock").read_text().split()[1])
+    killed = parent_of(rank) if launcher == "launch.py" else started.pid
+    os.kill(killed, signal.SIGKILL)
+    started.wait(timeout=60)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{rank}").exists():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    assert f"the launcher (process {killed}) has ended: finishing the step" in log.read_text()
+    assert list((Path(run_settings["output"]) / "checkpoints").iterdir())
+
+
+def parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])

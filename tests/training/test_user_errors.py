@@ -12,7 +12,7 @@ from support.distributed import run_distributed
 from support.runs import changed, errors_of, train_one
 
 from bigbird_ds.errors import ConfigError, UserError
-from bigbird_ds.training.config_file import check_run_config, load_run_config
+from bigbird_ds.training.config.file import check_run_config, load_run_config
 from bigbird_ds.training.plan import describe_plan
 
 

@@ -1,10 +1,7 @@
 """Sequence-parallel block-sparse attention: exact, with traffic that does not grow with the length.
 
-Legend: B = batch, H = heads, N = sequence length, P = ranks, S = N / P, D = head dimension,
-s = block size.
-
 The exchange of keys and values starts first; while it is on its way, this rank attends from the two
-global rows to its own keys; then its middle rows read what they need.
+global rows to its own keys; then its middle rows read what they need. (Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations

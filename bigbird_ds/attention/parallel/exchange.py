@@ -1,7 +1,6 @@
 """Key and value blocks of other ranks, fetched for the rows of this one; and their gradients back.
 
-Legend: B = batch, H = heads, s = block size, D = head dimension, n = blocks of this rank,
-M = key blocks that it holds after the exchange; a place is the number of one of these.
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Pending:
 
 
 def start_exchange(k: Tensor, v: Tensor, plan: ExchangePlan, parallel: SequenceParallel) -> Pending:
-    """Send this rank's blocks off without waiting; k and v are (B, H, n * s, D)."""
+    """Send this rank's blocks off without waiting; k and v are (B, H, S, D)."""
     own = [x.detach().unflatten(2, (plan.num_local, -1)) for x in (k, v)]
     batch, heads, _, size, width = own[0].shape
     held = k.new_empty(2, batch, heads, plan.num_key_blocks, size, width)

@@ -1,8 +1,7 @@
 """The two global rows: their queries go to all ranks, each attends to its own keys, results merge.
 
-Legend: B = batch, H = heads, s = block size, D = head dimension, S = tokens of this rank.
-
 The traffic is a few blocks, whatever the length. How results merge is told in ``partial.py``.
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations

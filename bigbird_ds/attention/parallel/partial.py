@@ -1,11 +1,10 @@
 """Attention of some queries to the keys of this rank alone: what ranks merge, and its gradients.
 
-Legend: B = batch, H = heads, L = queries, S = keys of this rank, D = head dimension.
-
 Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
 exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
 l_p. The backward computes the weights again from the log-sum-exp over all ranks. Where a query sees
 no key of a rank, m_p is -inf and l_p and a_p are 0.
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ class Partial(NamedTuple):
     """Attention before the division, fp32 at least.
 
     Attributes:
-        context: (B, H, L, D), values weighted by exp(score - largest).
-        total: (B, H, L), the sum of these weights.
-        largest: (B, H, L), the largest score; -inf where the query sees no key.
+        context: (B, H, Q, D), values weighted by exp(score - largest).
+        total: (B, H, Q), the sum of these weights.
+        largest: (B, H, Q), the largest score; -inf where the query sees no key.
     """
 
     context: Tensor
@@ -57,7 +56,7 @@ def attend_to_own_keys(
     key_bias: Tensor | None,
     dropout: WeightDropout | None = None,
 ) -> Partial:
-    """Attention of ``queries`` (B, H, L, D) to k and v (B, H, S, D), before the ranks merge it.
+    """Attention of ``queries`` (B, H, Q, D) to k and v (B, H, S, D), before the ranks merge it.
 
     Args:
         key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
@@ -95,10 +94,10 @@ def own_key_gradients(
     """This rank's share of the queries' gradients, in the dtype of ``grad``; those of its k and v.
 
     Args:
-        log_sum: (B, H, L), log-sum-exp of the scores over the keys of all ranks; -inf where the
+        log_sum: (B, H, Q), log-sum-exp of the scores over the keys of all ranks; -inf where the
             query sees none.
-        grad: (B, H, L, D), of the merged result, fp32 at least.
-        delta: (B, H, L, 1), the sum of ``grad`` times the merged result.
+        grad: (B, H, Q, D), of the merged result, fp32 at least.
+        delta: (B, H, Q, 1), the sum of ``grad`` times the merged result.
         unseeing_weight: what a query that sees no key on any rank gives to each value.
     """
     wide = grad.dtype

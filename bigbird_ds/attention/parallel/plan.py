@@ -1,15 +1,11 @@
 """Who sends which key block to whom, read off a pattern once and kept.
 
-Legend: P = ranks, n = blocks of the sequence, H = heads, T = tables of the pattern (H, or 1 where
-all heads agree), R = middle rows of this rank, W = key blocks a row, M = key blocks that this rank
-holds after the exchange.
-
 A rank holds n / P blocks in a row. Of the blocks of others that its rows read, those that half of
 all (rank, head) pairs need as well are *shared*: each goes from its owner to everyone, in a
 collective whose cost a rank does not grow with P (the first and last block, and the prefix that the
 random blocks of ``hf`` and ``google`` lie in). The others travel from rank to rank, for exactly the
 heads that read them, in one all-to-all with known splits (the neighbours' blocks; all random blocks
-of ``uniform``).
+of ``uniform``). (Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -20,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bigbird_ds.attention.block_lists import AttentionLists, Meetings
 from bigbird_ds.attention.gathered import RowTables
 from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.attention.triton.block_lists import AttentionLists, Meetings
 from bigbird_ds.errors import ConfigError
 
 _SHARED_BY = 0.5  # of the (other rank, head) pairs

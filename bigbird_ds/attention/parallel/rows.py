@@ -1,9 +1,7 @@
 """Who computes the rows of a shared sequence: torch's own products, or the Triton kernels.
 
-Legend: B = batch, H = heads, S = tokens of this rank, D = head dimension, s = block size,
-R = middle rows of this rank, M = key blocks that it holds, T = tables of the pattern (H or 1).
-
 What ranks send each other, and when, is the same for both (``attention.py``, ``global_rows.py``).
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
 """A short sequence beside the long one, cut into parts too: a decoder that reads a shared input.
 
-Legend: B = batch, H = heads, P = ranks, L = the short sequence's tokens of this rank, the same
-number on each, S = the long one's tokens of this rank, D = head dimension.
-
-Each rank owns a contiguous part of the short sequence and works on that alone. Where the short
-sequence reads itself, keys and values of all its tokens are gathered. Where it reads the long one,
-its queries go to all ranks, each attends to its own part, and the partial results merge at the
+Each rank owns a contiguous part of the short sequence, L tokens, and works on that alone. Where the
+short sequence reads itself, keys and values of all its tokens are gathered. Where it reads the long
+one, its queries go to all ranks, each attends to its own part, and the partial results merge at the
 owner of the query: no rank holds more of the long sequence than its part. The traffic is a few
 times P * L vectors, whatever the length of the long sequence.
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The kernels read lists of meetings between blocks of queries and blocks of keys, whoever the blocks
 belong to. The middle rows meet the places in which this rank holds key blocks; the two global rows
-meet all its own.
+meet all its own. (Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from bigbird_ds.attention.layout import dense_rows
 from bigbird_ds.attention.parallel.partial import Partial
 from bigbird_ds.attention.parallel.plan import ExchangePlan
-from bigbird_ds.attention.triton_backend import mask_bytes
-from bigbird_ds.attention.triton_ops import block_sparse_backward, block_sparse_forward
+from bigbird_ds.attention.triton.backend import mask_bytes
+from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_forward
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The attention backend of NVIDIA GPUs: Triton kernels over a pattern's lists of blocks."""

@@ -1,0 +1,208 @@
+"""The forward kernel.
+
+Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys; BLOCK = block size.
+
+Each program owns one query block and walks a list of key blocks with a running maximum and sum, as
+FlashAttention does (Dao et al., 2022; Milakov and Gimelshein, 2018). Scores live in base 2. A key
+block that counts c times is a bias log2(c), which joins the running maximum and costs nothing a
+score. A query block whose list is cut (see ``block_lists``) leaves partial results with their
+log-sum-exp, merged exactly afterwards (``merge.py``).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from bigbird_ds.attention.layout import new_like_projection
+from bigbird_ds.attention.triton.block_lists import WorkList
+from bigbird_ds.attention.triton.launch import (
+    LN_2,
+    LOG2_E,
+    VARIES_BY_RUN,
+    block_pointers,
+    dot_precision,
+    launch_options,
+    load_item,
+    on,
+    unpack,
+)
+from bigbird_ds.attention.triton.merge import merge_slots
+
+# mypy: allow-untyped-defs
+# (Triton gives a kernel's arguments their types.)
+
+
+@triton.jit(do_not_specialize=VARIES_BY_RUN)
+def _forward_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    out_ptr,
+    lse_ptr,
+    part_out_ptr,
+    part_lse_ptr,
+    items_ptr,
+    entries_ptr,
+    query_mask_ptr,
+    key_mask_ptr,
+    padding_ptr,
+    q_batch,
+    q_head,
+    q_row,
+    k_batch,
+    k_head,
+    k_row,
+    v_batch,
+    v_head,
+    v_row,
+    out_batch,
+    out_head,
+    out_row,
+    mask_batch,
+    mask_head,
+    num_items,
+    tables,
+    num_slots,
+    heads,
+    num_queries,
+    scale,
+    BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
+    MASK_QUERIES: tl.constexpr,
+    MASK_KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    if block < 0:
+        return
+    pair = tl.program_id(1).to(tl.int64)
+    batch, head = pair // heads, pair % heads
+    rows = tl.arange(0, BLOCK)
+
+    q_base = q_ptr + batch * q_batch + head * q_head
+    k_base = k_ptr + batch * k_batch + head * k_head
+    v_base = v_ptr + batch * v_batch + head * v_head
+    mask_base = batch * mask_batch + head * mask_head
+    q = tl.load(block_pointers(q_base, block, q_row, BLOCK, WIDTH))
+    highest = tl.full([BLOCK], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    context = tl.zeros([BLOCK, WIDTH], tl.float32)
+
+    places = block.to(tl.int64) * BLOCK + rows
+    if MASK_QUERIES:
+        real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
+        last = tl.where(tl.sum(real_rows.to(tl.int32)) == 0, first, last)  # padding costs no tile
+    # Each entry is loaded a tile ahead: where a tile's addresses hang on a load of the same
+    # iteration, nothing can be fetched in advance.
+    word = tl.load(entries_ptr + first)
+    for entry in range(first, last):
+        key_block, bias = unpack(word)
+        word = tl.load(entries_ptr + entry + 1)
+        k = tl.load(block_pointers(k_base, key_block, k_row, BLOCK, WIDTH))
+        v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        if MASK_KEYS:
+            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            if has_padding:
+                seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
+                scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
+        new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
+        base = new_highest
+        if MASK_KEYS:  # -inf where a row has met padding alone: nothing may be subtracted from it
+            base = tl.where(new_highest == float("-inf"), 0.0, new_highest)
+        weights = tl.exp2(scores * scale - (base - bias)[:, None])
+        shrink = tl.exp2(highest - base)
+        total = total * shrink + tl.sum(weights, 1)
+        context = context * shrink[:, None]
+        context = tl.dot(weights.to(v.dtype), v, context, input_precision=PRECISION)
+        highest = new_highest
+
+    context = context * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]
+    lse = (highest + tl.log2(total)) * LN_2
+    if MASK_QUERIES:
+        context = tl.where(real_rows[:, None], context, 0.0)
+        lse = tl.where(real_rows, lse, float("-inf"))
+    if slot < 0:
+        out_base = out_ptr + batch * out_batch + head * out_head
+        out = context.to(out_ptr.dtype.element_ty)
+        tl.store(block_pointers(out_base, block, out_row, BLOCK, WIDTH), out)
+        tl.store(lse_ptr + pair * num_queries + places, lse)
+    else:
+        place = pair * num_slots + slot
+        tl.store(block_pointers(part_out_ptr, place, WIDTH, BLOCK, WIDTH), context)
+        tl.store(part_lse_ptr + place * BLOCK + rows, lse)
+
+
+def forward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    query_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
+    rows: WorkList,
+    block_size: int,
+    scale: float,
+    out_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Launch the forward; shapes as in ``ops.block_sparse_forward``, D a power of two.
+
+    Scores are multiplied by ``scale``; the context is in ``out_dtype``.
+    """
+    batch, heads, num_queries, width = q.shape
+    out = new_like_projection(q, out_dtype)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    part_shape = (batch, heads, rows.num_slots, block_size)
+    part_out = q.new_empty(*part_shape, width, dtype=torch.float32)
+    part_lse = q.new_empty(part_shape, dtype=torch.float32)
+    tables, num_items = rows.items.shape[:2]
+    with on(q.device):
+        _forward_kernel[(num_items, batch * heads)](
+            q,
+            k,
+            v,
+            out,
+            lse,
+            part_out,
+            part_lse,
+            rows.items,
+            rows.entries,
+            query_mask,
+            key_mask,
+            padded_blocks(key_mask, block_size),
+            *q.stride()[:3],
+            *k.stride()[:3],
+            *v.stride()[:3],
+            *out.stride()[:3],
+            *key_mask_strides(key_mask),
+            num_items,
+            tables,
+            rows.num_slots,
+            heads,
+            num_queries,
+            scale * LOG2_E,
+            BLOCK=block_size,
+            WIDTH=width,
+            MASK_QUERIES=query_mask is not None,
+            MASK_KEYS=key_mask is not None,
+            PRECISION=dot_precision(q.dtype),
+            **launch_options("forward", block_size, width, q.dtype, q.device),
+        )
+        merge_slots(part_out, part_lse, out, lse, rows, block_size)
+    return out, lse
+
+
+def padded_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
+    """``(B, 1 or H, n)`` uint8: 1 for each block of ``mask`` (B, 1 or H, T) that has padding."""
+    if mask is None:
+        return None
+    return (mask.unflatten(-1, (-1, block_size)).amin(-1) == 0).view(torch.uint8)
+
+
+def key_mask_strides(mask: torch.Tensor | None) -> tuple[int, int]:
+    """From one sample of a contiguous ``mask`` (B, 1 or H, T) to the next, and from one head."""
+    if mask is None:
+        return 0, 0
+    _, heads, length = mask.shape
+    return heads * length, length if heads > 1 else 0

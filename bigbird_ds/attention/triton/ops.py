@@ -1,0 +1,166 @@
+"""The kernels as operators of torch: opaque to ``torch.compile`` and to activation checkpointing.
+
+Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys.
+
+Queries and keys may come from different sequences (a rank's own tokens, and those it gathered from
+others); what meets what is in the lists alone. The log-sum-exp is a differentiable second result:
+partial results over different keys merge exactly by it.
+
+The kernels' tiles are a power of two wide. Heads of another size get columns of zeros here, which
+change no score and no result; the scale stays that of the true size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import CheckpointPolicy
+
+from bigbird_ds.attention.device import tile_width
+from bigbird_ds.attention.layout import dense_rows, narrowed, new_like_projection, widened
+from bigbird_ds.attention.triton import backward, forward
+from bigbird_ds.attention.triton.block_lists import WorkList
+
+
+@torch.library.custom_op("bigbird_ds::block_sparse_forward", mutates_args=())
+def block_sparse_forward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    query_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
+    lists: list[torch.Tensor],
+    num_slots: list[int],
+    block_size: int,
+    fp32_context: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over lists of blocks.
+
+    Args:
+        q: (B, H, S, D) bf16, fp16 or fp32, the last axis dense.
+        k, v: (B, H, T, D), likewise.
+        query_mask, key_mask: (B, S) and (B, 1 or H, T) uint8, contiguous, nonzero = real; None: all
+            real.
+        lists, num_slots: ``tensors()`` and ``num_slots`` of an ``AttentionLists``.
+        block_size: 16, 32, 64 or 128; divides S and T.
+        fp32_context: the context in fp32, to be merged with others, and not in the dtype of q.
+
+    Returns:
+        The context (B, H, S, D), laid out in memory as (B, S, H, D), 0 in rows of padding; and the
+        natural log-sum-exp of the scaled scores with their counts, (B, H, S) fp32, -inf there.
+    """
+    rows = WorkList(lists[0], lists[1], lists[2], num_slots[0])
+    width, dtype = q.shape[-1], torch.float32 if fp32_context else q.dtype
+    q, k, v = (widened(x, tile_width(width)) for x in (q, k, v))
+    out, lse = forward.forward(q, k, v, query_mask, key_mask, rows, block_size, width**-0.5, dtype)
+    return narrowed(out, width), lse
+
+
+@block_sparse_forward.register_fake
+def _(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    query_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
+    lists: list[torch.Tensor],
+    num_slots: list[int],
+    block_size: int,
+    fp32_context: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    context = new_like_projection(q, torch.float32 if fp32_context else q.dtype)
+    return context, q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("bigbird_ds::block_sparse_backward", mutates_args=())
+def block_sparse_backward(
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    key_mask: torch.Tensor | None,
+    lists: list[torch.Tensor],
+    num_slots: list[int],
+    block_size: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k and v, each laid out as (B, length, H, D); that of q in the dtype of out.
+
+    Args:
+        grad_out: (B, H, S, D) in the dtype of q, the last axis dense.
+        grad_lse: (B, H, S) fp32 or None.
+        out, lse: results of the forward, or what several of them merged to over more keys: the
+            gradients then are this call's share. The rest as in the forward.
+    """
+    rows = WorkList(lists[0], lists[1], lists[2], num_slots[0])
+    columns = WorkList(lists[3], lists[4], lists[5], num_slots[1])
+    width = q.shape[-1]
+    grad_out, q, k, v, out = (widened(x, tile_width(width)) for x in (grad_out, q, k, v, out))
+    grad_q, grad_k, grad_v = backward.backward(
+        grad_out, grad_lse, q, k, v, out, lse, key_mask, rows, columns, block_size, width**-0.5
+    )
+    return narrowed(grad_q, width), narrowed(grad_k, width), narrowed(grad_v, width)
+
+
+@block_sparse_backward.register_fake
+def _(
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    key_mask: torch.Tensor | None,
+    lists: list[torch.Tensor],
+    num_slots: list[int],
+    block_size: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    grad_q = new_like_projection(q, out.dtype)
+    return grad_q, new_like_projection(k), new_like_projection(v)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, k, v, _, key_mask, lists, ctx.num_slots, ctx.block_size, _ = inputs
+    ctx.has_mask = key_mask is not None
+    ctx.save_for_backward(q, k, v, *output, *([key_mask] if ctx.has_mask else []), *lists)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(
+    ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | None
+) -> tuple[Any, ...]:
+    q, k, v, out, lse, *rest = ctx.saved_tensors
+    key_mask = rest.pop(0) if ctx.has_mask else None
+    grads: tuple[torch.Tensor | None, ...] = (None, None, None)
+    if grad_out is not None or grad_lse is not None:
+        grad_out = torch.zeros_like(q) if grad_out is None else grad_out.to(q.dtype)
+        grads = block_sparse_backward(
+            dense_rows(grad_out),
+            None if grad_lse is None else grad_lse.contiguous(),
+            q,
+            k,
+            v,
+            out,
+            lse,
+            key_mask,
+            rest,
+            ctx.num_slots,
+            ctx.block_size,
+        )
+    return *grads, None, None, [None] * len(rest), None, None, None
+
+
+block_sparse_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def must_save(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Policy for ``torch.utils.checkpoint.create_selective_checkpoint_contexts``.
+
+    Keeps the context and log-sum-exp of attention, and computes everything else again.
+    """
+    kept = op is torch.ops.bigbird_ds.block_sparse_forward.default
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,0 +1,121 @@
+"""The stack of layers, with activation checkpointing.
+
+Legend: B = batch, S = sequence length, H = heads, D = hidden size, L = number of layers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.layers import BigBirdLayer, Memory, Visibility
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.checkpointing import checkpointed
+from bigbird_ds.models.compilation import compile_layer, seen_in_graph
+
+
+class EncoderOutput(NamedTuple):
+    """Last states (B, S, D), and on request L + 1 states and L weights of either attention."""
+
+    hidden: torch.Tensor
+    states: tuple[torch.Tensor, ...] | None
+    weights: tuple[torch.Tensor, ...] | None
+    memory_weights: tuple[torch.Tensor, ...] | None
+
+
+class LayerStack(nn.Module):
+    """Base of everything that is layers one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False
+        self.compiled = False
+
+    def compile_layers(self) -> None:
+        """Run each layer as a graph of ``torch.compile`` from now on (see ``compilation.py``)."""
+        self.compiled = True
+        for layer in self.stacked_layers():
+            compile_layer(layer)
+
+    def stacked_layers(self) -> list[nn.Module]:
+        """The layers, first to last."""
+        lists = [child for child in self.children() if isinstance(child, nn.ModuleList)]
+        return [layer for layers in lists for layer in layers]
+
+    @property
+    def checkpoints_now(self) -> bool:
+        """Whether the next forward pass keeps only the inputs of the layers."""
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+    def run_layers(
+        self,
+        layers: nn.ModuleList,
+        hidden: torch.Tensor,
+        sees: Visibility,
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> EncoderOutput:
+        """Run ``layers``, called as ``BigBirdLayer`` is, on (B, S, D).
+
+        Raises:
+            ConfigError: weights of attention are wanted of a sequence that ranks share.
+        """
+        if want_weights and sees.parallel is not None:
+            raise ConfigError(
+                "no rank has the attention weights of a shared sequence",
+                seen="output_attentions, and set_sequence_parallel before",
+                needed="one of the two",
+                change="leave output_attentions out, or set_sequence_parallel(None)",
+            )
+        states, all_weights, all_memory_weights = [hidden], [], []
+        # What is rare stays out of the graphs: weights, caches, sequences on several ranks.
+        in_graph = self.compiled and not want_weights and cache is None and sees.parallel is None
+        for layer in layers:
+            arguments = (hidden, sees, want_weights, memory, cache)
+            if in_graph:
+                layer_sees = seen_in_graph(sees, layer, hidden.shape[1])
+                hidden, weights, memory_weights = layer(
+                    hidden, layer_sees, memory, checkpoints=self.checkpoints_now
+                )
+            elif self.checkpoints_now:
+                hidden, weights, memory_weights = checkpointed(layer, *arguments)
+            else:
+                hidden, weights, memory_weights = layer(*arguments)
+            if want_states:
+                states.append(hidden)
+            all_weights.append(weights)
+            all_memory_weights.append(memory_weights)
+        return EncoderOutput(
+            hidden,
+            tuple(states) if want_states else None,
+            tuple(all_weights) if want_weights else None,
+            tuple(all_memory_weights) if want_weights and memory is not None else None,
+        )
+
+
+class BigBirdEncoder(LayerStack):
+    """The layers of a BigBird, encoder or decoder."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            BigBirdLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility,
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> EncoderOutput:
+        """Run the layers on (B, S, D)."""
+        return self.run_layers(self.layer, hidden, sees, memory, cache, want_states, want_weights)

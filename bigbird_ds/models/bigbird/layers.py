@@ -1,0 +1,231 @@
+"""The parts of a BigBird layer, with the module names of ``transformers``.
+
+Legend: B = batch, S = sequence length, T = length of another sequence that is read, H = heads,
+D = hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention.full import full_attention, full_probabilities
+from bigbird_ds.attention.graph import attention_in_graph
+from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
+from bigbird_ds.attention.reference import attention_probabilities
+from bigbird_ds.models.activations import activation
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
+from bigbird_ds.models.checkpointing import token_by_token
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which tokens see which, for all layers of one forward pass.
+
+    Attributes:
+        sparse: block-sparse attention with ``mask``, or full attention with ``bias``.
+        mask: ``(B, S)``, nonzero for real tokens; None: all real.
+        bias: broadcastable to (B, H, queries, keys), added to the scores; None: everything seen.
+        parallel: the ranks that share the sequence, of which S is this one's part and ``mask`` the
+            whole; None: the sequence is here.
+        pattern: in a graph of ``torch.compile``, the ``pattern_number`` of what the layer reads;
+            None: the layer looks its pattern up.
+    """
+
+    sparse: bool
+    mask: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    parallel: SequenceParallel | None = None
+    pattern: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Another sequence that a decoder's cross-attention reads.
+
+    Attributes:
+        states: ``(B, T, D)``.
+        bias: broadcastable to (B, H, queries, T), added to the scores; None: everything seen.
+        parallel: the ranks that share both sequences, of which this one has parts; None: nobody.
+    """
+
+    states: torch.Tensor
+    bias: torch.Tensor | None = None
+    parallel: SequenceParallel | None = None
+
+
+class BigBirdEmbeddings(nn.Module):
+    """Word, token type and position embeddings, summed; dropout, then layer norm (not as BERT)."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.word_scale = config.hidden_size**0.5 if config.rescale_embeddings else 1.0
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        token_type_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, S) ids, or (B, S, D) word vectors, to (B, S, D)."""
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.word_scale != 1.0:
+            words = words * self.word_scale
+        summed = words + self.token_type_embeddings(token_type_ids)
+        summed = summed + self.position_embeddings(position_ids)
+        return self.LayerNorm(self.dropout(summed))
+
+
+class BigBirdSelfAttention(nn.Module):
+    """Projections and attention proper, block-sparse or full as the input asks."""
+
+    def __init__(self, config: BigBirdConfig | BigBirdPegasusConfig, layer: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.query = nn.Linear(width, width, bias=config.use_bias)
+        self.key = nn.Linear(width, width, bias=config.use_bias)
+        self.value = nn.Linear(width, width, bias=config.use_bias)
+        self.config = config
+        self.layer = layer
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility | Memory,
+        want_weights: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, S, D) to the context (B, S, D) and, if wanted, the weights (B, H, S, keys).
+
+        Args:
+            sees: which of its own tokens the sequence sees, or the other sequence that it reads.
+            cache: keys and values of earlier calls, to be read and extended.
+        """
+        q = self._heads(self.query(hidden))
+        memory = sees.states if isinstance(sees, Memory) else None
+        k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
+        weights = None
+        if isinstance(sees, Visibility) and sees.sparse:
+            if sees.pattern is not None:
+                context = attention_in_graph(q, k, v, sees.pattern, sees.mask)
+            elif sees.parallel is not None:
+                pattern = self.pattern(hidden.shape[1] * sees.parallel.size)
+                context = sequence_parallel_attention(q, k, v, pattern, sees.mask, sees.parallel)
+            else:
+                pattern = self.pattern(hidden.shape[1])
+                context = block_sparse_attention(q, k, v, pattern, sees.mask)
+            if want_weights:
+                weights = attention_probabilities(q, k, pattern, sees.mask)
+        else:
+            dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+            context = full_attention(q, k, v, sees.bias, dropout)
+            if want_weights:
+                weights = full_probabilities(q, k, sees.bias)
+        return context.transpose(1, 2).flatten(2), weights
+
+    def _keys_and_values(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._heads(self.key(states)), self._heads(self.value(states))
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, S, D) to (B, H, S, D / H)."""
+        return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
+
+    def pattern(self, seq_len: int) -> BlockPattern:
+        """What the layer reads of ``seq_len`` tokens."""
+        return BlockPattern.build(
+            seq_len,
+            num_heads=self.config.num_attention_heads,
+            block_size=self.config.block_size,
+            num_random_blocks=self.config.num_random_blocks,
+            style=self.config.random_style,
+            layer=self.layer,
+            training=self.training,
+            max_positions=self.config.max_position_embeddings,
+        )
+
+
+class AddAndNorm(nn.Module):
+    """Projection, dropout, residual and layer norm: the end of each half of a layer."""
+
+    def __init__(self, config: BigBirdConfig, input_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class BigBirdAttention(nn.Module):
+    """Attention with its output projection, residual and norm."""
+
+    def __init__(self, config: BigBirdConfig, layer: int) -> None:
+        super().__init__()
+        self.self = BigBirdSelfAttention(config, layer)
+        self.output = AddAndNorm(config, config.hidden_size)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility | Memory,
+        want_weights: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        context, weights = self.self(hidden, sees, want_weights, cache)
+        return self.output(context, hidden), weights
+
+
+class BigBirdIntermediate(nn.Module):
+    """The widening half of the feed-forward network."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = activation(config.hidden_act)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.dense(hidden))
+
+
+class BigBirdLayer(nn.Module):
+    """One post-norm transformer layer, with cross-attention where the config adds it."""
+
+    def __init__(self, config: BigBirdConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = BigBirdAttention(config, layer)
+        if config.add_cross_attention:
+            self.crossattention = BigBirdAttention(config, layer)
+        self.intermediate = BigBirdIntermediate(config)
+        self.output = AddAndNorm(config, config.intermediate_size)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        sees: Visibility,
+        want_weights: bool = False,
+        memory: Memory | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(B, S, D) to (B, S, D), and the weights of attention and cross-attention if wanted."""
+        attended, weights = self.attention(hidden, sees, want_weights, cache)
+        memory_weights = None
+        if memory is not None:
+            attended, memory_weights = self.crossattention(attended, memory, want_weights, cache)
+        return token_by_token(self._feed_forward, attended), weights, memory_weights
+
+    def _feed_forward(self, attended: torch.Tensor) -> torch.Tensor:
+        return self.output(self.intermediate(attended), attended)

@@ -1,0 +1,205 @@
+"""``BigBirdModel``: embeddings, encoder and pooler.
+
+Legend: B = batch, S = sequence length, T = length of another sequence that a decoder reads,
+H = heads, D = hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from bigbird_ds.attention.full import full_bias
+from bigbird_ds.attention.parallel import SequenceParallel
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.encoder import BigBirdEncoder
+from bigbird_ds.models.bigbird.layers import BigBirdEmbeddings, Memory, Visibility
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.inputs import complete_inputs
+from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from bigbird_ds.models.pretrained import PretrainedModel
+from bigbird_ds.models.sharing import check_sharing
+
+
+class BigBirdPreTrainedModel(PretrainedModel):
+    """Base of all BigBird classes."""
+
+    config_class = BigBirdConfig
+    base_prefix: ClassVar[str] = "bert"
+    part_names: ClassVar[tuple[str, ...]] = (
+        "pooler",
+        "cls.predictions",
+        "cls.seq_relationship",
+        "classifier",
+        "qa_classifier",
+    )
+
+    config: BigBirdConfig
+
+
+class BigBirdModel(BigBirdPreTrainedModel):
+    """Token ids to hidden states: an encoder, or a decoder where ``config.is_decoder``.
+
+    Args:
+        config: of the model.
+        add_pooling_layer: whether there is a pooler on the first token.
+    """
+
+    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.parallel: SequenceParallel | None = None
+        self.embeddings = BigBirdEmbeddings(config)
+        self.encoder = BigBirdEncoder(config)
+        self.pooler = (
+            nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        )
+        self.finish_init()
+
+    def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
+        """Share every sequence with other ranks from now on.
+
+        Each rank is given the whole batch, embeds and computes its own part, and returns the states
+        of that part: rank r of P those of tokens r * S / P on. The pooled state is that of the
+        part's first token, so it is the sequence's on the first rank alone.
+
+        Raises:
+            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
+                ranks do not divide.
+        """
+        self.parallel = parallel
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Hidden states of a batch, a ``BaseModelOutputWithPoolingAndCrossAttentions``.
+
+        Inputs longer than ``config.max_full_attention_tokens`` are attended to block-sparsely,
+        padded inside to a multiple of the block size; shorter ones in full, and a decoder in full
+        at any length.
+
+        Args:
+            input_ids: (B, S) int64; or give ``inputs_embeds``, (B, S, D).
+            attention_mask: (B, S), bool, integer or float, nonzero for real tokens; None: all real.
+                With a cache it covers the tokens in the cache too.
+            token_type_ids: (B, S) int64, default 0.
+            position_ids: (B, S) or (1, S) int64, default 0 .. S - 1, or on from the cache.
+            encoder_hidden_states: (B, T, D), what the cross-attention of a decoder reads.
+            encoder_attention_mask: (B, T), as ``attention_mask``.
+            past_key_values: cache of earlier tokens; extended in place and returned.
+            use_cache: whether a decoder returns a cache; default ``config.use_cache``.
+            output_attentions: also return the attention weights, (B, H, S, S) a layer. Quadratic.
+            output_hidden_states: also return the states before the first and after each layer.
+            return_dict: an object with named fields (default), or a plain tuple.
+
+        Raises:
+            ConfigError: inputs that do not fit together or the config, or more tokens than
+                positions.
+        """
+        config = self.config
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        inputs = complete_inputs(
+            input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, past
+        )
+        seq_len = inputs.shape[1]
+        sparse = not config.is_decoder and self._is_sparse(seq_len)
+        if sparse:
+            inputs = inputs.padded(config.block_size, config.pad_token_id or 0)
+        self._check_positions(past + inputs.shape[1])
+        if self.parallel is not None:
+            check_sharing(config, inputs.shape[1], self.parallel.size)
+            inputs = inputs.part(self.parallel)
+        hidden = self.embeddings(
+            inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
+        )
+        if sparse:
+            sees = Visibility(sparse=True, mask=inputs.mask, parallel=self.parallel)
+        else:
+            bias = full_bias(inputs.mask, config.is_decoder, seq_len, past + seq_len, hidden)
+            sees = Visibility(sparse=False, bias=bias)
+        outputs = self.encoder(
+            hidden,
+            sees,
+            self._memory(encoder_hidden_states, encoder_attention_mask, hidden),
+            cache := self._cache(past_key_values, use_cache),
+            want_states=_chosen(output_hidden_states, config.output_hidden_states),
+            want_weights=_chosen(output_attentions, config.output_attentions),
+        )
+        hidden, states, weights, memory_weights = outputs
+        return self.packed(
+            BaseModelOutputWithPoolingAndCrossAttentions(
+                last_hidden_state=hidden[:, :seq_len],
+                pooler_output=(
+                    None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))
+                ),
+                hidden_states=states and tuple(state[:, :seq_len] for state in states),
+                past_key_values=cache,
+                attentions=weights
+                and tuple(part[:, :, :seq_len, : past + seq_len] for part in weights),
+                cross_attentions=memory_weights,
+            ),
+            return_dict,
+        )
+
+    def _is_sparse(self, seq_len: int) -> bool:
+        config = self.config
+        long = seq_len > config.max_full_attention_tokens
+        return config.attention_type == "block_sparse" and long
+
+    def _memory(
+        self, states: torch.Tensor | None, mask: torch.Tensor | None, like: torch.Tensor
+    ) -> Memory | None:
+        if states is None:
+            return None
+        if not self.config.add_cross_attention:
+            raise ConfigError(
+                "this model has no cross-attention",
+                seen="encoder_hidden_states, add_cross_attention false",
+                needed="is_decoder: true and add_cross_attention: true",
+                change="the model's config, or leave encoder_hidden_states out",
+            )
+        bias = full_bias(mask, False, like.shape[1], states.shape[1], like)
+        return Memory(states, bias)
+
+    def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
+        """The cache to fill: none for an encoder, nor where layers are computed a second time."""
+        if not self.config.is_decoder:
+            if given is not None:
+                raise ConfigError(
+                    "an encoder keeps no cache",
+                    seen="past_key_values, is_decoder false",
+                    needed="is_decoder: true",
+                    change="the model's config, or leave past_key_values out",
+                )
+            return None
+        if given is not None:
+            return given
+        wanted = _chosen(use_cache, self.config.use_cache) and not self.encoder.checkpoints_now
+        return KeyValueCache() if wanted else None
+
+    def _check_positions(self, needed: int) -> None:
+        if needed > self.config.max_position_embeddings:
+            raise ConfigError(
+                "the input is longer than the model has positions for",
+                seen=f"{needed} tokens (padded to a multiple of block_size where block-sparse)",
+                needed=f"at most {self.config.max_position_embeddings} (max_position_embeddings)",
+                change="the sequence length, or import the model with more positions",
+            )
+
+
+def _chosen(argument: bool | None, default: bool) -> bool:
+    return default if argument is None else argument

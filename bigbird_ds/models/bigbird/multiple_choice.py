@@ -1,0 +1,58 @@
+"""``BigBirdForMultipleChoice``: which of several texts fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.outputs import MultipleChoiceModelOutput
+
+
+class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
+    """BigBird with a score for each choice, from its pooled first token."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__(config)
+        self.bert = BigBirdModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """A ``MultipleChoiceModelOutput``: logits (B, choices), and the loss.
+
+        Args:
+            input_ids: (B, choices, S), and so the other inputs: each has one dimension more than
+                those of ``BigBirdModel.forward``.
+            labels: (B,) int64, which choice is right; None: no loss.
+        """
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        choices = 1 if given is None else given.shape[1]
+        flat = (
+            None if tensor is None else tensor.flatten(0, 1)
+            for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        )
+        outputs = self.bert(*flat, return_dict=True, **options)
+        logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
+        output = MultipleChoiceModelOutput(
+            loss=None if labels is None else F.cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.packed(output, return_dict)

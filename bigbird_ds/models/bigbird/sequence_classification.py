@@ -1,0 +1,112 @@
+"""``BigBirdForSequenceClassification``: one label, several, or a number for a whole text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bigbird_ds.errors import ConfigError, nearest
+from bigbird_ds.models.activations import activation
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.hub_config import HubConfig
+from bigbird_ds.models.outputs import SequenceClassifierOutput
+
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+
+class BigBirdClassificationHead(nn.Module):
+    """The state of the first token, (B, S, D), to (B, labels)."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        assert config.num_labels is not None
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.activation = activation(config.hidden_act)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        first = self.dropout(hidden[:, 0])
+        return self.out_proj(self.dropout(self.activation(self.dense(first))))
+
+
+class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
+    """BigBird with a classification head on the first token."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__(config)
+        self.bert = BigBirdModel(config)
+        self.classifier = BigBirdClassificationHead(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """A ``SequenceClassifierOutput``: logits (B, labels), and the loss.
+
+        Args:
+            labels: (B,) int64, (B, labels) float for several labels at once, or numbers for a
+                regression; ``config.problem_type`` decides, or the labels themselves; None: no
+                loss.
+            others: as those of ``BigBirdModel.forward``.
+        """
+        outputs = self.bert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            return_dict=True,
+            **options,
+        )
+        logits = self.classifier(outputs.last_hidden_state)
+        output = SequenceClassifierOutput(
+            loss=None if labels is None else classification_loss(self.config, logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.packed(output, return_dict)
+
+
+def classification_loss(
+    config: HubConfig, logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """The mean loss of (B, labels) scores, of the kind that ``config.problem_type`` or labels say.
+
+    Raises:
+        ConfigError: an unknown ``problem_type``.
+    """
+    problem = config.problem_type
+    if problem is None:
+        if config.num_labels == 1:
+            problem = "regression"
+        elif labels.is_floating_point():
+            problem = "multi_label_classification"
+        else:
+            problem = "single_label_classification"
+    if problem == "regression":
+        return F.mse_loss(logits.squeeze(), labels.squeeze())
+    if problem == "single_label_classification":
+        return F.cross_entropy(logits, labels.view(-1))
+    if problem == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    guess = nearest(problem, PROBLEM_TYPES)
+    raise ConfigError(
+        "unknown problem_type",
+        seen=repr(problem) + (f" (did you mean {guess!r}?)" if guess else ""),
+        needed="one of " + ", ".join(PROBLEM_TYPES),
+        change="problem_type of the model's config",
+    )

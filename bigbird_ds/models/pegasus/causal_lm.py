@@ -1,0 +1,105 @@
+"""``BigBirdPegasusForCausalLM``: the decoder alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from bigbird_ds.models.bigbird.lm_heads import token_loss
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel
+from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder
+
+# The tensor that an encoder-decoder's file may have instead of copies under the names used here.
+_SHARED = "model.shared.weight"
+_COPIES = ("model.decoder.embed_tokens.weight", "lm_head.weight")
+
+
+class BigBirdPegasusDecoderWrapper(nn.Module):
+    """The decoder, under the name that it has on file."""
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__()
+        self.decoder = BigBirdPegasusDecoder(config)
+
+
+class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
+    """The decoder with scores of the next token; it reads an encoder's states where they are given.
+
+    Word embeddings and the projection to the vocabulary are two tensors here, as in transformers.
+    The files of the encoder-decoder load too: both are then filled from the one that it has.
+    """
+
+    part_names: ClassVar[tuple[str, ...]] = ("encoder", "shared", "final_logits_bias")
+    tied_names: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__(config.replace(is_decoder=True, is_encoder_decoder=False))
+        self.model = BigBirdPegasusDecoderWrapper(self.config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """A ``CausalLMOutputWithCrossAttentions``: scores (B, S, V), loss and cache.
+
+        Args:
+            labels: (B, S) int64, the token to be predicted at each place, **not** shifted here, as
+                in transformers; -100 where a place does not count. None: no loss.
+            logits_to_keep: as that of ``BigBirdForCausalLM.forward``.
+            others: as those of ``BigBirdPegasusModel.forward``.
+        """
+        config = self.config
+        wants_states = config.output_hidden_states
+        wants_weights = config.output_attentions
+        outputs = self.model.decoder(
+            input_ids,
+            attention_mask,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            wants_states if output_hidden_states is None else output_hidden_states,
+            wants_weights if output_attentions is None else output_attentions,
+        )
+        hidden = outputs.last_hidden_state
+        if isinstance(logits_to_keep, torch.Tensor):
+            hidden = hidden[:, logits_to_keep]
+        elif logits_to_keep:
+            hidden = hidden[:, -logits_to_keep:]
+        logits = self.lm_head(hidden)
+        output = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else token_loss(logits, labels),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+        return self.packed(output, return_dict)
+
+    def _match_names(
+        self, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
+    ) -> dict[str, str]:
+        sources = super()._match_names(found, own, ties)
+        if _SHARED in found:
+            sources |= {name: _SHARED for name in _COPIES if name not in sources}
+        return sources

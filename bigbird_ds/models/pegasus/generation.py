@@ -1,0 +1,172 @@
+"""``BigBirdPegasusForConditionalGeneration``: a text from a text, and what it is pretrained with.
+
+Legend: B = batch, S = input length, T = target length, M = masked tokens, V = vocabulary size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bigbird_ds.attention.parallel import SequenceParallel, local_slice
+from bigbird_ds.models.bigbird.lm_heads import (
+    IGNORED,
+    own_targets,
+    select_positions,
+    summed_loss,
+    token_loss,
+)
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import (
+    BigBirdPegasusModel,
+    BigBirdPegasusPreTrainedModel,
+    shift_right,
+)
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqLMOutput
+
+
+class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
+    """BigBirdPegasus with scores of the target's next token.
+
+    Attributes:
+        final_logits_bias: (1, V), added to the scores; kept on file, never trained.
+    """
+
+    tied_names: ClassVar[dict[str, str]] = {
+        **BigBirdPegasusPreTrainedModel.tied_names,
+        "lm_head.weight": "model.shared.weight",
+    }
+
+    final_logits_bias: torch.Tensor
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__(config)
+        self.model = BigBirdPegasusModel(config)
+        self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
+        past_key_values: KeyValueCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """A ``Seq2SeqLMOutput``: scores (B, T, V) of the target's tokens, loss and cache.
+
+        Args:
+            labels: (B, T) int64, the target, -100 where a place does not count (padding counts);
+                what the decoder reads is made of it, unless that is given. None: no loss.
+            others: as those of ``BigBirdPegasusModel.forward``.
+        """
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = shift_right(labels, self.config)
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            decoder_input_ids,
+            decoder_attention_mask,
+            encoder_outputs,
+            past_key_values,
+            inputs_embeds,
+            decoder_inputs_embeds,
+            use_cache,
+            return_dict=True,
+            **options,
+        )
+        logits = self._scores(outputs.last_hidden_state)
+        output = Seq2SeqLMOutput(
+            loss=None if labels is None else token_loss(logits, labels),
+            logits=logits,
+            **outputs.shared_fields(),
+        )
+        return self.packed(output, return_dict)
+
+    def loss_sums(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor,
+        target_positions: torch.Tensor | None = None,
+        target_ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What training needs of a batch: sums, as those of ``BigBirdForPreTraining.loss_sums``.
+
+        Args:
+            input_ids, attention_mask: (B, S), as :meth:`forward`.
+            labels: (B, T) int64, the target, -100 where a place does not count.
+            target_positions, target_ids: (B, M) int64, tokens masked in the input, to be predicted
+                from the encoder's states; -100 in unused slots. None: no tokens are masked.
+
+        Where ranks share the sequences, each is given all of them and counts what is in its parts.
+
+        Returns:
+            0-dim fp32 tensors: ``target_loss`` (sum of cross entropies), ``target_tokens``,
+            ``target_correct``, and with masked tokens ``mlm_loss``, ``mlm_targets``,
+            ``mlm_correct``.
+        """
+        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            shift_right(labels, self.config),
+            use_cache=False,
+            output_attentions=False,
+            output_hidden_states=False,
+            return_dict=False,
+        )
+        hidden, encoded = outputs
+        parallel = self.model.parallel
+        if parallel is not None:
+            labels = _own_labels(labels, parallel)
+        loss, number, correct = summed_loss(self._scores(hidden), labels)
+        sums = {"target_loss": loss, "target_tokens": number, "target_correct": correct}
+        if target_positions is not None and target_ids is not None:
+            places, ids = own_targets(target_positions, target_ids, encoded.shape[1], parallel)
+            logits = self._scores(select_positions(encoded, places))
+            loss, number, correct = summed_loss(logits, ids)
+            sums |= {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
+        return sums
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads to predict ``labels``; data collators of transformers call it."""
+        return shift_right(labels, self.config)
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        scores = self.lm_head(hidden)
+        return scores + self.final_logits_bias.to(scores.dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # The bias keeps its dtype where the weights are cast. Unlike them it has no fp32 copy while
+        # bf16 weights are trained, and would come out of a run rounded.
+        exact = self.final_logits_bias
+        super()._apply(fn, recurse)
+        if self.final_logits_bias.dtype != exact.dtype:
+            self.final_logits_bias = exact.to(self.final_logits_bias.device)
+        return self
+
+    def _start_part(self, part: str) -> None:
+        if part == "final_logits_bias":  # files of other programs may lack it
+            self.final_logits_bias.zero_()
+        super()._start_part(part)
+
+
+def _own_labels(labels: torch.Tensor, parallel: SequenceParallel) -> torch.Tensor:
+    """The labels of this rank's part of the decoder's tokens; padding does not count."""
+    extra = -labels.shape[1] % parallel.size
+    return local_slice(F.pad(labels, (0, extra), value=IGNORED), parallel, 1)

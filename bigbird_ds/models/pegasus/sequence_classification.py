@@ -1,0 +1,98 @@
+"""``BigBirdPegasusForSequenceClassification``: a label for a text, read off its last </s>."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.sequence_classification import classification_loss
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
+from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqSequenceClassifierOutput
+
+
+class BigBirdPegasusClassificationHead(nn.Module):
+    """(B, D) to (B, labels)."""
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__()
+        assert config.num_labels is not None
+        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.out_proj = nn.Linear(config.d_model, config.num_labels)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(hidden)))))
+
+
+class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
+    """BigBirdPegasus with a head on the decoder's state at the input's last ``eos_token_id``."""
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__(config)
+        self.model = BigBirdPegasusModel(config)
+        self.classification_head = BigBirdPegasusClassificationHead(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
+        past_key_values: KeyValueCache | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """A ``Seq2SeqSequenceClassifierOutput``: logits (B, labels), and the loss.
+
+        Args:
+            input_ids: (B, S) int64; each row has at least one ``eos_token_id``, and all rows the
+                same number of them.
+            labels: as those of ``BigBirdForSequenceClassification.forward``.
+            others: as those of ``BigBirdPegasusModel.forward``.
+
+        Raises:
+            ConfigError: rows with other numbers of ``eos_token_id``.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            decoder_input_ids,
+            decoder_attention_mask,
+            encoder_outputs,
+            past_key_values,
+            use_cache=False if labels is not None else use_cache,
+            return_dict=True,
+            **options,
+        )
+        hidden = outputs.last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        logits = self.classification_head(hidden[rows, self._last_end(input_ids)])
+        output = Seq2SeqSequenceClassifierOutput(
+            loss=None if labels is None else classification_loss(self.config, logits, labels),
+            logits=logits,
+            **outputs.shared_fields(),
+        )
+        return self.packed(output, return_dict)
+
+    def _last_end(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(B,) int64, the place of each row's last ``eos_token_id``."""
+        is_end = input_ids.eq(self.config.eos_token_id)  # type: ignore[arg-type]
+        numbers = is_end.sum(1)
+        if numbers.min() < 1 or numbers.min() != numbers.max():
+            raise ConfigError(
+                "the texts have different numbers of end tokens",
+                seen=f"{numbers.tolist()} times id {self.config.eos_token_id}",
+                needed="the same number in each text, at least one",
+                change="input_ids: end each text with eos_token_id",
+            )
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return torch.where(is_end, places, 0).amax(1)

@@ -1,0 +1,203 @@
+"""Encoder and decoder of BigBirdPegasus: embeddings, layers and the norm behind them.
+
+That last norm is called ``layernorm_embedding`` on file, although it acts on the layers' output.
+Legend: B = batch, S = sequence length, T = length of the encoder's sequence, D = hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bigbird_ds.attention.full import full_bias
+from bigbird_ds.attention.parallel import SequenceParallel, local_slice
+from bigbird_ds.errors import ConfigError
+from bigbird_ds.models.bigbird.encoder import LayerStack
+from bigbird_ds.models.bigbird.layers import Memory, Visibility
+from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.inputs import TokenInputs, complete_inputs
+from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.pegasus.layers import (
+    BigBirdPegasusDecoderLayer,
+    BigBirdPegasusEncoderLayer,
+    BigBirdPegasusScaledWordEmbedding,
+)
+from bigbird_ds.models.pegasus.outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+)
+from bigbird_ds.models.sharing import check_sharing
+
+
+class _PegasusStack(LayerStack):
+    """What encoder and decoder share: tables of words and positions, dropout, the last norm.
+
+    Attributes:
+        parallel: the ranks that share every sequence; None: nobody.
+    """
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.parallel: SequenceParallel | None = None
+        self.embed_tokens = BigBirdPegasusScaledWordEmbedding(config)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.d_model)
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def embed(self, inputs: TokenInputs) -> torch.Tensor:
+        """(B, S, D) of ids or scaled word vectors."""
+        words = inputs.inputs_embeds
+        if words is None:
+            words = self.embed_tokens(inputs.input_ids)
+        return self.dropout(words + self.embed_positions(inputs.position_ids))
+
+    def check_positions(self, needed: int) -> None:
+        """Raise ConfigError where a sequence of ``needed`` tokens is longer than the table."""
+        if needed > self.config.max_position_embeddings:
+            raise ConfigError(
+                "the sequence is longer than the model has positions for",
+                seen=f"{needed} tokens",
+                needed=f"at most {self.config.max_position_embeddings} (max_position_embeddings)",
+                change="the sequence length, or import the model with more positions",
+            )
+
+
+class BigBirdPegasusEncoder(_PegasusStack):
+    """Token ids to states, block-sparsely above ``config.max_full_attention_tokens`` tokens."""
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList(
+            BigBirdPegasusEncoderLayer(config, index) for index in range(config.encoder_layers)
+        )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> BaseModelOutput:
+        """States (B, S, D) of (B, S) ids; arguments as those of ``BigBirdPegasusModel``.
+
+        Where ranks share the sequence, each is given all of it and returns the states of its part.
+        """
+        config = self.config
+        inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, 0)
+        seq_len, mask = inputs.shape[1], inputs.mask
+        self.check_positions(seq_len)
+        if self.parallel is not None:
+            check_sharing(config, seq_len, self.parallel.size)
+            inputs = inputs.part(self.parallel)
+        hidden = self.embed(inputs)
+        long = seq_len > config.max_full_attention_tokens
+        if config.attention_type == "block_sparse" and long:
+            if extra := -seq_len % config.block_size:
+                if mask is None:
+                    mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+                hidden, mask = F.pad(hidden, (0, 0, 0, extra)), F.pad(mask, (0, extra))
+            sees = Visibility(sparse=True, mask=mask, parallel=self.parallel)
+        else:
+            bias = full_bias(mask, False, seq_len, seq_len, hidden)
+            sees = Visibility(sparse=False, bias=bias)
+        outputs = self.run_layers(
+            self.layers, hidden, sees, want_states=want_states, want_weights=want_weights
+        )
+        last = self.layernorm_embedding(outputs.hidden)[:, :seq_len]
+        states = outputs.states and (*(s[:, :seq_len] for s in outputs.states[:-1]), last)
+        weights = outputs.weights and tuple(w[:, :, :seq_len, :seq_len] for w in outputs.weights)
+        return BaseModelOutput(last, states, weights)
+
+
+class BigBirdPegasusDecoder(_PegasusStack):
+    """Token ids to states, each seeing those before it and all of the encoder's."""
+
+    def __init__(self, config: BigBirdPegasusConfig) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList(
+            BigBirdPegasusDecoderLayer(config, index) for index in range(config.decoder_layers)
+        )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        want_states: bool = False,
+        want_weights: bool = False,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """States (B, S, D) of (B, S) ids; arguments as those of ``BigBirdPegasusModel``.
+
+        Args:
+            encoder_hidden_states: (B, T, D); None: there is no other sequence.
+            encoder_attention_mask: (B, T), nonzero for real tokens; None: all real.
+
+        Where ranks share the sequences, each is given all of the ids, all of both masks and its
+        part of ``encoder_hidden_states``, and returns the states of its part of the ids: all parts
+        are equally long, the last ones with padding behind.
+        """
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, past)
+        self.check_positions(past + inputs.shape[1])
+        seen = past + inputs.shape[1]  # tokens that this rank's last one sees
+        mask = inputs.mask
+        if (parallel := self.parallel) is not None:
+            self._check_no_cache(past_key_values)
+            inputs = inputs.padded(parallel.size, self.config.pad_token_id)
+            mask, inputs = inputs.mask, inputs.part(parallel)
+            seen = inputs.shape[1] * (parallel.rank + 1)
+            mask = None if mask is None else mask[:, :seen]
+        hidden = self.embed(inputs)
+        bias = full_bias(mask, True, hidden.shape[1], seen, hidden)
+        memory = self._memory(encoder_hidden_states, encoder_attention_mask, hidden)
+        outputs = self.run_layers(
+            self.layers,
+            hidden,
+            Visibility(sparse=False, bias=bias, parallel=parallel),
+            memory,
+            cache := self._cache(past_key_values, use_cache),
+            want_states,
+            want_weights,
+        )
+        last = self.layernorm_embedding(outputs.hidden)
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=last,
+            past_key_values=cache,
+            hidden_states=outputs.states and (*outputs.states[:-1], last),
+            attentions=outputs.weights,
+            cross_attentions=outputs.memory_weights,
+        )
+
+    def _memory(
+        self, states: torch.Tensor | None, mask: torch.Tensor | None, like: torch.Tensor
+    ) -> Memory | None:
+        if states is None:
+            return None
+        if self.parallel is not None and mask is not None:
+            mask = local_slice(mask, self.parallel, 1)
+        bias = full_bias(mask, False, like.shape[1], states.shape[1], like)
+        return Memory(states, bias, self.parallel)
+
+    def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
+        """The cache to fill: none where layers are computed a second time, or ranks share."""
+        if given is not None:
+            return given
+        wanted = self.config.use_cache if use_cache is None else use_cache
+        keeps = not self.checkpoints_now and self.parallel is None
+        return KeyValueCache() if wanted and keeps else None
+
+    def _check_no_cache(self, given: KeyValueCache | None) -> None:
+        if given is not None:
+            raise ConfigError(
+                "ranks that share a sequence keep no cache",
+                seen="past_key_values",
+                needed="none: they train and evaluate, and do not write token by token",
+                change="leave past_key_values out, or set_sequence_parallel(None)",
+            )

@@ -1,0 +1,80 @@
+"""Every key of a run config as Markdown: ``python -m bigbird_ds.training.config.reference``.
+
+``docs/config.md`` is its output; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.config import DECIDED_ELSEWHERE, PASSED_ON
+
+_INTRODUCTION = """# Run config
+
+A YAML file; any key can be set on the command line as `key.sub=value`, the value in YAML. File
+names are relative to the current folder. Unknown keys are errors.
+`launch/pretrain.py CONFIG --print-config` prints the resolved config, checked as far as that takes
+no data and tokenizer, and stops. `bigbird-ds plan CONFIG` checks it with these.
+
+(Written by `python -m bigbird_ds.training.config.reference`.)
+"""
+
+
+def config_reference() -> str:
+    """The whole page."""
+    sections = [_INTRODUCTION, "## At the top", _table(_top_rows())]
+    for name, field in RunConfig.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is not None:
+            sections += [f"## `{name}`", _table(_rows(section, f"{name}."))]
+    passed = ", ".join(f"`{key}`" for key in PASSED_ON)
+    decided = [(f"`{key}`", value) for key, value in DECIDED_ELSEWHERE.items()]
+    sections += [
+        "## DeepSpeed's own keys",
+        "Without `deepspeed` a run has ZeRO-1, and single keys on the command line go into that. A "
+        "mapping or a file stands for itself: one without `zero_optimization.stage` is DeepSpeed's "
+        "own default, ZeRO-0. The first lines of a run and `bigbird-ds plan` name the stage.",
+        f"`deepspeed` takes {passed}, with DeepSpeed's meanings. These are decided by the run "
+        'config; a DeepSpeed file may leave them out or say `"auto"`:',
+        "\n".join(
+            ["| DeepSpeed key | decided by |", "|---|---|"]
+            + [f"| {key} | {value} |" for key, value in decided]
+        ),
+    ]
+    return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _top_rows() -> Iterator[tuple[str, str, str]]:
+    for name, field in RunConfig.model_fields.items():
+        if _section_of(field.annotation) is None:
+            yield f"`{name}`", _default(field), field.description or ""
+
+
+def _rows(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        yield f"`{prefix}{name}`", _default(field), field.description or ""
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_section else None
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    return "required" if value is PydanticUndefined else f"`{json.dumps(value)}`"
+
+
+def _table(rows: Iterator[tuple[str, str, str]]) -> str:
+    lines = [f"| {key} | {default} | {text} |" for key, default, text in rows]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *lines])
+
+
+if __name__ == "__main__":
+    print(config_reference(), end="")

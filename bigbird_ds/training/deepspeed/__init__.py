@@ -1,0 +1,1 @@
+"""What a run gives to DeepSpeed, and what it takes from it."""

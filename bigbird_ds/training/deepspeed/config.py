@@ -1,0 +1,238 @@
+"""The DeepSpeed config of a run: the user's mapping plus what the run config decides.
+
+The run config is the one place for batch, optimizer, schedule and clipping. A user's DeepSpeed
+mapping may hold ``"auto"`` there (as files written for the Hugging Face trainer do), nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from bigbird_ds.errors import ConfigError, nearest
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.deepspeed.check import check_sections
+
+# DeepSpeed key -> the run config key that decides instead
+DECIDED_ELSEWHERE = {
+    "train_batch_size": "batch.sequences",
+    "train_micro_batch_size_per_gpu": "batch.micro",
+    "gradient_accumulation_steps": "batch.sequences and batch.micro",
+    "gradient_clipping": "optimizer.clip",
+    "optimizer": "optimizer",
+    "scheduler": "schedule",
+    "activation_checkpointing": "train.activation_checkpointing",
+    "sequence_parallel_size": "parallel.sequence",
+    "steps_per_print": "train.log_every",
+    "tensorboard": "output (TensorBoard events are always written)",
+    "seed": "train.seed",
+}
+
+# Keys that pass through to DeepSpeed as they are -> what their value is. Those that hold a mapping
+# are checked by DeepSpeed's own classes (``check.py``).
+PASSED_ON: dict[str, type | tuple[type, ...]] = {
+    "zero_optimization": dict,
+    "bf16": dict,
+    "data_types": dict,
+    "communication_data_type": str,
+    "prescale_gradients": bool,
+    "gradient_predivide_factor": (int, float),
+    "zero_allow_untested_optimizer": bool,
+    "zero_force_ds_cpu_optimizer": bool,
+    "wall_clock_breakdown": bool,
+    "memory_breakdown": bool,
+    "dump_state": bool,
+    "flops_profiler": dict,
+    "comms_logger": dict,
+    "csv_monitor": dict,
+    "wandb": dict,
+    "disable_allgather": bool,
+}
+
+# Keys of zero_optimization that are refused where they are set to anything but false or 0 -> why.
+# Seen with DeepSpeed 0.19.8.
+REFUSED_ZERO_KEYS = {
+    "round_robin_gradients": "DeepSpeed stores weights in another order than it returns them: "
+    "checkpoints would be scrambled",
+    "legacy_stage1": "DeepSpeed ends the run with an error",
+    "stage3_module_granularity_threshold": "DeepSpeed ends the run with an error",
+}
+
+_FORCE = "zero_force_ds_cpu_optimizer"
+
+
+def zero_stage(config: RunConfig) -> int:
+    return int(config.deepspeed.get("zero_optimization", {}).get("stage", 0))
+
+
+def uses_bf16(config: RunConfig) -> bool:
+    return bool(config.deepspeed.get("bf16", {}).get("enabled", False))
+
+
+def offloads(config: RunConfig, what: str) -> bool:
+    """Whether ``what`` (``offload_optimizer`` or ``offload_param``) lies in the host's memory."""
+    return _offload_device(config.deepspeed.get("zero_optimization", {}), what) != "none"
+
+
+def _offload_device(zero: dict[str, Any], what: str) -> str:
+    return str((zero.get(what) or {}).get("device", "none"))
+
+
+def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """The mapping that ``deepspeed.initialize`` gets.
+
+    Raises:
+        ConfigError: an unknown key, a key that the run config decides, a value of the wrong kind,
+            fp16, or a ZeRO stage or an offload that does not exist or that the optimizer or the
+            precision cannot have.
+    """
+    user = copy.deepcopy(config.deepspeed)
+    for key in list(user):
+        if key in DECIDED_ELSEWHERE:
+            if user[key] != "auto":
+                raise ConfigError(
+                    "a DeepSpeed key is decided by the run config",
+                    seen=f"deepspeed.{key}={user[key]!r}",
+                    needed=f'no such key, or "auto"; set {DECIDED_ELSEWHERE[key]}',
+                    change=f"deepspeed.{key}",
+                )
+            del user[key]
+    _check_keys(user)
+    _check_precision(user)
+    stage = user.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise ConfigError(
+            "this ZeRO stage does not exist",
+            seen=f"deepspeed.zero_optimization.stage={stage!r}",
+            needed="0, 1, 2 or 3",
+            change="deepspeed.zero_optimization.stage",
+        )
+    check_sections(user)
+    _check_refused(user.get("zero_optimization", {}))
+    if config.optimizer.name == "adafactor" and stage:
+        raise ConfigError(
+            "Adafactor needs whole matrices, and ZeRO gives an optimizer flat pieces of them: a "
+            "piece has no rows and columns, and its norm depends on the number of ranks",
+            seen=f"optimizer.name=adafactor, deepspeed.zero_optimization.stage={stage}",
+            needed="stage 0",
+            change="deepspeed.zero_optimization.stage=0, or optimizer.name=adamw",
+        )
+    _check_gradient_dtype(user, stage)
+    _prepare_offload(user, stage)
+    accumulation = config.accumulation(world_size)
+    user.update(
+        train_micro_batch_size_per_gpu=config.batch.micro,
+        gradient_accumulation_steps=accumulation,
+        gradient_clipping=config.optimizer.clip,
+        steps_per_print=1_000_000_000,
+    )
+    return user
+
+
+def _check_keys(user: dict[str, Any]) -> None:
+    """Every key is known, and its value of the right kind."""
+    for key, value in user.items():
+        kind = dict if key == "fp16" else PASSED_ON.get(key)
+        if kind is None:
+            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE))
+            raise ConfigError(
+                "unknown key in the DeepSpeed config",
+                seen=f"deepspeed.{key}",
+                needed=f"{near} (the nearest known key)" if near else ", ".join(PASSED_ON),
+                change=f"deepspeed.{key}",
+            )
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            words = {dict: "a mapping of keys", str: "a word", bool: "true or false"}
+            raise ConfigError(
+                "a value in the DeepSpeed config is of the wrong kind",
+                seen=f"deepspeed.{key}={value!r}",
+                needed=words[kind] if isinstance(kind, type) else "a number",
+                change=f"deepspeed.{key}",
+            )
+
+
+def _check_refused(zero: dict[str, Any]) -> None:
+    for key, reason in REFUSED_ZERO_KEYS.items():
+        if zero.get(key):
+            raise ConfigError(
+                f"a DeepSpeed key is not supported: {reason}",
+                seen=f"deepspeed.zero_optimization.{key}={zero[key]!r}",
+                needed="no such key, or its default",
+                change=f"leave out deepspeed.zero_optimization.{key}",
+            )
+
+
+def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
+    wanted = user.get("data_types", {}).get("grad_accum_dtype")
+    own = "bf16" if user.get("bf16", {}).get("enabled") else "fp32"
+    if wanted not in (None, "fp32", "bf16"):
+        raise ConfigError(
+            "gradients are not summed in this precision",
+            seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r}",
+            needed="fp32 or bf16",
+            change="deepspeed.data_types.grad_accum_dtype",
+        )
+    if stage == 0 and wanted not in (None, own):
+        raise ConfigError(
+            "without ZeRO, DeepSpeed sums gradients in the precision of the weights",
+            seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r} at stage 0 with {own} weights",
+            needed=f"{own}, or ZeRO stage 1 to 3",
+            change="leave out deepspeed.data_types.grad_accum_dtype, or "
+            "deepspeed.zero_optimization.stage=1",
+        )
+
+
+def _prepare_offload(user: dict[str, Any], stage: int) -> None:
+    """Refuse an offload that would not happen; let the run's own optimizer step one that does."""
+    zero = user.get("zero_optimization", {})
+    for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
+        if zero.get(old):
+            raise ConfigError(
+                "an offload is asked for by an old name",
+                seen=f"deepspeed.zero_optimization.{old}={zero[old]!r}",
+                needed=f"{new}.device: cpu",
+                change=f"deepspeed.zero_optimization.{new}.device=cpu",
+            )
+    for name, least in (("offload_optimizer", 1), ("offload_param", 3)):
+        device = _offload_device(zero, name)
+        if device == "nvme":
+            raise ConfigError(
+                "offload to NVMe is not supported: no checkpoint of such a run was ever tried",
+                seen=f"deepspeed.zero_optimization.{name}.device=nvme",
+                needed="cpu",
+                change=f"deepspeed.zero_optimization.{name}.device=cpu",
+            )
+        if device == "cpu" and stage < least:
+            raise ConfigError(
+                f"{name} has no effect at this ZeRO stage",
+                seen=f"deepspeed.zero_optimization.{name} at stage {stage}",
+                needed=f"stage {least} or higher",
+                change=f"deepspeed.zero_optimization.stage={least}, or leave out {name}",
+            )
+    # DeepSpeed would else insist on its own CPU optimizer, which is compiled at the first start.
+    device = _offload_device(zero, "offload_optimizer")
+    if device != "none" and user.setdefault(_FORCE, False):
+        raise ConfigError(
+            "DeepSpeed's own CPU optimizer is asked for, and a run brings its own",
+            seen=f"deepspeed.{_FORCE}=true with an offloaded optimizer",
+            needed="false, which is what a run with offload has",
+            change=f"leave out deepspeed.{_FORCE}",
+        )
+
+
+def _check_precision(user: dict[str, Any]) -> None:
+    if user.pop("fp16", {}).get("enabled") not in (None, False, "auto"):
+        raise ConfigError(
+            "fp16 is not supported: its loss scale would depend on the layout of the run",
+            seen="deepspeed.fp16.enabled=true",
+            needed="bf16 or fp32",
+            change="deepspeed.bf16.enabled=true",
+        )
+    enabled = user.get("bf16", {}).get("enabled", False)
+    if not isinstance(enabled, bool):
+        raise ConfigError(
+            "the precision is left open",
+            seen=f"deepspeed.bf16.enabled={enabled!r}",
+            needed="true (bf16) or false (fp32)",
+            change="deepspeed.bf16.enabled",
+        )

@@ -1,0 +1,128 @@
+"""The Triton backend on a machine without a GPU: right under the interpreter, compiled for the
+cards it is for, and never imported where it cannot run.
+
+Each check runs in a process of its own, because the interpreter is chosen by the environment before
+Triton is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.errors import ConfigError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+# Programs a multiprocessor of Hopper: (kernel, with a mask) -> number, with any Triton since 3.6.
+LEAST_PROGRAMS = {("forward", False): 4, ("forward", True): 3}
+LEAST_PROGRAMS |= {("query_gradients", masked): 3 for masked in (False, True)}
+LEAST_PROGRAMS |= {("key_gradients", masked): 2 for masked in (False, True)}
+CHECKS, PADDING_CHECKS = "checks.py", "padding_checks.py"
+GROUPS = {"results": "equal_the_reference", "operators": "operator or checkpoint"}
+GROUPS["the rest"] = f"not ({' or '.join(GROUPS.values())})"
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+def run(command: list[str], **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        env=environment | {"OMP_NUM_THREADS": "1"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "file,chosen",
+    [*((CHECKS, chosen) for chosen in GROUPS.values()), (PADDING_CHECKS, "")],
+    ids=[*GROUPS, "padding"],
+)
+def test_the_kernels_are_right_under_the_interpreter(file: str, chosen: str) -> None:
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, str(HERE / file)]
+    output = run(command, TRITON_INTERPRET="1")
+    assert " passed" in output and "skipped" not in output
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernels_compile_to_code_of_a_card_that_is_not_there(
+    capability: int, tmp_path: Path
+) -> None:
+    """The interpreter accepts programs that the compiler does not.
+
+    And what was gained in the machine code stays: no register is spilled, and on Hopper the next
+    tile is on its way while several programs share a multiprocessor.
+    """
+    result = tmp_path / "result.json"
+    command = [str(ROOT / "benchmarks" / "gpu" / "machine_code.py"), "--arch", str(capability)]
+    run([*command, "--json", str(result)], TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    kernels = json.loads(result.read_text())["kernels"]
+    assert len(kernels) == 12 and not any(code["stack"] for code in kernels)
+    loops = [code for code in kernels if code["loop"]]
+    assert len(loops) == 6 and all(code["matrix"] and code["copies"] for code in loops)
+    assert all(code["wait"] >= 2 for code in loops)
+    if capability == 90:
+        programs = [(code["kernel"], code["masked"], code["programs"]) for code in loops]
+        for kernel, masked, number in programs:
+            assert number >= LEAST_PROGRAMS[kernel, masked], programs
+
+
+def test_auto_on_the_cpu_a_model_and_the_training_code_import_no_triton() -> None:
+    # With activation checkpointing torch itself looks for Triton, on any machine.
+    run(
+        [
+            "-c",
+            """
+import sys, torch
+import bigbird_ds, bigbird_ds.training.loop, bigbird_ds.training.setup
+from bigbird_ds.attention import BlockPattern, block_sparse_attention
+q = torch.randn(1, 12, 4096, 64, requires_grad=True)
+block_sparse_attention(q, q, q, BlockPattern.build(4096)).sum().backward()
+config = bigbird_ds.BigBirdConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=32, vocab_size=128, block_size=16, num_random_blocks=1)
+model = bigbird_ds.BigBirdForMaskedLM(config).train()
+model(torch.ones(1, 256, dtype=torch.long)).logits.sum().backward()
+loaded = sorted(name for name in sys.modules if name == "triton" or name.startswith("triton."))
+assert not loaded, loaded
+""",
+        ]
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_the_kernels_without_a_gpu_says_why_not() -> None:
+    pattern = BlockPattern.build(96, 2, 16, 0)
+    q = torch.zeros(1, 2, 96, 16)
+    with pytest.raises(ConfigError, match="cannot serve") as caught:
+        block_sparse_attention(q, q, q, pattern, backend="triton")
+    assert "cpu" in caught.value.seen or "not installed" in caught.value.seen
+
+
+def test_sizes_and_types_that_the_kernels_lack_are_named() -> None:
+    pattern = BlockPattern.build(96, 2, 8, 0)
+    with pytest.raises(ConfigError, match="block size 8"):
+        block_sparse_attention(*[torch.zeros(1, 2, 96, 16)] * 3, pattern, backend="triton")
+    pattern = BlockPattern.build(96, 2, 16, 0)
+    with pytest.raises(ConfigError, match="head size 136") as caught:
+        block_sparse_attention(*[torch.zeros(1, 2, 96, 136)] * 3, pattern, backend="triton")
+    assert "head size up to 128" in caught.value.needed
+    with pytest.raises(ConfigError, match="float64"):
+        q = torch.zeros(1, 2, 96, 16, dtype=torch.float64)
+        block_sparse_attention(q, q, q, pattern, backend="triton")
