@@ -16,7 +16,7 @@ from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.dispatch import BACKENDS, GPU_BACKENDS
 from bigbird_ds.attention.reference import dense_counts
 from bigbird_ds.attention.triton.block_lists import meetings_of
-from gpu.report import Report, median_seconds
+from gpu.report import DeviceTime, Report, kernel_seconds
 from gpu.sizes import Sizes
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -132,8 +132,10 @@ def measure(report: Report, sizes: Sizes) -> None:
                     report.device, batch, sizes.heads, length, sizes.width, torch.bfloat16
                 )
                 inputs = [x.requires_grad_() for x in inputs]
-                forward, whole = _times(report, attention, inputs)
+                times = _times(report, attention, inputs)
+                forward, whole = (time.device for time in times)
                 backward = whole - forward
+                report.add(f"{name} host", setting, times[1].host * 1e3, "ms")
                 report.add(f"{name} forward", setting, forward * 1e3, "ms")
                 report.add(f"{name} forward", setting, useful / forward / 1e12, "TFLOP/s useful")
                 report.add(f"{name} backward", setting, backward * 1e3, "ms")
@@ -157,7 +159,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
     def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return block_sparse_attention(q, k, v, pattern, backend="triton")
 
-    choices = [(None, None), *itertools.product((4, 8), (1, 2, 3, 4))]
+    choices = [(None, None), *itertools.product((4, 8), range(1, 8))]
     for kernel, (warps, stages) in itertools.product(launch.SETTINGS, choices):
         setting = f"warps {warps}, stages {stages}" if warps else "default"
 
@@ -165,7 +167,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
             settings = launch.SETTINGS[kernel]
             settings.warps, settings.stages = warps, stages
             try:
-                forward, whole = _times(report, attention, inputs)
+                forward, whole = (time.device for time in _times(report, attention, inputs))
             finally:
                 settings.warps = settings.stages = None
             seconds = forward if kernel == "forward" else whole - forward
@@ -174,19 +176,22 @@ def sweep(report: Report, sizes: Sizes) -> None:
         report.attempt(kernel, setting, work)
 
 
-def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> tuple[float, float]:
-    """Median seconds of the forward, and of forward and backward."""
+def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> list[DeviceTime]:
+    """Of the forward, and of forward and backward."""
     weight = torch.randn_like(inputs[0])
-    forward = median_seconds(lambda: attention(*inputs), report.device)
-    whole = median_seconds(
+    forward = kernel_seconds(lambda: attention(*inputs), report.device)
+    whole = kernel_seconds(
         lambda: torch.autograd.grad(attention(*inputs), inputs, weight), report.device
     )
-    return forward, whole
+    return [forward, whole]
 
 
 def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str, Attention]:
-    def ours(backend: str) -> Attention:
-        return lambda q, k, v: block_sparse_attention(q, k, v, pattern, backend=backend)
+    batch = max(1, sizes.tokens // pattern.seq_len)
+    real = torch.ones(batch, pattern.seq_len, dtype=torch.bool, device=report.device)
+
+    def ours(backend: str, mask: torch.Tensor | None = None) -> Attention:
+        return lambda q, k, v: block_sparse_attention(q, k, v, pattern, mask, backend)
 
     def dense(backend: SDPBackend) -> Attention:
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -196,7 +201,8 @@ def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str
         return attention
 
     return {
-        "triton": ours("triton"),
+        "triton": ours("triton", real),  # as training calls it
+        "triton, no mask": ours("triton"),
         "gathered": ours("gathered"),
         "dense cuDNN": dense(SDPBackend.CUDNN_ATTENTION),
         "dense flash": dense(SDPBackend.FLASH_ATTENTION),

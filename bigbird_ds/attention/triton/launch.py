@@ -103,7 +103,8 @@ def options_for(
     scores = block * block * dtype.itemsize
     stages = min(3, (shared - pair - scores) // pair)
     if not large:  # there are registers for a second program: leave it its memory
-        stages = min(stages, ((shared - 1024) // 2 - scores) // pair)
+        passed = 0 if kernel == "forward" else scores  # scores stay in registers there
+        stages = min(stages, ((shared - 1024) // 2 - passed) // pair)
     return {
         "num_warps": settings.warps or (8 if large else 4),
         "num_stages": settings.stages or max(1, stages),
