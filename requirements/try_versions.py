@@ -34,8 +34,8 @@ def main() -> None:
     changes = changed(locked_versions(), installed_versions())
     print("Versions that differ from the lock:", *(changes or ["none"]), sep="\n  ")
     print("Newer releases, outside of the ranges of pyproject.toml, or held back by a package:")
-    pip("list", "--outdated")
-    pip("check", check=False)
+    pip("list", "--outdated", quiet=False)
+    pip("check", check=False, quiet=False)
     sys.exit(run_tests(options.tests.split(), changes))
 
 
@@ -51,8 +51,9 @@ def install(torch: str, triton: str, requirements: list[str]) -> None:
         pip("install", *requirements)
 
 
-def pip(*arguments: str, check: bool = True) -> None:
-    subprocess.run([PYTHON, "-m", "pip", "--quiet", *arguments], check=check)
+def pip(*arguments: str, check: bool = True, quiet: bool = True) -> None:
+    options = ["--quiet"] if quiet else []
+    subprocess.run([PYTHON, "-m", "pip", *options, *arguments], check=check)
 
 
 def locked_versions() -> dict[str, str]:

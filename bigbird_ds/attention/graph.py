@@ -1,7 +1,8 @@
 """Block-sparse attention as one operator, for the graphs that ``torch.compile`` makes of layers.
 
-A graph is of tensors. A pattern passes through it as a number, in a tensor: the layers of a model
-read different patterns, and a graph that held one would serve one layer alone.
+A graph is of tensors. A pattern passes through it as its recipe, in a tensor: the layers of a model
+read different patterns, and a graph that held one would serve one layer and length alone. A recipe
+says everything, so that an exported graph runs in another process.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks.
 """
@@ -16,55 +17,68 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from bigbird_ds.attention.bias import padding_bias
 from bigbird_ds.attention.choice import choose_backend
+from bigbird_ds.attention.dispatch import block_sparse_attention
 from bigbird_ds.attention.gathered import RowTables, rows_context, rows_gradients
 from bigbird_ds.attention.layout import dense_rows, new_like_projection
 from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.attention.recipe import PatternRecipe
+from bigbird_ds.attention.reference import (
+    attention_probabilities,
+    counted_probabilities,
+    dense_counts,
+)
 
-# Patterns that were given a number, each at its place. They are kept, as the graphs are: there is
-# one a layer and length.
-_patterns: list[BlockPattern] = []
-_numbers: dict[BlockPattern, Tensor] = {}
+
+def pattern_attention(
+    q: Tensor, k: Tensor, v: Tensor, recipe: PatternRecipe, mask: Tensor | None
+) -> Tensor:
+    """``block_sparse_attention`` over the recipe's pattern; one node while a graph is traced."""
+    if torch.compiler.is_compiling():
+        return attention_in_graph(q, k, v, recipe.as_tensor(), mask)
+    return block_sparse_attention(q, k, v, recipe.build(q.shape[2]), mask)
 
 
-def pattern_number(pattern: BlockPattern) -> Tensor:
-    """The 0-dim int64 tensor, on the CPU, by which :func:`attention_in_graph` knows ``pattern``."""
-    if pattern not in _numbers:
-        _numbers[pattern] = torch.tensor(len(_patterns))
-        _patterns.append(pattern)
-    return _numbers[pattern]
+def pattern_probabilities(
+    q: Tensor, k: Tensor, recipe: PatternRecipe, mask: Tensor | None
+) -> Tensor:
+    """``attention_probabilities`` of the recipe's pattern, in a graph too."""
+    if torch.compiler.is_compiling():
+        counts = recipe_counts(q, recipe.as_tensor(), recipe.block_size)
+        return counted_probabilities(q, k, counts, recipe.block_size, mask)
+    return attention_probabilities(q, k, recipe.build(q.shape[2]), mask)
 
 
 def attention_in_graph(
-    q: Tensor, k: Tensor, v: Tensor, number: Tensor, mask: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, recipe: Tensor, mask: Tensor | None
 ) -> Tensor:
     """``block_sparse_attention`` by the backend that serves best, as one node of a graph.
 
     Args:
         q, k, v: ``(B, H, S, D)``, one floating dtype.
-        number: ``pattern_number`` of a pattern for S tokens and H heads.
+        recipe: ``PatternRecipe.as_tensor`` of a layer with H heads.
         mask: ``(B, S)``, nonzero for real tokens; None: all real.
 
     Returns:
         ``(B, H, S, D)``, zeros in the rows of padding, differentiable.
     """
-    context, _ = numbered_attention(q, k, v, mask, number)
+    context, _ = recipe_attention(q, k, v, mask, recipe)
     return context
 
 
 def keeps_attention(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Policy of activation checkpointing in a graph: keep attention's results, compute the rest
     again."""
-    kept = op is torch.ops.bigbird_ds.numbered_attention.default
+    kept = op is torch.ops.bigbird_ds.recipe_attention.default
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-@torch.library.custom_op("bigbird_ds::numbered_attention", mutates_args=())
-def numbered_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, number: Tensor
+@torch.library.custom_op("bigbird_ds::recipe_attention", mutates_args=())
+def recipe_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, recipe: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The context (B, H, S, D), laid out as (B, S, H, D), and the log-sum-exp (B, H, S) in fp32
     where the backend's gradients need it, else zeros."""
-    pattern = _patterns[int(number)]
+    pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
             from bigbird_ds.attention.triton.backend import triton_attention_with_lse
@@ -73,26 +87,26 @@ def numbered_attention(
         return _gathered_context(q, k, v, mask, pattern), _no_lse(q)
 
 
-@numbered_attention.register_fake
+@recipe_attention.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, number: Tensor
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, recipe: Tensor
 ) -> tuple[Tensor, Tensor]:
     return new_like_projection(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
-@torch.library.custom_op("bigbird_ds::numbered_attention_backward", mutates_args=())
-def numbered_attention_backward(
+@torch.library.custom_op("bigbird_ds::recipe_attention_backward", mutates_args=())
+def recipe_attention_backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    number: Tensor,
+    recipe: Tensor,
     context: Tensor,
     lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v from that of the context, each laid out as (B, S, H, D)."""
-    pattern = _patterns[int(number)]
+    pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern) == "triton":
             from bigbird_ds.attention.triton.backend import triton_gradients
@@ -101,14 +115,14 @@ def numbered_attention_backward(
         return _gathered_gradients(grad, q, k, v, mask, pattern)
 
 
-@numbered_attention_backward.register_fake
+@recipe_attention_backward.register_fake
 def _(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    number: Tensor,
+    recipe: Tensor,
     context: Tensor,
     lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,11 +136,24 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    gradients = numbered_attention_backward(dense_rows(grad), *ctx.saved_tensors)
+    gradients = recipe_attention_backward(dense_rows(grad), *ctx.saved_tensors)
     return (*gradients, None, None)
 
 
-numbered_attention.register_autograd(_gradients, setup_context=_save)
+recipe_attention.register_autograd(_gradients, setup_context=_save)
+
+
+@torch.library.custom_op("bigbird_ds::recipe_counts", mutates_args=())
+def recipe_counts(q: Tensor, recipe: Tensor, block_size: int) -> Tensor:
+    """``dense_counts`` (H, n, n) int32 of the recipe's pattern for q (B, H, S, D)."""
+    pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
+    return dense_counts(pattern, q.device).expand(q.shape[1], -1, -1).contiguous()
+
+
+@recipe_counts.register_fake
+def _(q: Tensor, recipe: Tensor, block_size: int) -> Tensor:
+    blocks = q.shape[2] // block_size
+    return q.new_empty((q.shape[1], blocks, blocks), dtype=torch.int32)
 
 
 def _gathered_context(

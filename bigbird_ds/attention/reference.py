@@ -28,8 +28,20 @@ def attention_probabilities(
 
     The weight of a key block that counts c times is the sum over its c copies.
     """
-    bias = count_bias(dense_counts(pattern, q.device), q.dtype)
-    bias = bias.repeat_interleave(pattern.block_size, 1).repeat_interleave(pattern.block_size, 2)
+    counts = dense_counts(pattern, q.device)
+    return counted_probabilities(q, k, counts, pattern.block_size, mask)
+
+
+def counted_probabilities(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    counts: torch.Tensor,
+    block_size: int,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """:func:`attention_probabilities` from the :func:`dense_counts` of a pattern."""
+    bias = count_bias(counts, q.dtype)
+    bias = bias.repeat_interleave(block_size, 1).repeat_interleave(block_size, 2)
     if mask is not None:
         bias = bias + padding_bias(mask, q.dtype)[:, None, None, :]
         bias = bias.masked_fill(rows_without_keys(bias), 0.0)

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigbird_ds.attention import BlockPattern, block_sparse_attention
-from bigbird_ds.attention.reference import attention_probabilities
+from bigbird_ds.attention.graph import pattern_attention, pattern_probabilities
+from bigbird_ds.attention.recipe import PatternRecipe
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.integrations.activations import fuse_activations, restore_activations
 
@@ -169,15 +169,14 @@ class _SelfAttention(nn.Module):
             project(hidden_states).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
-        pattern, mask = self._pattern(hidden_states.shape[1]), to_mask[:, 0, 0]
-        context = block_sparse_attention(q, k, v, pattern, mask)
+        recipe, mask = self._recipe(), to_mask[:, 0, 0]
+        context = pattern_attention(q, k, v, recipe, mask)
         wanted = self.config.output_attentions if output_attentions is None else output_attentions
-        weights = attention_probabilities(q, k, pattern, mask) if wanted else None
+        weights = pattern_probabilities(q, k, recipe, mask) if wanted else None
         return context.transpose(1, 2).flatten(2), weights
 
-    def _pattern(self, seq_len: int) -> BlockPattern:
-        return BlockPattern.build(
-            seq_len,
+    def _recipe(self) -> PatternRecipe:
+        return PatternRecipe(
             num_heads=self.num_attention_heads,
             block_size=self.config.block_size,
             num_random_blocks=self.config.num_random_blocks,

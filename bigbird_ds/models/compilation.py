@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from bigbird_ds.attention.graph import keeps_attention, pattern_number
+from bigbird_ds.attention.graph import keeps_attention
 from bigbird_ds.models.bigbird.layers import BigBirdSelfAttention, Memory, Visibility
 
 
@@ -29,12 +29,12 @@ def compile_layer(layer: nn.Module) -> None:
     layer.forward = functools.partial(_forward, layer)
 
 
-def seen_in_graph(sees: Visibility, layer: nn.Module, seq_len: int) -> Visibility:
-    """``sees``, with the pattern of ``layer`` in the form in which a graph takes it."""
+def seen_in_graph(sees: Visibility, layer: nn.Module) -> Visibility:
+    """``sees``, with the pattern of ``layer`` in the form in which a shared graph takes it."""
     if not sees.sparse:
         return sees
     attention = next(part for part in layer.modules() if isinstance(part, BigBirdSelfAttention))
-    return replace(sees, pattern=pattern_number(attention.pattern(seq_len)))
+    return replace(sees, recipe=attention.recipe().as_tensor())
 
 
 def _forward(layer: nn.Module, *arguments: Any, checkpoints: bool | None = None) -> Any:

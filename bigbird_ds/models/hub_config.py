@@ -70,9 +70,12 @@ HUB_ONLY_KEYS = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class HubConfig:
     """Base of the model configs; fields that every family has, with transformers' names.
+
+    A field can be set, as Trainer and peft do; the config is then checked as a whole, and stays as
+    it was where the value is refused. What shapes a model is read when the model is built.
 
     Attributes:
         architectures: class names of the models that a file was written for.
@@ -83,6 +86,9 @@ class HubConfig:
     """
 
     model_type: ClassVar[str]
+    is_encoder_decoder: ClassVar[bool] = False  # a field of the families that have both
+    # What Trainer leaves out of predictions, under either name that transformers gives it.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
 
     architectures: list[str] | None = None
     dtype: str | None = None
@@ -98,6 +104,20 @@ class HubConfig:
         self._check_types()
         self._settle_labels()
         self._validate()
+        object.__setattr__(self, "_is_checked", True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
+        if "_is_checked" not in self.__dict__:
+            object.__setattr__(self, name, value)
+            return
+        changed = self.replace(**{name: value})
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, getattr(changed, field.name))
 
     def _validate(self) -> None:
         """Refuse contradictory values; for the families to fill in."""
@@ -196,6 +216,10 @@ class HubConfig:
             values[field.name] = getattr(self, field.name)
         del values["num_labels"]  # said by id2label
         return values
+
+    def to_json_string(self) -> str:
+        """What ``config.json`` holds, as text; loggers of Trainer write it down."""
+        return json.dumps(self.to_file(), indent=2, sort_keys=True) + "\n"
 
     def to_file(self) -> dict[str, Any]:
         """What ``config.json`` holds: every field, but for labels that nobody named.

@@ -23,6 +23,7 @@ class TokenInputs:
         mask: (B, past + S), nonzero for real tokens; None: all real.
         token_type_ids: (B, S) int64.
         position_ids: (B or 1, S) int64.
+        has_own_positions: whether the caller gave them.
     """
 
     input_ids: torch.Tensor | None
@@ -30,6 +31,7 @@ class TokenInputs:
     mask: torch.Tensor | None
     token_type_ids: torch.Tensor
     position_ids: torch.Tensor
+    has_own_positions: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -111,6 +113,7 @@ def complete_inputs(
         )
     if token_type_ids is None:
         token_type_ids = torch.zeros(batch, seq_len, dtype=torch.long, device=given.device)
+    has_own_positions = position_ids is not None
     if position_ids is None:
         position_ids = torch.arange(past, past + seq_len, device=given.device)[None]
     return TokenInputs(
@@ -119,4 +122,30 @@ def complete_inputs(
         mask,
         token_type_ids.expand(batch, seq_len),
         position_ids,
+        has_own_positions,
+    )
+
+
+def check_positions(inputs: TokenInputs, past: int, positions: int) -> None:
+    """Refuse more tokens than the model has positions for, unless all are given places in it.
+
+    Args:
+        past: tokens that were read before these.
+        positions: rows of the position table.
+
+    Raises:
+        ConfigError: there are more tokens, or a place outside of the table.
+    """
+    needed = past + inputs.shape[1]
+    if needed <= positions:
+        return
+    if inputs.has_own_positions:
+        needed = int(inputs.position_ids.max()) + 1
+        if needed <= positions:
+            return
+    raise ConfigError(
+        "the input is longer than the model has positions for",
+        seen=f"{needed} tokens",
+        needed=f"at most {positions} (max_position_embeddings)",
+        change="the sequence length, or import the model with more positions",
     )

@@ -7,48 +7,123 @@ A field that was not computed is None, and is left out of indices, keys and tupl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch.utils import _pytree as pytree
+
+# Another name of a field: transformers called the cache so from 5.24 on.
+_OTHER_NAMES = {"cache": "past_key_values"}
 
 
-class ModelOutput:
-    """Base of the outputs: ``out.logits``, ``out["logits"]``, ``out[0]``, ``out.to_tuple()``."""
+class ModelOutput(OrderedDict[str, Any]):
+    """Base of the outputs: ``out.logits``, ``out["logits"]``, ``out[0]``, ``out.to_tuple()``.
 
-    def _present(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        values = {field.name: getattr(self, field.name) for field in fields}
-        return {name: value for name, value in values.items() if value is not None}
+    A mapping of the fields that were computed, in their order, and a node of torch's pytrees, as
+    that of transformers is: Trainer, accelerate, DDP and ``torch.export`` look into it. Subclasses
+    are dataclasses; they are made from their fields, from a mapping, or from (name, value) pairs.
+    """
+
+    def __init_subclass__(cls) -> None:
+        pytree.register_pytree_node(
+            cls,
+            _flatten,
+            lambda values, names: cls._of(zip(names, values, strict=True)),
+            serialized_type_name=f"{cls.__module__}.{cls.__name__}",
+            flatten_with_keys_fn=_flatten_with_keys,
+        )
+
+    def __post_init__(self) -> None:
+        first, *others = self._fields()
+        value = getattr(self, first)
+        is_alone = all(getattr(self, name) is None for name in others)
+        if is_alone and value is not None and not isinstance(value, torch.Tensor):
+            # As a dict is made: accelerate and DataParallel rebuild outputs so.
+            super().__setattr__(first, None)
+            super().clear()
+            for name, part in value.items() if isinstance(value, Mapping) else value:
+                self[name] = part
+
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(field.name for field in dataclasses.fields(self))  # type: ignore[arg-type]
+
+    @classmethod
+    def _of(cls, items: Iterable[tuple[str, Any]]) -> Self:
+        values = dict(items)
+        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        output = cls(**{name: value for name, value in values.items() if name in fields})
+        for name in values.keys() - fields:
+            output[name] = values[name]
+        return output
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        name, fields = _OTHER_NAMES.get(name, name), self._fields()
+        super().__setattr__(name, value)
+        if name not in fields:
+            return
+        if value is not None:
+            is_new = not super().__contains__(name)
+            super().__setitem__(name, value)
+            if is_new:
+                for later in fields[fields.index(name) + 1 :]:
+                    if super().__contains__(later):
+                        self.move_to_end(later)
+        elif super().__contains__(name):
+            super().__delitem__(name)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
+        if _OTHER_NAMES.get(key, key) not in self._fields():  # pipelines add inputs to outputs
+            super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if _OTHER_NAMES.get(key, key) in self._fields():
+            self[key] = None
+        else:
+            super().__delitem__(key)
+            delattr(self, key)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take a field out: it is None from then on."""
+        if key not in self and default:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        return self._present()[key] if isinstance(key, str) else self.to_tuple()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._present())
-
-    def __len__(self) -> int:
-        return len(self._present())
+        if isinstance(key, str):
+            return super().__getitem__(_OTHER_NAMES.get(key, key))
+        return self.to_tuple()[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._present()
-
-    def keys(self) -> list[str]:
-        return list(self._present())
-
-    def values(self) -> list[Any]:
-        return list(self._present().values())
-
-    def items(self) -> list[tuple[str, Any]]:
-        return list(self._present().items())
+        return super().__contains__(_OTHER_NAMES.get(key, key))  # type: ignore[call-overload]
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self._present().get(key, default)
+        return super().get(_OTHER_NAMES.get(key, key), default)
+
+    @property
+    def cache(self) -> Any:
+        """``past_key_values``, under the name that transformers gives it from 5.24 on."""
+        return self.past_key_values  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> Any:
+        return type(self), tuple(getattr(self, name) for name in self._fields())
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that were computed, in order."""
-        return tuple(self._present().values())
+        return tuple(self.values())
+
+
+def _flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
+    return list(output.values()), list(output.keys())
+
+
+def _flatten_with_keys(output: ModelOutput) -> tuple[list[tuple[Any, Any]], list[str]]:
+    return [(pytree.MappingKey(name), value) for name, value in output.items()], list(output.keys())
 
 
 @dataclass

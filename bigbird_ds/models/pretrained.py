@@ -12,13 +12,15 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.log import logger
 from bigbird_ds.models import weights
+from bigbird_ds.models.fine_tuning import FineTuning
 from bigbird_ds.models.hub_config import CONFIG_NAME, HubConfig
 from bigbird_ds.models.outputs import ModelOutput
+from bigbird_ds.models.token_projection import TokenProjection
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(FineTuning):
     """Base of the model classes.
 
     Class attributes, for the families and heads to set:
@@ -52,14 +54,6 @@ class PretrainedModel(nn.Module):
         for name, source in self._ties().items():
             module, _, attribute = name.rpartition(".")
             setattr(self.get_submodule(module), attribute, self.get_parameter(source))
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep only the inputs of each layer, and compute the layer again in the backward."""
-        self._set_gradient_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep what the backward needs."""
-        self._set_gradient_checkpointing(False)
 
     def compile_layers(self) -> None:
         """Run each layer as a graph of ``torch.compile`` from now on: one graph for all layers.
@@ -169,30 +163,20 @@ class PretrainedModel(nn.Module):
     def _ties(self) -> dict[str, str]:
         return self.tied_names if self.config.tie_word_embeddings else {}
 
-    def _set_gradient_checkpointing(self, on: bool) -> None:
-        for module in self._modules_with("gradient_checkpointing"):
-            module.gradient_checkpointing = on
-
-    def _modules_with(self, attribute: str) -> list[Any]:
-        """Stacks of layers and what else can be switched by ``attribute``."""
-        found = [module for module in self.modules() if hasattr(module, attribute)]
-        assert found, "the model has no stack of layers"
-        return found
-
     def _init_module(self, module: nn.Module) -> None:
         """Normal weights of std ``initializer_range``, zero biases, a zero padding row.
 
         A parameter that is a module's own, outside the usual layers, is a bias.
         """
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | TokenProjection | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Linear | TokenProjection) and module.bias is not None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-        elif not isinstance(module, nn.Linear | nn.Embedding):
+        elif not isinstance(module, nn.Linear | TokenProjection | nn.Embedding):
             for bias in module.parameters(recurse=False):
                 nn.init.zeros_(bias)
 

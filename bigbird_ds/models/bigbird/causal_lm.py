@@ -9,11 +9,11 @@ import torch
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.lm_heads import BigBirdOnlyMLMHead, token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 
-class BigBirdForCausalLM(BigBirdPreTrainedModel):
+class BigBirdForCausalLM(GenerationInputs, BigBirdPreTrainedModel):
     """BigBird as a decoder (``config.is_decoder``), attending in full to what came before.
 
     transformers differs in two places that cannot be meant: a decoder left at ``block_sparse`` sees
@@ -21,6 +21,7 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
     instead of its own. Here a decoder is causal at any length, and reads both.
     """
 
+    loss_type: ClassVar[str | None] = "ForCausalLM"
     tied_names: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -41,10 +42,11 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: KeyValueCache | None = None,
+        past_key_values: Any = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -55,6 +57,8 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
                 at a place is measured against the label of the place after it. None: no loss.
             logits_to_keep: scores for the last so many places alone (0: all), or for the places in
                 a 1-dim tensor. The loss needs all.
+            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
+                losses is divided (Trainer gives it); None: the mean of this batch.
             others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
@@ -76,7 +80,9 @@ class BigBirdForCausalLM(BigBirdPreTrainedModel):
         elif logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         logits = self.cls(hidden)
-        loss = None if labels is None else token_loss(logits[:, :-1].float(), labels[:, 1:])
+        loss = None
+        if labels is not None:
+            loss = token_loss(logits[:, :-1].float(), labels[:, 1:], num_items_in_batch)
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,

@@ -13,7 +13,7 @@ from bigbird_ds.models.hub_config import HubConfig
 ATTENTION_TYPES = ("block_sparse", "original_full")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class BigBirdConfig(HubConfig):
     """Shape and behaviour of a BigBird encoder (or decoder).
 

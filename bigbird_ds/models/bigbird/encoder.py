@@ -79,7 +79,7 @@ class LayerStack(nn.Module):
         for layer in layers:
             arguments = (hidden, sees, want_weights, memory, cache)
             if in_graph:
-                layer_sees = seen_in_graph(sees, layer, hidden.shape[1])
+                layer_sees = seen_in_graph(sees, layer)
                 hidden, weights, memory_weights = layer(
                     hidden, layer_sees, memory, checkpoints=self.checkpoints_now
                 )

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.full import full_attention, full_probabilities
-from bigbird_ds.attention.graph import attention_in_graph
+from bigbird_ds.attention.graph import (
+    attention_in_graph,
+    pattern_attention,
+    pattern_probabilities,
+)
 from bigbird_ds.attention.parallel import SequenceParallel, sequence_parallel_attention
-from bigbird_ds.attention.reference import attention_probabilities
+from bigbird_ds.attention.recipe import PatternRecipe
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
@@ -33,15 +36,15 @@ class Visibility:
         bias: broadcastable to (B, H, queries, keys), added to the scores; None: everything seen.
         parallel: the ranks that share the sequence, of which S is this one's part and ``mask`` the
             whole; None: the sequence is here.
-        pattern: in a graph of ``torch.compile``, the ``pattern_number`` of what the layer reads;
-            None: the layer looks its pattern up.
+        recipe: in the graph that all layers share, the ``PatternRecipe.as_tensor`` of the layer;
+            None: the layer makes its own.
     """
 
     sparse: bool
     mask: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     parallel: SequenceParallel | None = None
-    pattern: torch.Tensor | None = None
+    recipe: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,15 @@ class BigBirdSelfAttention(nn.Module):
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         weights = None
         if isinstance(sees, Visibility) and sees.sparse:
-            if sees.pattern is not None:
-                context = attention_in_graph(q, k, v, sees.pattern, sees.mask)
+            if sees.recipe is not None:
+                context = attention_in_graph(q, k, v, sees.recipe, sees.mask)
             elif sees.parallel is not None:
-                pattern = self.pattern(hidden.shape[1] * sees.parallel.size)
+                pattern = self.recipe().build(hidden.shape[1] * sees.parallel.size)
                 context = sequence_parallel_attention(q, k, v, pattern, sees.mask, sees.parallel)
             else:
-                pattern = self.pattern(hidden.shape[1])
-                context = block_sparse_attention(q, k, v, pattern, sees.mask)
+                context = pattern_attention(q, k, v, self.recipe(), sees.mask)
             if want_weights:
-                weights = attention_probabilities(q, k, pattern, sees.mask)
+                weights = pattern_probabilities(q, k, self.recipe(), sees.mask)
         else:
             dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
             context = full_attention(q, k, v, sees.bias, dropout)
@@ -143,10 +145,9 @@ class BigBirdSelfAttention(nn.Module):
         """(B, S, D) to (B, H, S, D / H)."""
         return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
 
-    def pattern(self, seq_len: int) -> BlockPattern:
-        """What the layer reads of ``seq_len`` tokens."""
-        return BlockPattern.build(
-            seq_len,
+    def recipe(self) -> PatternRecipe:
+        """What decides which tokens the layer reads."""
+        return PatternRecipe(
             num_heads=self.config.num_attention_heads,
             block_size=self.config.block_size,
             num_random_blocks=self.config.num_random_blocks,

@@ -15,6 +15,7 @@ from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.checkpointing import piece_length
 from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
+from bigbird_ds.models.token_projection import TokenProjection
 
 # Places whose scores are held at a time: 1.6 GB in bf16 at V = 50,358, and a quarter of that where
 # activations are computed again anyway.
@@ -47,7 +48,7 @@ class BigBirdLMPredictionHead(nn.Module):
         super().__init__()
         self.gradient_checkpointing = False
         self.transform = BigBirdPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = TokenProjection(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -79,9 +80,24 @@ class BigBirdPreTrainingHeads(nn.Module):
         return self.predictions(hidden), self.seq_relationship(pooled)
 
 
-def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the labels that are not -100; (..., V) and (...)."""
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+def token_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over the labels that are not -100; (..., V) and (...).
+
+    Args:
+        num_items: divide the sum by this instead: the labels of all micro-batches of a step.
+    """
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    if num_items is None:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    return mean_of_step(losses, num_items)
+
+
+def mean_of_step(losses: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    """The mean of ``losses``, or their sum in fp32 divided by ``num_items``."""
+    return losses.mean() if num_items is None else losses.float().sum() / num_items
 
 
 def select_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -48,6 +49,8 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
 
         Args:
             labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
+            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
+                losses is divided (Trainer gives it); None: the mean of this batch.
             others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
@@ -63,7 +66,7 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
         )
         logits = self.cls(outputs.last_hidden_state)
         output = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

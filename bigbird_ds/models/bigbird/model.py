@@ -17,8 +17,8 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.encoder import BigBirdEncoder
 from bigbird_ds.models.bigbird.layers import BigBirdEmbeddings, Memory, Visibility
-from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.inputs import complete_inputs
+from bigbird_ds.models.cache import KeyValueCache, given_cache
+from bigbird_ds.models.inputs import check_positions, complete_inputs
 from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.sharing import check_sharing
@@ -80,11 +80,12 @@ class BigBirdModel(BigBirdPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: KeyValueCache | None = None,
+        past_key_values: Any = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache: Any = None,
     ) -> Any:
         """Hidden states of a batch, a ``BaseModelOutputWithPoolingAndCrossAttentions``.
 
@@ -100,26 +101,30 @@ class BigBirdModel(BigBirdPreTrainedModel):
             position_ids: (B, S) or (1, S) int64, default 0 .. S - 1, or on from the cache.
             encoder_hidden_states: (B, T, D), what the cross-attention of a decoder reads.
             encoder_attention_mask: (B, T), as ``attention_mask``.
-            past_key_values: cache of earlier tokens; extended in place and returned.
+            past_key_values: cache of earlier tokens, a ``KeyValueCache`` or one of transformers;
+                extended in place and returned.
             use_cache: whether a decoder returns a cache; default ``config.use_cache``.
             output_attentions: also return the attention weights, (B, H, S, S) a layer. Quadratic.
             output_hidden_states: also return the states before the first and after each layer.
             return_dict: an object with named fields (default), or a plain tuple.
+            cache: ``past_key_values``, under the name that transformers gives it from 5.24 on.
 
         Raises:
             ConfigError: inputs that do not fit together or the config, or more tokens than
                 positions.
         """
         config = self.config
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        given = given_cache(past_key_values, cache)
+        past = 0 if given is None else given.get_seq_length()
         inputs = complete_inputs(
             input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, past
         )
         seq_len = inputs.shape[1]
+        # Before padding to whole blocks, which is in no position.
+        check_positions(inputs, past, config.max_position_embeddings)
         sparse = not config.is_decoder and self._is_sparse(seq_len)
         if sparse:
             inputs = inputs.padded(config.block_size, config.pad_token_id or 0)
-        self._check_positions(past + inputs.shape[1])
         if self.parallel is not None:
             check_sharing(config, inputs.shape[1], self.parallel.size)
             inputs = inputs.part(self.parallel)
@@ -135,7 +140,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
             hidden,
             sees,
             self._memory(encoder_hidden_states, encoder_attention_mask, hidden),
-            cache := self._cache(past_key_values, use_cache),
+            kept := self._cache(given, use_cache),
             want_states=_chosen(output_hidden_states, config.output_hidden_states),
             want_weights=_chosen(output_attentions, config.output_attentions),
         )
@@ -147,7 +152,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
                     None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))
                 ),
                 hidden_states=states and tuple(state[:, :seq_len] for state in states),
-                past_key_values=cache,
+                past_key_values=None if kept is None else kept.as_given,
                 attentions=weights
                 and tuple(part[:, :, :seq_len, : past + seq_len] for part in weights),
                 cross_attentions=memory_weights,
@@ -190,15 +195,6 @@ class BigBirdModel(BigBirdPreTrainedModel):
             return given
         wanted = _chosen(use_cache, self.config.use_cache) and not self.encoder.checkpoints_now
         return KeyValueCache() if wanted else None
-
-    def _check_positions(self, needed: int) -> None:
-        if needed > self.config.max_position_embeddings:
-            raise ConfigError(
-                "the input is longer than the model has positions for",
-                seen=f"{needed} tokens (padded to a multiple of block_size where block-sparse)",
-                needed=f"at most {self.config.max_position_embeddings} (max_position_embeddings)",
-                change="the sequence length, or import the model with more positions",
-            )
 
 
 def _chosen(argument: bool | None, default: bool) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.lm_heads import token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import MultipleChoiceModelOutput
 
@@ -31,6 +31,7 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -40,6 +41,7 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
             input_ids: (B, choices, S), and so the other inputs: each has one dimension more than
                 those of ``BigBirdModel.forward``.
             labels: (B,) int64, which choice is right; None: no loss.
+            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
         """
         given = input_ids if inputs_embeds is None else inputs_embeds
         choices = 1 if given is None else given.shape[1]
@@ -50,7 +52,7 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
         outputs = self.bert(*flat, return_dict=True, **options)
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
         output = MultipleChoiceModelOutput(
-            loss=None if labels is None else F.cross_entropy(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -11,6 +11,7 @@ from torch import nn
 from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.bigbird.lm_heads import mean_of_step, token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.hub_config import HubConfig
 from bigbird_ds.models.outputs import SequenceClassifierOutput
@@ -51,6 +52,7 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -60,6 +62,8 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             labels: (B,) int64, (B, labels) float for several labels at once, or numbers for a
                 regression; ``config.problem_type`` decides, or the labels themselves; None: no
                 loss.
+            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
+                losses is divided (Trainer gives it); None: the mean of this batch.
             others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
@@ -72,8 +76,11 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             **options,
         )
         logits = self.classifier(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(self.config, logits, labels, num_items_in_batch)
         output = SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(self.config, logits, labels),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -82,9 +89,15 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
 
 
 def classification_loss(
-    config: HubConfig, logits: torch.Tensor, labels: torch.Tensor
+    config: HubConfig,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """The mean loss of (B, labels) scores, of the kind that ``config.problem_type`` or labels say.
+
+    Args:
+        num_items: as that of ``token_loss``.
 
     Raises:
         ConfigError: an unknown ``problem_type``.
@@ -98,11 +111,13 @@ def classification_loss(
         else:
             problem = "single_label_classification"
     if problem == "regression":
-        return F.mse_loss(logits.squeeze(), labels.squeeze())
+        losses = F.mse_loss(logits.squeeze(), labels.squeeze(), reduction="none")
+        return mean_of_step(losses, num_items)
     if problem == "single_label_classification":
-        return F.cross_entropy(logits, labels.view(-1))
+        return token_loss(logits, labels.view(-1), num_items)
     if problem == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return mean_of_step(losses, num_items)
     guess = nearest(problem, PROBLEM_TYPES)
     raise ConfigError(
         "unknown problem_type",

@@ -32,6 +32,7 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -39,6 +40,8 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
 
         Args:
             labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
+            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
+                losses is divided (Trainer gives it); None: the mean of this batch.
             others: as those of ``BigBirdModel.forward``.
         """
         outputs = self.bert(
@@ -52,7 +55,7 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         output = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

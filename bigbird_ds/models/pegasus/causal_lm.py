@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from bigbird_ds.models.bigbird.lm_heads import token_loss
-from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.cache import given_cache
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus.stacks import BigBirdPegasusDecoder
+from bigbird_ds.models.token_projection import TokenProjection
 
 # The tensor that an encoder-decoder's file may have instead of copies under the names used here.
 _SHARED = "model.shared.weight"
@@ -27,7 +29,7 @@ class BigBirdPegasusDecoderWrapper(nn.Module):
         self.decoder = BigBirdPegasusDecoder(config)
 
 
-class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
+class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel):
     """The decoder with scores of the next token; it reads an encoder's states where they are given.
 
     Word embeddings and the projection to the vocabulary are two tensors here, as in transformers.
@@ -40,7 +42,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config.replace(is_decoder=True, is_encoder_decoder=False))
         self.model = BigBirdPegasusDecoderWrapper(self.config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
         self.finish_init()
 
     def forward(
@@ -49,14 +51,16 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: KeyValueCache | None = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
+        cache: Any = None,
     ) -> Any:
         """A ``CausalLMOutputWithCrossAttentions``: scores (B, S, V), loss and cache.
 
@@ -64,6 +68,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
             labels: (B, S) int64, the token to be predicted at each place, **not** shifted here, as
                 in transformers; -100 where a place does not count. None: no loss.
             logits_to_keep: as that of ``BigBirdForCausalLM.forward``.
+            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
             others: as those of ``BigBirdPegasusModel.forward``.
         """
         config = self.config
@@ -74,7 +79,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
             attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
-            past_key_values,
+            given_cache(past_key_values, cache),
             inputs_embeds,
             use_cache,
             wants_states if output_hidden_states is None else output_hidden_states,
@@ -87,7 +92,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
             hidden = hidden[:, -logits_to_keep:]
         logits = self.lm_head(hidden)
         output = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,

@@ -12,7 +12,7 @@ from bigbird_ds.models.bigbird.configuration import ATTENTION_TYPES, check_choic
 from bigbird_ds.models.hub_config import HubConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class BigBirdPegasusConfig(HubConfig):
     """Shape and behaviour of a BigBirdPegasus encoder-decoder.
 
@@ -62,7 +62,7 @@ class BigBirdPegasusConfig(HubConfig):
     num_random_blocks: int = 3
     use_bias: bool = False
     is_decoder: bool = False
-    is_encoder_decoder: bool = True
+    is_encoder_decoder: bool = True  # type: ignore[misc]
     tie_word_embeddings: bool = True
     random_style: str = "hf"
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.models.bigbird.lm_heads import (
@@ -19,17 +18,18 @@ from bigbird_ds.models.bigbird.lm_heads import (
     summed_loss,
     token_loss,
 )
-from bigbird_ds.models.cache import KeyValueCache
+from bigbird_ds.models.generation_inputs import GenerationInputs
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import (
     BigBirdPegasusModel,
     BigBirdPegasusPreTrainedModel,
     shift_right,
 )
-from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqLMOutput
+from bigbird_ds.models.pegasus.outputs import Seq2SeqLMOutput
+from bigbird_ds.models.token_projection import TokenProjection
 
 
-class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
+class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPreTrainedModel):
     """BigBirdPegasus with scores of the target's next token.
 
     Attributes:
@@ -47,7 +47,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         super().__init__(config)
         self.model = BigBirdPegasusModel(config)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
         self.finish_init()
 
     def forward(
@@ -56,12 +56,13 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -70,6 +71,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         Args:
             labels: (B, T) int64, the target, -100 where a place does not count (padding counts);
                 what the decoder reads is made of it, unless that is given. None: no loss.
+            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
             others: as those of ``BigBirdPegasusModel.forward``.
         """
         if labels is not None:
@@ -91,7 +93,7 @@ class BigBirdPegasusForConditionalGeneration(BigBirdPegasusPreTrainedModel):
         )
         logits = self._scores(outputs.last_hidden_state)
         output = Seq2SeqLMOutput(
-            loss=None if labels is None else token_loss(logits, labels),
+            loss=None if labels is None else token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             **outputs.shared_fields(),
         )

@@ -5,6 +5,7 @@ Legend: B = batch, S = input length, T = target length, D = hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,7 @@ from torch import nn
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.lm_heads import IGNORED
-from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.outputs import ModelOutput
+from bigbird_ds.models.cache import given_cache
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.layers import BigBirdPegasusScaledWordEmbedding
 from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqModelOutput
@@ -87,14 +87,15 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache: Any = None,
     ) -> Any:
         """The decoder's states, a ``Seq2SeqModelOutput``.
 
@@ -104,12 +105,15 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
             decoder_input_ids: (B, T) int64; or give ``decoder_inputs_embeds``, (B, T, D), scaled.
                 None of the two: the input, shifted to the right.
             decoder_attention_mask: as ``attention_mask``; with a cache it covers what is in it too.
-            encoder_outputs: of an earlier call; the encoder does not run again.
-            past_key_values: cache of the decoder's earlier tokens; extended in place and returned.
+            encoder_outputs: of an earlier call, ours or of transformers, or a tuple with the states
+                first; the encoder does not run again.
+            past_key_values: cache of the decoder's earlier tokens, a ``KeyValueCache`` or one of
+                transformers; extended in place and returned.
             use_cache: whether a cache is returned; default ``config.use_cache``.
             output_attentions: also return the attention weights of all layers. Quadratic.
             output_hidden_states: also return the states before the first and after each layer.
             return_dict: an object with named fields (default), or a plain tuple.
+            cache: ``past_key_values``, under the name that transformers gives it from 5.24 on.
 
         Raises:
             ConfigError: inputs that do not fit together, or more tokens than positions.
@@ -123,8 +127,12 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
             decoder_input_ids = shift_right(self._ids_for_decoder(input_ids), config)
         if encoder_outputs is None:
             encoded = self.encoder(input_ids, attention_mask, inputs_embeds, **wants)
-        elif isinstance(encoder_outputs, ModelOutput):
-            encoded = encoder_outputs
+        elif isinstance(encoder_outputs, Mapping):
+            encoded = BaseModelOutput(
+                encoder_outputs["last_hidden_state"],
+                encoder_outputs.get("hidden_states"),
+                encoder_outputs.get("attentions"),
+            )
         else:
             encoded = BaseModelOutput(*encoder_outputs)
         decoded = self.decoder(
@@ -132,7 +140,7 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
             decoder_attention_mask,
             encoded.last_hidden_state,
             attention_mask,
-            past_key_values,
+            given_cache(past_key_values, cache),
             decoder_inputs_embeds,
             use_cache,
             **wants,

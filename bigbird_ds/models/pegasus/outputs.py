@@ -50,9 +50,7 @@ class Seq2SeqModelOutput(ModelOutput):
 
     def shared_fields(self) -> dict[str, Any]:
         """All but the decoder's last states: what the outputs of the heads repeat."""
-        values = dict(vars(self))
-        del values["last_hidden_state"]
-        return values
+        return {name: getattr(self, name) for name in self._fields() if name != "last_hidden_state"}
 
 
 @dataclass

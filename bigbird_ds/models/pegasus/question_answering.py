@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from bigbird_ds.models.bigbird.question_answering import span_loss
-from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
-from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqQuestionAnsweringModelOutput
+from bigbird_ds.models.pegasus.outputs import Seq2SeqQuestionAnsweringModelOutput
 
 
 class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
@@ -29,8 +28,8 @@ class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         start_positions: torch.Tensor | None = None,

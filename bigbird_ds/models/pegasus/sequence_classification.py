@@ -9,10 +9,9 @@ from torch import nn
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.sequence_classification import classification_loss
-from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
-from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqSequenceClassifierOutput
+from bigbird_ds.models.pegasus.outputs import Seq2SeqSequenceClassifierOutput
 
 
 class BigBirdPegasusClassificationHead(nn.Module):
@@ -44,10 +43,11 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
-        past_key_values: KeyValueCache | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -57,6 +57,7 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
             input_ids: (B, S) int64; each row has at least one ``eos_token_id``, and all rows the
                 same number of them.
             labels: as those of ``BigBirdForSequenceClassification.forward``.
+            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
             others: as those of ``BigBirdPegasusModel.forward``.
 
         Raises:
@@ -76,8 +77,11 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
         hidden = outputs.last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
         logits = self.classification_head(hidden[rows, self._last_end(input_ids)])
+        loss = None
+        if labels is not None:
+            loss = classification_loss(self.config, logits, labels, num_items_in_batch)
         output = Seq2SeqSequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(self.config, logits, labels),
+            loss=loss,
             logits=logits,
             **outputs.shared_fields(),
         )
@@ -87,7 +91,9 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
         """(B,) int64, the place of each row's last ``eos_token_id``."""
         is_end = input_ids.eq(self.config.eos_token_id)  # type: ignore[arg-type]
         numbers = is_end.sum(1)
-        if numbers.min() < 1 or numbers.min() != numbers.max():
+        # A graph cannot depend on it.
+        in_graph = torch.compiler.is_compiling()
+        if not in_graph and (numbers.min() < 1 or numbers.min() != numbers.max()):
             raise ConfigError(
                 "the texts have different numbers of end tokens",
                 seen=f"{numbers.tolist()} times id {self.config.eos_token_id}",

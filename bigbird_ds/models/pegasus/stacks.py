@@ -16,7 +16,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.encoder import LayerStack
 from bigbird_ds.models.bigbird.layers import Memory, Visibility
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.models.inputs import TokenInputs, complete_inputs
+from bigbird_ds.models.inputs import TokenInputs, check_positions, complete_inputs
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.layers import (
     BigBirdPegasusDecoderLayer,
@@ -53,16 +53,6 @@ class _PegasusStack(LayerStack):
             words = self.embed_tokens(inputs.input_ids)
         return self.dropout(words + self.embed_positions(inputs.position_ids))
 
-    def check_positions(self, needed: int) -> None:
-        """Raise ConfigError where a sequence of ``needed`` tokens is longer than the table."""
-        if needed > self.config.max_position_embeddings:
-            raise ConfigError(
-                "the sequence is longer than the model has positions for",
-                seen=f"{needed} tokens",
-                needed=f"at most {self.config.max_position_embeddings} (max_position_embeddings)",
-                change="the sequence length, or import the model with more positions",
-            )
-
 
 class BigBirdPegasusEncoder(_PegasusStack):
     """Token ids to states, block-sparsely above ``config.max_full_attention_tokens`` tokens."""
@@ -88,7 +78,7 @@ class BigBirdPegasusEncoder(_PegasusStack):
         config = self.config
         inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, 0)
         seq_len, mask = inputs.shape[1], inputs.mask
-        self.check_positions(seq_len)
+        check_positions(inputs, 0, config.max_position_embeddings)
         if self.parallel is not None:
             check_sharing(config, seq_len, self.parallel.size)
             inputs = inputs.part(self.parallel)
@@ -145,7 +135,7 @@ class BigBirdPegasusDecoder(_PegasusStack):
         """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, past)
-        self.check_positions(past + inputs.shape[1])
+        check_positions(inputs, past, self.config.max_position_embeddings)
         seen = past + inputs.shape[1]  # tokens that this rank's last one sees
         mask = inputs.mask
         if (parallel := self.parallel) is not None:
@@ -169,7 +159,7 @@ class BigBirdPegasusDecoder(_PegasusStack):
         last = self.layernorm_embedding(outputs.hidden)
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=last,
-            past_key_values=cache,
+            past_key_values=None if cache is None else cache.as_given,
             hidden_states=outputs.states and (*outputs.states[:-1], last),
             attentions=outputs.weights,
             cross_attentions=outputs.memory_weights,

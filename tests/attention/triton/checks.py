@@ -31,7 +31,8 @@ from torch.utils.checkpoint import checkpoint
 from bigbird_ds import BigBirdForMaskedLM
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.checkpointing import checkpoint_contexts
-from bigbird_ds.attention.graph import attention_in_graph, pattern_number
+from bigbird_ds.attention.graph import attention_in_graph
+from bigbird_ds.attention.recipe import PatternRecipe
 from bigbird_ds.attention.triton import block_lists
 from bigbird_ds.attention.triton import forward as triton_forward
 from bigbird_ds.attention.triton.backend import mask_bytes, triton_attention_with_lse
@@ -300,7 +301,9 @@ def launches(monkeypatch) -> list[int]:
 def test_the_operator_of_graphs_runs_the_same_kernels(launches) -> None:
     pattern, mask = make_pattern(CASES[0]), make_mask("lengths", 1, 160)
     inputs = random_qkv(1, 2, 160, 24)  # no power of two: its gradients pass through zeros as well
-    found = attention_in_graph(*inputs, pattern_number(pattern), mask)
+    recipe = PatternRecipe(2, 16, 1, "hf", layer=1, training=True, max_positions=4096)
+    assert recipe.build(160) is pattern
+    found = attention_in_graph(*inputs, recipe.as_tensor(), mask)
     assert len(launches) == 1
     wanted = block_sparse_attention(*inputs, pattern, mask, "triton")
     assert torch.equal(found, wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from bigbird_ds import BigBirdConfig
+from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.errors import CheckpointError, ConfigError
 
 
@@ -100,3 +100,26 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is no JSON"):
         BigBirdConfig.from_pretrained(tmp_path)
+
+
+def test_a_field_is_set_and_the_whole_is_checked() -> None:
+    config = BigBirdConfig()
+    config.use_cache, config.problem_type, config.num_labels = False, "regression", 3
+    assert (config.use_cache, config.problem_type, len(config.id2label or {})) == (
+        False,
+        "regression",
+        3,
+    )
+    config.id2label = {0: "no", 1: "yes"}
+    assert config.num_labels == 2 and config.label2id == {"no": 0, "yes": 1}
+    before = config.to_dict()
+    with pytest.raises(ConfigError, match="number of heads does not divide"):
+        config.hidden_size = 7
+    with pytest.raises(ConfigError, match="use_cache is of the wrong type"):
+        config.use_cache = "no"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="unknown key"):
+        config.hiden_size = 768  # type: ignore[attr-defined]
+    assert config.to_dict() == before
+    assert json.loads(config.to_json_string())["label2id"] == {"no": 0, "yes": 1}
+    assert config.keys_to_ignore_at_inference == ["past_key_values", "cache"]
+    assert not config.is_encoder_decoder and BigBirdPegasusConfig().is_encoder_decoder

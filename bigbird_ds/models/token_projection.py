@@ -1,0 +1,38 @@
+"""The projection of states to a score for each token.
+
+Legend: D = hidden size, V = vocabulary size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class TokenProjection(nn.Module):
+    """(..., D) to (..., V), with the parameters, the start and the numbers of ``nn.Linear``.
+
+    It is no ``nn.Linear``, because its weight is usually that of the word embeddings: peft adapts
+    every Linear under "all-linear", and an adapter that is merged here would change the embeddings.
+
+    Attributes:
+        weight: (V, D).
+        bias: (V,), or None.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_features)) if bias else None)
+        nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
