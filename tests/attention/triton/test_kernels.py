@@ -74,9 +74,10 @@ def test_the_kernels_compile_to_code_of_a_card_that_is_not_there(
     command = [str(ROOT / "benchmarks" / "gpu" / "machine_code.py"), "--arch", str(capability)]
     run([*command, "--json", str(result)], TRITON_CACHE_DIR=str(tmp_path / "cache"))
     kernels = json.loads(result.read_text())["kernels"]
-    assert len(kernels) == 12 and not any(code["stack"] for code in kernels)
     loops = [code for code in kernels if code["loop"]]
-    assert len(loops) == 6 and all(code["matrix"] and code["copies"] for code in loops)
+    assert (len(kernels), len(loops)) == (12, 6)
+    assert not any(code["stack"] for code in loops)
+    assert all(code["matrix"] and code["copies"] for code in loops)
     assert all(code["wait"] >= 2 for code in loops)
     if capability == 90:
         programs = [(code["kernel"], code["masked"], code["programs"]) for code in loops]
