@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be 
 
 import command_line  # noqa: E402
 from gpu import attention, pegasus, training  # noqa: E402
-from gpu.report import Report, median_seconds  # noqa: E402
+from gpu.report import SKIPPED, Report, median_seconds  # noqa: E402
 from gpu.sizes import SMOKE, Sizes  # noqa: E402
 
 Section = Callable[[Report, Sizes], None]
@@ -47,16 +47,16 @@ def ceilings(report: Report, sizes: Sizes) -> None:
     report.attempt("matrix product bf16", "", product)
 
 
-# name -> (seconds it may take, what runs), in the order in which the results matter
+# name -> (seconds it may take, what runs), in the order in which the results matter; 460 s in all
 SECTIONS: dict[str, tuple[float, Section]] = {
-    "ceilings": (20, ceilings),
     "correctness": (90, attention.check),
     "attention": (90, attention.measure),
-    "training step": (220, training.measure),
-    "encoder-decoder": (60, pegasus.measure),
-    "one long sequence": (60, training.measure_longest),
-    "memory": (40, training.measure_memory),
-    "sweep": (60, attention.sweep),
+    "training step": (130, training.measure),
+    "one long sequence": (35, training.measure_longest),
+    "sweep": (45, attention.sweep),
+    "encoder-decoder": (35, pegasus.measure),
+    "memory": (20, training.measure_memory),
+    "ceilings": (15, ceilings),
 }
 
 
@@ -82,9 +82,17 @@ def main() -> int:
 
 
 def all_right(report: Report) -> bool:
-    """Whether every comparison that was made is right, and every one of our kernel was made."""
+    """Whether every comparison that was made is right, and none of our kernel failed.
+
+    What was skipped for lack of time is not wrong.
+    """
     checks = [record for record in report.records if record.section == "correctness"]
-    made = [record for record in checks if record.value is not None or record.name == "triton"]
+    made = [record for record in checks if record.value is not None]
+    made += [
+        record
+        for record in checks
+        if record.name == "triton" and record.value is None and record.note != SKIPPED
+    ]
     return all(record.note == "right" for record in made)
 
 

@@ -16,7 +16,7 @@ from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.choice import BACKENDS
 from bigbird_ds.attention.reference import dense_counts
 from bigbird_ds.attention.triton.block_lists import meetings_of
-from gpu.report import Report, median_seconds
+from gpu.report import DeviceTime, Report, kernel_seconds
 from gpu.sizes import Sizes
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,21 +33,38 @@ def check(report: Report, sizes: Sizes) -> None:
     for length, (style, training), masked in itertools.product(
         sizes.check_lengths, styles, (False, True)
     ):
+        mask = _paddings(length, sizes.block, report.device)["last block"] if masked else None
         for backend, dtype in itertools.product(backends, (torch.bfloat16, torch.float32)):
             setting = f"{style} {'train' if training else 'eval'} {length} {DTYPES[dtype]}"
             setting += " masked" if masked else ""
             pattern = _pattern(sizes, length, style, training)
             report.attempt(
-                backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, masked)
+                backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, mask)
             )
     for length in sizes.check_lengths:
         report.attempt("flex", f"uniform {length} bf16", _flex_distance(report, sizes, length))
-    for length in sizes.long_check_lengths:
-        pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 masked"
-        work = _distance(
-            report, sizes, "triton", setting, pattern, torch.bfloat16, True, "gathered"
-        )
-        report.attempt("triton", setting, work)
+    for length in (*sizes.check_lengths, *sizes.long_check_lengths):
+        pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 padded"
+        for name, mask in _paddings(length, sizes.block, report.device).items():
+            work = _distance(
+                report, sizes, "triton", f"{setting}, {name}", pattern, torch.bfloat16, mask,
+                "gathered",
+            )  # fmt: skip
+            report.attempt("triton", f"{setting}, {name}", work)
+
+
+def _paddings(length: int, block: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """By name, masks (1, N) bool of which whole blocks are padding, as the kernels pass over."""
+    bounds = {
+        "last block": (0, length - block - 5),
+        "half": (0, length // 2 - 3),
+        "first block": (block, length),
+        "all but one token": (length // 2, length // 2 + 1),
+    }
+    places = torch.arange(length, device=device)
+    return {
+        name: ((first <= places) & (places < last))[None] for name, (first, last) in bounds.items()
+    }
 
 
 def _distance(
@@ -57,14 +74,10 @@ def _distance(
     setting: str,
     pattern: BlockPattern,
     dtype: torch.dtype,
-    masked: bool,
+    mask: torch.Tensor | None,
     exact: str = "reference",
 ) -> Callable[[], None]:
     def work() -> None:
-        mask = None
-        if masked:
-            places = torch.arange(pattern.seq_len, device=report.device)
-            mask = (places < pattern.seq_len - sizes.block - 5)[None]
         q, k, v = _inputs(report.device, 1, pattern.num_heads, pattern.seq_len, sizes.width, dtype)
         found = _with_gradients(q, k, v, pattern, mask, backend)
         again = _with_gradients(q, k, v, pattern, mask, backend)
@@ -119,8 +132,10 @@ def measure(report: Report, sizes: Sizes) -> None:
                     report.device, batch, sizes.heads, length, sizes.width, torch.bfloat16
                 )
                 inputs = [x.requires_grad_() for x in inputs]
-                forward, whole = _times(report, attention, inputs)
+                times = _times(report, attention, inputs)
+                forward, whole = (time.device for time in times)
                 backward = whole - forward
+                report.add(f"{name} host", setting, times[1].host * 1e3, "ms")
                 report.add(f"{name} forward", setting, forward * 1e3, "ms")
                 report.add(f"{name} forward", setting, useful / forward / 1e12, "TFLOP/s useful")
                 report.add(f"{name} backward", setting, backward * 1e3, "ms")
@@ -144,7 +159,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
     def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return block_sparse_attention(q, k, v, pattern, backend="triton")
 
-    choices = [(None, None), *itertools.product((4, 8), (1, 2, 3, 4))]
+    choices = [(None, None), *itertools.product((4, 8), range(1, 8))]
     for kernel, (warps, stages) in itertools.product(launch.SETTINGS, choices):
         setting = f"warps {warps}, stages {stages}" if warps else "default"
 
@@ -152,7 +167,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
             settings = launch.SETTINGS[kernel]
             settings.warps, settings.stages = warps, stages
             try:
-                forward, whole = _times(report, attention, inputs)
+                forward, whole = (time.device for time in _times(report, attention, inputs))
             finally:
                 settings.warps = settings.stages = None
             seconds = forward if kernel == "forward" else whole - forward
@@ -161,19 +176,22 @@ def sweep(report: Report, sizes: Sizes) -> None:
         report.attempt(kernel, setting, work)
 
 
-def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> tuple[float, float]:
-    """Median seconds of the forward, and of forward and backward."""
+def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> list[DeviceTime]:
+    """Of the forward, and of forward and backward."""
     weight = torch.randn_like(inputs[0])
-    forward = median_seconds(lambda: attention(*inputs), report.device)
-    whole = median_seconds(
+    forward = kernel_seconds(lambda: attention(*inputs), report.device)
+    whole = kernel_seconds(
         lambda: torch.autograd.grad(attention(*inputs), inputs, weight), report.device
     )
-    return forward, whole
+    return [forward, whole]
 
 
 def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str, Attention]:
-    def ours(backend: str) -> Attention:
-        return lambda q, k, v: block_sparse_attention(q, k, v, pattern, backend=backend)
+    batch = max(1, sizes.tokens // pattern.seq_len)
+    real = torch.ones(batch, pattern.seq_len, dtype=torch.bool, device=report.device)
+
+    def ours(backend: str, mask: torch.Tensor | None = None) -> Attention:
+        return lambda q, k, v: block_sparse_attention(q, k, v, pattern, mask, backend)
 
     def dense(backend: SDPBackend) -> Attention:
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -183,7 +201,8 @@ def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str
         return attention
 
     return {
-        "triton": ours("triton"),
+        "triton": ours("triton", real),  # as training calls it
+        "triton, no mask": ours("triton"),
         "gathered": ours("gathered"),
         "dense cuDNN": dense(SDPBackend.CUDNN_ATTENTION),
         "dense flash": dense(SDPBackend.FLASH_ATTENTION),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+SKIPPED = "skipped: no time left"
+_CYCLES_PER_SECOND = 2e9  # of a GPU, at most: a sleep is never shorter than it is meant to be
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Report:
     def attempt(self, name: str, setting: str, work: Callable[[], None]) -> None:
         """Run ``work``, which adds its records; add why there are none where it cannot."""
         if time.perf_counter() > self.deadline:
-            self.add(name, setting, None, note="skipped: no time left")
+            self.add(name, setting, None, note=SKIPPED)
             return
         try:
             work()
@@ -110,6 +114,46 @@ def median_seconds(
             work()
             times.append(time.perf_counter() - began)
     return statistics.median(times)
+
+
+class DeviceTime(NamedTuple):
+    """Median seconds of a call on the device, and seconds that the host needs to launch one."""
+
+    device: float
+    host: float
+
+
+def kernel_seconds(work: Callable[[], Any], device: torch.device, repeats: int = 7) -> DeviceTime:
+    """Time of the kernels alone: on a GPU all calls wait behind a sleep until the last is launched.
+
+    Else the GPU would wait for Python before each call, and the wait would count as kernel time.
+    """
+    for _ in range(2):
+        work()
+    synchronize(device)
+    if device.type != "cuda":
+        seconds = median_seconds(work, device, repeats, warm_up=0)
+        return DeviceTime(seconds, seconds)
+    host = _host_seconds(work, 1)
+    synchronize(device)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    torch.cuda._sleep(int(_CYCLES_PER_SECOND * (2 * repeats * host + 1e-3)))
+    marks[0].record()
+    began = time.perf_counter()
+    for mark in marks[1:]:
+        work()
+        mark.record()
+    host = (time.perf_counter() - began) / repeats
+    synchronize(device)
+    times = [one.elapsed_time(other) / 1e3 for one, other in itertools.pairwise(marks)]
+    return DeviceTime(statistics.median(times), host)
+
+
+def _host_seconds(work: Callable[[], Any], calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - began) / calls
 
 
 def peak_bytes(device: torch.device) -> int:

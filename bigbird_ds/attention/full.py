@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from bigbird_ds.attention.bias import rows_without_keys
+
 
 def full_bias(
     mask: torch.Tensor | None, causal: bool, queries: int, keys: int, like: torch.Tensor
 ) -> torch.Tensor | None:
     """Bias ``(B or 1, 1, L or 1, S)`` in the dtype and on the device of ``like``, or None.
 
-    Hidden keys get the lowest finite number, so that a row with no key to see stays finite.
+    Hidden keys get -inf.
 
     Args:
         mask: ``(B, S)``, nonzero for real tokens; None: all real.
@@ -28,7 +30,7 @@ def full_bias(
     if hidden is None:
         return None
     bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return bias.masked_fill_(hidden, torch.finfo(like.dtype).min)
+    return bias.masked_fill_(hidden, -torch.inf)
 
 
 def full_attention(
@@ -41,13 +43,24 @@ def full_attention(
     """Softmax attention in one fused call: q ``(B, H, L, D)``, k and v ``(B, H, S, D)``.
 
     Args:
-        bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores.
+        bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores; -inf hides a key. A
+            query that sees no key gets the mean of all values, as in transformers.
         dropout: probability of dropping a weight; the caller passes 0 outside training.
     """
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    # A softmax over nothing is nan, and not every kernel of torch guards against it.
+    unseeing = rows_without_keys(bias)
+    bias = bias.masked_fill(unseeing, 0.0)
+    context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return torch.where(unseeing, v.mean(2, keepdim=True), context)
 
 
 def full_probabilities(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """The weights ``(B, H, L, S)`` that :func:`full_attention` uses, before dropout."""
     scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    return torch.softmax(scores if bias is None else scores + bias, dim=-1)
+    if bias is None:
+        return torch.softmax(scores, dim=-1)
+    unseeing = rows_without_keys(bias)
+    weights = torch.softmax(scores + bias.masked_fill(unseeing, 0.0), dim=-1)
+    return weights.masked_fill(unseeing, 1 / k.shape[2])

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
-from bigbird_ds.attention.bias import count_bias, padding_bias
+from bigbird_ds.attention.bias import count_bias, padding_bias, rows_without_keys
+from bigbird_ds.attention.full import full_attention
 from bigbird_ds.attention.pattern import BlockPattern
 
 # Scores held at a time. On the CPU a chunk's scores, keys and values stay in the cache of a core;
@@ -56,7 +56,7 @@ def gathered_attention(
     middle = attend_rows(middle, k, v, tables, key_bias)
 
     global_bias = None if key_bias is None else key_bias[:, :, None, :]
-    ends = F.scaled_dot_product_attention(torch.cat([first, last], 2), k, v, attn_mask=global_bias)
+    ends = full_attention(torch.cat([first, last], 2), k, v, global_bias)
     return torch.cat([ends[:, :, :size], middle, ends[:, :, size:]], dim=2)
 
 
@@ -73,10 +73,11 @@ def attend_rows(
         q: ``(B, H, R * s, D)``.
         k, v: ``(B, H, M * s, D)``; the key blocks need not be those of the queries.
         tables: which key blocks, 0 .. M - 1, each query block reads.
-        key_bias: ``(B, H or 1, M * s)``, added to the scores of a key; None: nothing to add.
+        key_bias: ``(B, H or 1, M * s)``, added to the scores of a key, -inf hides it; None: nothing
+            to add.
 
     Returns:
-        ``(B, H, R * s, D)``.
+        ``(B, H, R * s, D)``. A query block that sees no key gets anything finite.
     """
     return _Rows.apply(q, k, v, tables, key_bias)
 
@@ -117,7 +118,10 @@ class _Gather:
             else:
                 bias = bias.expand(-1, -1, self.size)
             keys = head_of_batch[:, None] * self.num_key_blocks + keys
-            yield slice(start, stop), keys.reshape(-1), bias.flatten(1)[:, None]
+            bias = bias.flatten(1)[:, None]
+            if self.key_bias is not None:
+                bias = bias.masked_fill(rows_without_keys(bias), 0.0)
+            yield slice(start, stop), keys.reshape(-1), bias
 
 
 class _Rows(torch.autograd.Function):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from bigbird_ds.attention.bias import count_bias, padding_bias
+from bigbird_ds.attention.bias import count_bias, padding_bias, rows_without_keys
 from bigbird_ds.attention.pattern import BlockPattern
 
 
@@ -42,9 +42,10 @@ def counted_probabilities(
     """:func:`attention_probabilities` from the :func:`dense_counts` of a pattern."""
     bias = count_bias(counts, q.dtype)
     bias = bias.repeat_interleave(block_size, 1).repeat_interleave(block_size, 2)
-    scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5 + bias
     if mask is not None:
-        scores = scores + padding_bias(mask, q.dtype)[:, None, None, :]
+        bias = bias + padding_bias(mask, q.dtype)[:, None, None, :]
+        bias = bias.masked_fill(rows_without_keys(bias), 0.0)
+    scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5 + bias
     return torch.softmax(scores, dim=-1)
 
 

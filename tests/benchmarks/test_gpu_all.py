@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,11 +70,28 @@ def test_what_cannot_run_here_says_so_and_the_rest_goes_on(result: dict) -> None
     failed = [r for r in result["records"] if r["value"] is None]
     assert failed and all("failed: " in r["note"] for r in failed)
     assert {r["name"] for r in failed} <= {
-        "triton", "dense cuDNN", "flex", "base ours, dense cudnn",
+        "triton", "triton, no mask", "dense cuDNN", "flex", "base ours, dense cudnn",
         "forward", "query_gradients", "key_gradients",
     }  # fmt: skip
     triton = next(r for r in failed if r["name"] == "triton")
     assert "cannot serve" in triton["note"]
+
+
+def test_a_check_without_time_is_not_wrong_and_a_kernel_that_fails_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu_all = importlib.import_module("gpu_all")
+    report_of = importlib.import_module("gpu.report")
+
+    def right(name: str, value: float | None, note: str) -> bool:
+        record = report_of.Record("correctness", name, "", value, "distance", note)
+        return gpu_all.all_right(report_of.Report(torch.device("cpu"), 1.0, records=[record]))
+
+    assert right("triton", 0.0, "right") and right("triton", None, report_of.SKIPPED)
+    assert right("flex", None, "failed: ImportError")
+    assert not right("triton", 1.0, "WRONG") and not right("triton", None, "failed: RuntimeError")
+    assert sum(seconds for seconds, _ in gpu_all.SECTIONS.values()) <= 460
 
 
 def test_the_models_need_no_training_stack() -> None:

@@ -89,14 +89,17 @@ def _errors(case: AttentionCase, parallel: SequenceParallel) -> dict[str, float]
         max_positions=length,
     )
     generator = torch.Generator().manual_seed(0)
-    shape = (2, case.num_heads, length, 8)
+    shape = (4, case.num_heads, length, 8)
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=case.dtype) for _ in range(4))
     mask = None
     if case.padded:
-        # Padding at the end of one sample and inside of the other.
-        mask = torch.ones(2, length, dtype=torch.int64)
+        # At the end of one sample, inside of the second, before all but a token of the third, and
+        # nothing else in the fourth.
+        mask = torch.ones(4, length, dtype=torch.int64)
         mask[0, -length // 3 :] = 0
         mask[1, length // 4 : length // 2] = 0
+        mask[2, :-1] = 0
+        mask[3] = 0
 
     return _compared(
         lambda *x: block_sparse_attention(*x, pattern, mask, backend="reference"),
@@ -152,13 +155,15 @@ def _short_errors(case: ShortCase, parallel: SequenceParallel) -> dict[str, floa
     generator = torch.Generator().manual_seed(0)
 
     def random(length: int) -> torch.Tensor:
-        return torch.randn(2, 3, length, 8, generator=generator, dtype=case.dtype)
+        return torch.randn(4, 3, length, 8, generator=generator, dtype=case.dtype)
 
     short, long = case.length * parallel.size, case.long_length * parallel.size
-    mask = torch.ones(2, long, dtype=torch.int64)
+    mask = torch.ones(4, long, dtype=torch.int64)
     if case.padded:
         mask[0, -long // 2 :] = 0  # at P = 2 nothing of the last rank is seen
         mask[1, long // 4 : long // 3] = 0
+        mask[2, :-1] = 0  # one token of the last rank is seen
+        mask[3] = 0  # nothing is seen
     own_mask = local_slice(mask, parallel, 1)
     inputs = [random(short), random(long), random(long), random(short)]
     bias = full_bias(mask, False, short, long, inputs[0])

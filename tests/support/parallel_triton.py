@@ -23,6 +23,7 @@ from bigbird_ds.attention.parallel import (
 )
 from bigbird_ds.attention.triton import block_lists
 from bigbird_ds.training.distributed import Ranks
+from support.fused_products import fused_products
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 from support.tiny_models import tiny_bigbird
 
@@ -48,7 +49,8 @@ def triton_errors(
     from those without.
     """
     block_lists.WHOLE, block_lists.PIECE = 4, 2  # so that lists of a few blocks are cut too
-    found = errors_in_groups(ranks, sizes, cases, _errors)
+    with fused_products():
+        found = errors_in_groups(ranks, sizes, cases, _errors)
     kept = errors_in_groups(ranks, [2], [""], lambda _, parallel: _checkpointed(parallel))
     return found, kept[0][1] if kept else {}
 
@@ -60,12 +62,14 @@ def _errors(case: TritonCase, parallel: SequenceParallel) -> dict[str, float]:
     )
     mask = None
     if case.padded:
-        # All that the last rank has of one sample; tokens and a whole block inside of the other.
-        mask = torch.ones(2, length, dtype=torch.int64)
+        # All that the last rank has of one sample; all that the first has, and a block inside, of
+        # another; the whole of the third.
+        mask = torch.ones(3, length, dtype=torch.int64)
         mask[0, length // 2 - 5 :] = 0
-        mask[1, length // 4 : length // 2 - 3] = 0
+        mask[1, : length // 2 + 5] = mask[1, -40:-8] = 0
+        mask[2] = 0
     generator = torch.Generator().manual_seed(0)
-    shape = (1 if mask is None else 2, heads, length, 16)
+    shape = (1 if mask is None else len(mask), heads, length, 16)
     exact = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
     wanted = _with_gradients(
         [x.clone() for x in exact],

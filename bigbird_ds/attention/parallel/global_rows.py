@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bigbird_ds.attention.parallel.group import SequenceParallel
+from bigbird_ds.attention.parallel.partial import divided, subtrahend
 from bigbird_ds.attention.parallel.rows import RowBackend
 
 
@@ -21,7 +22,8 @@ class GlobalState(NamedTuple):
     Attributes:
         ends: (B, H, 2 * s, D), the queries of the two blocks.
         context: the same shape, fp32 at least.
-        log_sum: (B, H, 2 * s), the log-sum-exp of their scores over the whole sequence.
+        log_sum: (B, H, 2 * s), the log-sum-exp of their scores over the whole sequence; -inf where
+            all of it is padding, and the context is 0.
     """
 
     ends: Tensor
@@ -50,11 +52,11 @@ def compute_global_rows(
     ends = _from_owners(q, block_size, parallel, "forward", "global queries")
     context, total, largest = rows.attend_to_own_keys(ends, k, v, real)
     overall = parallel.all_reduce(largest.clone(), "forward", "global merge", maximum=True)
-    shrink = torch.exp(largest - overall)
+    shrink = torch.exp(largest - subtrahend(overall))
     merged = torch.cat([context, total[..., None]], -1) * shrink[..., None]
     parallel.all_reduce(merged, "forward", "global merge")
-    context, total = merged[..., :-1] / merged[..., -1:], merged[..., -1]
-    return GlobalState(ends, context, overall + torch.log(total))
+    context, total = merged[..., :-1], merged[..., -1]
+    return GlobalState(ends, divided(context, total), overall + torch.log(total))
 
 
 def global_rows(

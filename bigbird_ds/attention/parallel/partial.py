@@ -2,7 +2,8 @@
 
 Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
 exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
-l_p. The backward computes the weights again from the log-sum-exp over all ranks.
+l_p. The backward computes the weights again from the log-sum-exp over all ranks. Where a query sees
+no key of a rank, m_p is -inf and l_p and a_p are 0.
 (Legend: ``__init__.py``.)
 """
 
@@ -23,12 +24,22 @@ class Partial(NamedTuple):
     Attributes:
         context: (B, H, Q, D), values weighted by exp(score - largest).
         total: (B, H, Q), the sum of these weights.
-        largest: (B, H, Q), the largest score.
+        largest: (B, H, Q), the largest score; -inf where the query sees no key.
     """
 
     context: Tensor
     total: Tensor
     largest: Tensor
+
+
+def subtrahend(largest: Tensor) -> Tensor:
+    """``largest``, or 0 where it is -inf: what is subtracted from scores that are -inf too."""
+    return largest.masked_fill(largest == -torch.inf, 0.0)
+
+
+def divided(context: Tensor, total: Tensor) -> Tensor:
+    """``context`` (..., D) by ``total`` (...), and 0 where nothing was summed up."""
+    return context / total.masked_fill(total == 0, 1.0)[..., None]
 
 
 class WeightDropout(NamedTuple):
@@ -48,7 +59,7 @@ def attend_to_own_keys(
     """Attention of ``queries`` (B, H, Q, D) to k and v (B, H, S, D), before the ranks merge it.
 
     Args:
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
         dropout: of weights; the sum that divides them is taken before.
     """
     wide = torch.promote_types(queries.dtype, torch.float32)
@@ -58,8 +69,9 @@ def attend_to_own_keys(
     for keys, kept in _chunks(queries, k, dropout):
         scores = _scores(queries, k, key_bias, keys, wide)
         larger = torch.maximum(largest, scores.amax(-1))
-        weights = torch.exp(scores - larger[..., None])
-        shrink = torch.exp(largest - larger)
+        base = subtrahend(larger)
+        weights = torch.exp(scores - base[..., None])
+        shrink = torch.exp(largest - base)
         total = total * shrink + weights.sum(-1)
         if kept is not None:
             weights = weights * kept
@@ -77,28 +89,34 @@ def own_key_gradients(
     grad: Tensor,
     delta: Tensor,
     dropout: WeightDropout | None = None,
+    unseeing_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """This rank's share of the queries' gradients, in the dtype of ``grad``; those of its k and v.
 
     Args:
-        log_sum: (B, H, Q), log-sum-exp of the scores over the keys of all ranks.
+        log_sum: (B, H, Q), log-sum-exp of the scores over the keys of all ranks; -inf where the
+            query sees none.
         grad: (B, H, Q, D), of the merged result, fp32 at least.
         delta: (B, H, Q, 1), the sum of ``grad`` times the merged result.
+        unseeing_weight: what a query that sees no key on any rank gives to each value.
     """
     wide = grad.dtype
     scale = queries.shape[-1] ** -0.5
     wide_queries = queries.to(wide)
     grad_queries = torch.zeros_like(grad)
     grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
+    base = subtrahend(log_sum)[..., None]  # all scores of such a query are -inf
+    uniform = (log_sum == -torch.inf)[..., None].to(wide) * unseeing_weight
     for keys, kept in _chunks(queries, k, dropout):
         key, value = k[:, :, keys].to(wide), v[:, :, keys].to(wide)
         scores = _scores(queries, k, key_bias, keys, wide)
-        weights = torch.exp(scores - log_sum[..., None])
+        weights = torch.exp(scores - base)
         grad_weights = grad @ value.transpose(-1, -2)
         used = weights
         if kept is not None:
             grad_weights, used = grad_weights * kept, weights * kept
         grad_scores = weights * (grad_weights - delta) * scale
+        used = used + uniform
         grad_v[:, :, keys] = (used.transpose(-1, -2) @ grad).to(v.dtype)
         grad_k[:, :, keys] = (grad_scores.transpose(-1, -2) @ wide_queries).to(k.dtype)
         grad_queries += grad_scores @ key

@@ -19,7 +19,9 @@ from bigbird_ds.attention.parallel.group import SequenceParallel
 from bigbird_ds.attention.parallel.partial import (
     WeightDropout,
     attend_to_own_keys,
+    divided,
     own_key_gradients,
+    subtrahend,
 )
 
 
@@ -47,11 +49,11 @@ def cross_attention(
     Args:
         q: (B, H, L, D), this rank's part of the short sequence.
         k, v: (B, H, S, D), this rank's part of the long one.
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, or None.
+        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
         dropout: probability of dropping a weight; the caller passes 0 outside training.
 
     Returns:
-        (B, H, L, D), softmax attention to the keys of all ranks.
+        (B, H, L, D), softmax attention to the keys of all ranks; their mean where all are hidden.
     """
     drops = None
     if dropout > 0:
@@ -88,12 +90,15 @@ class _CrossAttention(torch.autograd.Function):
         queries = _joined(parallel.all_gather(q, "forward", "cross queries"))
         partial = attend_to_own_keys(queries, k, v, key_bias, dropout)
         log_sums = partial.largest + torch.log(partial.total)
-        results = torch.cat(
-            [partial.context / partial.total[..., None], log_sums[..., None]], dim=-1
-        )
+        own = divided(partial.context, partial.total)
+        mean = v.mean(2, keepdim=True).to(own.dtype)
+        own = torch.where(partial.total[..., None] == 0, mean, own)
+        results = torch.cat([own, log_sums[..., None]], dim=-1)
         results = parallel.to_owners(_parts(results, parallel), "forward", "cross merge")
         contexts, log_sums = results[..., :-1], results[..., -1]
-        context = (torch.softmax(log_sums, dim=0)[..., None] * contexts).sum(0)
+        largest = log_sums.amax(0)
+        shares = torch.exp(log_sums - subtrahend(largest)).masked_fill(largest == -torch.inf, 1.0)
+        context = (shares[..., None] * contexts).sum(0) / shares.sum(0)[..., None]
         ctx.save_for_backward(queries, k, v, key_bias, context, torch.logsumexp(log_sums, dim=0))
         ctx.parallel, ctx.dropout = parallel, dropout
         return context.to(q.dtype, copy=True)
@@ -117,6 +122,7 @@ class _CrossAttention(torch.autograd.Function):
                 grad=everyone[..., :-2],
                 delta=everyone[..., -2:-1],
                 dropout=ctx.dropout,
+                unseeing_weight=1 / (parallel.size * k.shape[2]),
             )
             grad_q = _to_owners(grad_queries, parallel, "cross queries").to(queries.dtype)
         return grad_q, grad_k, grad_v, None, None, None

@@ -50,9 +50,8 @@ class TritonRows:
         self, queries: Tensor, k: Tensor, v: Tensor, real: Tensor | None
     ) -> Partial:
         lists = self.plan.global_lists
-        # No mask of queries: a row of padding would have no log-sum-exp on any rank, and nothing to
-        # merge by. Where all of this rank's keys are padding, that of every row is finite, and so
-        # low that the result weighs nothing beside any other.
+        # No mask of queries: their rows of padding are cleared after the ranks have merged theirs.
+        # Where all of this rank's keys are padding, the log-sum-exp of every row is -inf.
         context, log_sum = block_sparse_forward(
             dense_rows(queries),
             dense_rows(k),

@@ -19,14 +19,18 @@ import triton.language as tl
 
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton.block_lists import WorkList
-from bigbird_ds.attention.triton.forward import key_mask_strides, real_keys_per_block
+from bigbird_ds.attention.triton.forward import key_mask_strides, padded_blocks
 from bigbird_ds.attention.triton.launch import (
     LOG2_E,
+    VARIES_BY_RUN,
     block_pointers,
     dot_precision,
     launch_options,
     load_item,
     on,
+    pack,
+    unpack,
+    unpack_floats,
 )
 from bigbird_ds.attention.triton.merge import sum_slots
 
@@ -34,14 +38,13 @@ from bigbird_ds.attention.triton.merge import sum_slots
 # (Triton gives a kernel's arguments their types.)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def _delta_kernel(
     out_ptr,
     grad_out_ptr,
     lse_ptr,
     grad_lse_ptr,
-    delta_ptr,
-    base_ptr,
+    row_values_ptr,
     out_batch,
     out_head,
     out_row,
@@ -55,7 +58,10 @@ def _delta_kernel(
     WIDTH: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr,
 ):
-    """Per row: delta, and the log-sum-exp in base 2 with +inf (weight 0) for rows of padding."""
+    """Per row: the log-sum-exp in base 2, with +inf (weight 0) for rows of padding, and delta.
+
+    Both in one int64, so that a program of the key gradients fetches them with one copy.
+    """
     pair = tl.program_id(1).to(tl.int64)
     batch, head = pair // heads, pair % heads
     block = tl.program_id(0)
@@ -69,24 +75,23 @@ def _delta_kernel(
         delta -= tl.load(grad_lse_ptr + places)
     lse = tl.load(lse_ptr + places)
     unseen = lse == float("-inf")
-    tl.store(delta_ptr + places, tl.where(unseen, 0.0, delta))
-    tl.store(base_ptr + places, tl.where(unseen, float("inf"), lse * log2_e))
+    base = tl.where(unseen, float("inf"), lse * log2_e)
+    tl.store(row_values_ptr + places, pack(base, tl.where(unseen, 0.0, delta)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIES_BY_RUN)
 def _query_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
     grad_out_ptr,
-    base_ptr,
-    delta_ptr,
+    row_values_ptr,
     grad_q_ptr,
     part_ptr,
     items_ptr,
     entries_ptr,
     key_mask_ptr,
-    real_keys_ptr,
+    padding_ptr,
     q_batch,
     q_head,
     q_row,
@@ -131,21 +136,22 @@ def _query_kernel(
     q = tl.load(block_pointers(q_base, block, q_row, BLOCK, WIDTH))
     grad_out = tl.load(block_pointers(go_base, block, go_row, BLOCK, WIDTH))
     places = pair * num_queries + block.to(tl.int64) * BLOCK + rows
-    base, delta = tl.load(base_ptr + places), tl.load(delta_ptr + places)
+    base, delta = unpack_floats(tl.load(row_values_ptr + places))
     grad_q = tl.zeros([BLOCK, WIDTH], tl.float32)
     last = tl.where(tl.min(base) == float("inf"), first, last)  # padding costs no tile
 
+    word = tl.load(entries_ptr + first)  # a tile ahead, as in the forward
     for entry in range(first, last):
-        key_block = tl.load(entries_ptr + 2 * entry)
-        bias = tl.log2(tl.load(entries_ptr + 2 * entry + 1).to(tl.float32))
+        key_block, bias = unpack(word)
+        word = tl.load(entries_ptr + entry + 1)
         k = tl.load(block_pointers(k_base, key_block, k_row, BLOCK, WIDTH))
         v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[:, None])
         if MASK_KEYS:
-            real = tl.load(real_keys_ptr + mask_base // BLOCK + key_block)
-            if real < BLOCK:
+            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            if has_padding:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 weights = tl.where((seen != 0)[None, :], weights, 0.0)
         grad_scores = weights * (grad_weights - delta[:, None])
@@ -161,14 +167,13 @@ def _query_kernel(
         tl.store(block_pointers(part_ptr, place, WIDTH, BLOCK, WIDTH), grad_q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIES_BY_RUN)
 def _key_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
     grad_out_ptr,
-    base_ptr,
-    delta_ptr,
+    row_values_ptr,
     grad_k_ptr,
     grad_v_ptr,
     part_k_ptr,
@@ -230,13 +235,14 @@ def _key_kernel(
         seen = tl.load(key_mask_ptr + places) != 0
         last = tl.where(tl.sum(seen.to(tl.int32)) == 0, first, last)  # padding costs no tile
 
+    word = tl.load(entries_ptr + first)
     for entry in range(first, last):
-        query_block = tl.load(entries_ptr + 2 * entry)
-        bias = tl.log2(tl.load(entries_ptr + 2 * entry + 1).to(tl.float32))
+        query_block, bias = unpack(word)
+        word = tl.load(entries_ptr + entry + 1)
         q = tl.load(block_pointers(q_base, query_block, q_row, BLOCK, WIDTH))
         grad_out = tl.load(block_pointers(go_base, query_block, go_row, BLOCK, WIDTH))
         query_places = pair * num_queries + query_block.to(tl.int64) * BLOCK + rows
-        base, delta = tl.load(base_ptr + query_places), tl.load(delta_ptr + query_places)
+        base, delta = unpack_floats(tl.load(row_values_ptr + query_places))
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
         grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[None, :])
@@ -279,10 +285,10 @@ def backward(
     Scores were multiplied by ``scale``.
     """
     batch, heads, num_queries, width = q.shape
-    delta, base = torch.empty_like(lse), torch.empty_like(lse)
+    row_values = torch.empty_like(lse, dtype=torch.int64)
     grad_q = new_like_projection(q, out.dtype)
     grad_k, grad_v = new_like_projection(k), new_like_projection(v)
-    tensors = (q, k, v, grad_out, base, delta)
+    tensors = (q, k, v, grad_out, row_values)
     input_strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
     shared: dict[str, Any] = {
         "BLOCK": block_size,
@@ -299,8 +305,7 @@ def backward(
             grad_out,
             lse,
             grad_lse,
-            delta,
-            base,
+            row_values,
             *out.stride()[:3],
             *grad_out.stride()[:3],
             heads,
@@ -318,7 +323,7 @@ def backward(
             rows.items,
             rows.entries,
             key_mask,
-            real_keys_per_block(key_mask, block_size),
+            padded_blocks(key_mask, block_size),
             *input_strides,
             *grad_q.stride()[:3],
             *mask_strides,

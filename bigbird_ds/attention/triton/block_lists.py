@@ -31,13 +31,14 @@ MAX_SLOTS = 512
 
 @dataclass(frozen=True)
 class WorkList:
-    """What each program does, as int32 tables.
+    """What each program does, as tables of int32, but for the entries.
 
     Attributes:
         items: ``(T, I, 4)``: the block, its first entry, the entry after its last, its slot (-1:
             this item writes the result itself). Cut blocks come first, so that long items start
             early. Tables of unlike length are filled up with items of block -1.
-        entries: ``(E, 2)``: the other block, and how often it counts.
+        entries: ``(E + 1,)`` int64: the other block, and in the upper half the bits of log2 of how
+            often it counts, in fp32. Behind the last is one that is loaded and not used.
         merges: ``(T, M, 3)``: a cut block, its first slot, the slot after its last; filled up
             with block -1.
         num_slots: slots a head.
@@ -134,7 +135,7 @@ def _work_list(
 ) -> WorkList:
     line = meetings.table * num_owners + owner
     order = np.lexsort((other, line))
-    entries = np.stack([other[order], meetings.count[order]], axis=-1)
+    entries = _packed(other[order], meetings.count[order])
     degrees = np.bincount(line, minlength=meetings.num_tables * num_owners)
     firsts = np.cumsum(degrees) - degrees
     degrees, firsts = (x.reshape(meetings.num_tables, num_owners) for x in (degrees, firsts))
@@ -146,10 +147,18 @@ def _work_list(
     made = [_items_and_merges(*lines) for lines in zip(pieces, cut, degrees, firsts, strict=True)]
     return WorkList(
         items=_filled_up([items for items, _ in made], 4).to(device),
-        entries=torch.from_numpy(entries.astype(np.int32)).to(device),
+        entries=torch.from_numpy(entries).to(device),
         merges=_filled_up([merges for _, merges in made], 3).to(device),
         num_slots=int((pieces * cut).sum(axis=1).max()),
     )
+
+
+def _packed(block: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """``entries`` of a ``WorkList``: a program loads both numbers at once."""
+    entries = np.zeros((len(block) + 1, 2), dtype=np.int32)  # the lower half of an int64 first
+    entries[:-1, 0] = block
+    entries[:-1, 1] = np.log2(count).astype(np.float32).view(np.int32)
+    return entries.view(np.int64)[:, 0]
 
 
 def _items_and_merges(

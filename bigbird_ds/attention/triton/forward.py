@@ -18,14 +18,15 @@ import triton.language as tl
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton.block_lists import WorkList
 from bigbird_ds.attention.triton.launch import (
-    HIDDEN,
     LN_2,
     LOG2_E,
+    VARIES_BY_RUN,
     block_pointers,
     dot_precision,
     launch_options,
     load_item,
     on,
+    unpack,
 )
 from bigbird_ds.attention.triton.merge import merge_slots
 
@@ -33,7 +34,7 @@ from bigbird_ds.attention.triton.merge import merge_slots
 # (Triton gives a kernel's arguments their types.)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARIES_BY_RUN)
 def _forward_kernel(
     q_ptr,
     k_ptr,
@@ -46,7 +47,7 @@ def _forward_kernel(
     entries_ptr,
     query_mask_ptr,
     key_mask_ptr,
-    real_keys_ptr,
+    padding_ptr,
     q_batch,
     q_head,
     q_row,
@@ -93,26 +94,32 @@ def _forward_kernel(
     if MASK_QUERIES:
         real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
         last = tl.where(tl.sum(real_rows.to(tl.int32)) == 0, first, last)  # padding costs no tile
+    # Each entry is loaded a tile ahead: where a tile's addresses hang on a load of the same
+    # iteration, nothing can be fetched in advance.
+    word = tl.load(entries_ptr + first)
     for entry in range(first, last):
-        key_block = tl.load(entries_ptr + 2 * entry)
-        bias = tl.log2(tl.load(entries_ptr + 2 * entry + 1).to(tl.float32))
+        key_block, bias = unpack(word)
+        word = tl.load(entries_ptr + entry + 1)
         k = tl.load(block_pointers(k_base, key_block, k_row, BLOCK, WIDTH))
         v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if MASK_KEYS:
-            real = tl.load(real_keys_ptr + mask_base // BLOCK + key_block)
-            if real < BLOCK:
+            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            if has_padding:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
-                scores = tl.where((seen != 0)[None, :], scores, HIDDEN)
+                scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
-        weights = tl.exp2(scores * scale - (new_highest - bias)[:, None])
-        shrink = tl.exp2(highest - new_highest)
+        base = new_highest
+        if MASK_KEYS:  # -inf where a row has met padding alone: nothing may be subtracted from it
+            base = tl.where(new_highest == float("-inf"), 0.0, new_highest)
+        weights = tl.exp2(scores * scale - (base - bias)[:, None])
+        shrink = tl.exp2(highest - base)
         total = total * shrink + tl.sum(weights, 1)
         context = context * shrink[:, None]
         context = tl.dot(weights.to(v.dtype), v, context, input_precision=PRECISION)
         highest = new_highest
 
-    context = context / tl.where(total == 0.0, 1.0, total)[:, None]
+    context = context * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]
     lse = (highest + tl.log2(total)) * LN_2
     if MASK_QUERIES:
         context = tl.where(real_rows[:, None], context, 0.0)
@@ -163,7 +170,7 @@ def forward(
             rows.entries,
             query_mask,
             key_mask,
-            real_keys_per_block(key_mask, block_size),
+            padded_blocks(key_mask, block_size),
             *q.stride()[:3],
             *k.stride()[:3],
             *v.stride()[:3],
@@ -186,11 +193,11 @@ def forward(
     return out, lse
 
 
-def real_keys_per_block(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
-    """``(B, 1 or H, n)`` int32: real tokens in each block of ``mask`` (B, 1 or H, T) uint8."""
+def padded_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
+    """``(B, 1 or H, n)`` uint8: 1 for each block of ``mask`` (B, 1 or H, T) that has padding."""
     if mask is None:
         return None
-    return mask.unflatten(-1, (-1, block_size)).sum(-1, dtype=torch.int32)
+    return (mask.unflatten(-1, (-1, block_size)).amin(-1) == 0).view(torch.uint8)
 
 
 def key_mask_strides(mask: torch.Tensor | None) -> tuple[int, int]:

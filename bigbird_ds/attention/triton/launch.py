@@ -20,10 +20,9 @@ from bigbird_ds.attention.device import shared_memory_bytes
 # (Triton gives a kernel's arguments their types.)
 
 LOG2_E = math.log2(math.e)
-
-# The score of a key of padding. Finite, so that a row that has met nothing but padding stays free
-# of nan; its weight becomes exactly 0 as soon as the row meets a real key.
-HIDDEN = tl.constexpr(-1.0e30)
+# Sizes of a pattern's lists. Triton would compile a kernel anew for a size of 1 or a multiple of
+# 16, and an evaluation has other lists than the training before it.
+VARIES_BY_RUN = ["num_items", "tables", "num_slots", "heads"]
 LN_2 = tl.constexpr(math.log(2))
 
 
@@ -45,11 +44,32 @@ def block_pointers(base, block, stride, BLOCK: tl.constexpr, WIDTH: tl.constexpr
     return start + rows[:, None] * stride + columns[None, :]
 
 
+@triton.jit
+def unpack(word):
+    """The int32 in the low half of an int64, and the fp32 in its high half."""
+    return word.to(tl.int32), (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def pack(low, high):
+    """Two fp32 as one int64, in the order of :func:`unpack_floats`."""
+    upper = high.to(tl.int32, bitcast=True).to(tl.int64) << 32
+    return upper | low.to(tl.uint32, bitcast=True).to(tl.int64)
+
+
+@triton.jit
+def unpack_floats(word):
+    """The two fp32 of an int64."""
+    low, high = unpack(word)
+    return low.to(tl.float32, bitcast=True), high
+
+
 @dataclass
 class LaunchSettings:
     """Warps a program and stages of the load pipeline of one kernel.
 
-    ``stages`` None: as many as fit the card's shared memory, 3 at most.
+    ``stages`` None: as many as fit the card's shared memory, 3 at most: from 3 on, the next tile
+    is on its way while one is worked on (``benchmarks/gpu/machine_code.py``).
     """
 
     warps: int | None = None
@@ -63,21 +83,31 @@ SETTINGS = {name: LaunchSettings() for name in ("forward", "query_gradients", "k
 def launch_options(
     kernel: str, block: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, int | bool]:
-    """Options of a launch for a kernel on blocks (block, width).
+    """Options of a launch for a kernel on blocks (block, width)."""
+    return options_for(kernel, block, width, dtype, _shared_memory(device))
+
+
+def options_for(
+    kernel: str, block: int, width: int, dtype: torch.dtype, shared: int
+) -> dict[str, int | bool]:
+    """``launch_options`` where a program may use ``shared`` bytes of shared memory.
 
     A pair of tiles (keys and values, or queries and their gradients) is held per stage, another
-    pair all along, and the scores pass through shared memory once.
+    pair all along where the matrix units read it from there, and the scores pass through once.
     """
     settings = SETTINGS[kernel]
     # where one group of 128 threads has too few registers for the tiles
     wide = width >= 128 and kernel == "key_gradients"
     large = block >= 128 or (block >= 64 and (wide or dtype == torch.float32))
     pair = 2 * block * width * dtype.itemsize
-    free = _shared_memory(device) - pair - block * block * dtype.itemsize
-    stages = max(1, min(3, free // pair))
+    scores = block * block * dtype.itemsize
+    stages = min(3, (shared - pair - scores) // pair)
+    if not large:  # there are registers for a second program: leave it its memory
+        passed = 0 if kernel == "forward" else scores  # scores stay in registers there
+        stages = min(stages, ((shared - 1024) // 2 - passed) // pair)
     return {
         "num_warps": settings.warps or (8 if large else 4),
-        "num_stages": settings.stages or stages,
+        "num_stages": settings.stages or max(1, stages),
         "enable_fp_fusion": True,
     }
 

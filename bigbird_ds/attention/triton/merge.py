@@ -12,14 +12,16 @@ import triton
 import triton.language as tl
 
 from bigbird_ds.attention.triton.block_lists import WorkList
+from bigbird_ds.attention.triton.launch import VARIES_BY_RUN
 
 # mypy: allow-untyped-defs
 # (Triton gives a kernel's arguments their types.)
 
 _STRIP_ROWS = 16
+_AT_ONCE = tl.constexpr(8)  # slots whose loads are under way together
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*VARIES_BY_RUN[1:], "num_merges"])
 def _merge_kernel(
     part_out_ptr,
     part_lse_ptr,
@@ -52,20 +54,26 @@ def _merge_kernel(
     columns = tl.arange(0, WIDTH)
 
     highest = tl.full([ROWS], float("-inf"), tl.float32)
-    for slot in range(first, last):
-        part = tl.load(part_lse_ptr + (pair * num_slots + slot) * BLOCK + rows)
-        highest = tl.maximum(highest, part)
+    for start in range(first, last, _AT_ONCE):
+        slots = start + tl.arange(0, _AT_ONCE)
+        lines = part_lse_ptr + (pair * num_slots + slots) * BLOCK
+        known = (slots < last)[:, None]
+        parts = tl.load(lines[:, None] + rows[None, :], mask=known, other=float("-inf"))
+        highest = tl.maximum(highest, tl.max(parts, 0))
     # A row of padding has met nothing: its parts are 0, and any finite number keeps them so.
     base = tl.where(highest == float("-inf"), 0.0, highest)
     total = tl.zeros([ROWS], tl.float32)
     context = tl.zeros([ROWS, WIDTH], tl.float32)
-    for slot in range(first, last):
-        place = (pair * num_slots + slot) * BLOCK
-        share = tl.exp(tl.load(part_lse_ptr + place + rows) - base)
-        part_out = tl.load(part_out_ptr + (place + rows)[:, None] * WIDTH + columns[None, :])
-        total += share
-        context += share[:, None] * part_out
-    context = context / tl.where(total == 0.0, 1.0, total)[:, None]
+    for start in range(first, last, _AT_ONCE):
+        for step in tl.static_range(_AT_ONCE):
+            known = tl.full([ROWS], start + step, tl.int32) < last
+            place = (pair * num_slots + start + step) * BLOCK + rows
+            part_lse = tl.load(part_lse_ptr + place, mask=known, other=float("-inf"))
+            tile = part_out_ptr + place[:, None] * WIDTH + columns[None, :]
+            share = tl.exp(part_lse - base)
+            total += share
+            context += share[:, None] * tl.load(tile, mask=known[:, None], other=0.0)
+    context = context * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]
 
     places = block.to(tl.int64) * BLOCK + rows
     out_base = out_ptr + batch * out_batch + head * out_head
@@ -74,7 +82,7 @@ def _merge_kernel(
     tl.store(lse_ptr + pair * num_queries + places, base + tl.log(total))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*VARIES_BY_RUN[1:], "num_merges"])
 def _sum_kernel(
     part_ptr,
     result_ptr,
@@ -103,9 +111,12 @@ def _sum_kernel(
     rows = strip * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
     total = tl.zeros([ROWS, WIDTH], tl.float32)
-    for slot in range(first, last):
-        place = (pair * num_slots + slot) * BLOCK
-        total += tl.load(part_ptr + (place + rows)[:, None] * WIDTH + columns[None, :])
+    for start in range(first, last, _AT_ONCE):
+        for step in tl.static_range(_AT_ONCE):
+            known = tl.full([ROWS], start + step, tl.int32) < last
+            place = (pair * num_slots + start + step) * BLOCK + rows
+            tile = part_ptr + place[:, None] * WIDTH + columns[None, :]
+            total += tl.load(tile, mask=known[:, None], other=0.0)
     places = block.to(tl.int64) * BLOCK + rows
     base = result_ptr + batch * result_batch + head * result_head
     result = total.to(result_ptr.dtype.element_ty)

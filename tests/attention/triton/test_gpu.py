@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.triton_cases import padding_cases, padding_masks
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.choice import choose_backend
@@ -54,6 +55,23 @@ def test_results_and_gradients_equal_the_reference(
         assert (have.double() - want).norm() < BOUNDS[dtype] * want.norm()
 
 
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 96, 112, 128])
+def test_padding_is_right_wherever_it_lies(dtype: torch.dtype, width: int) -> None:
+    """48 blocks, so that rows are cut into pieces of which some see nothing but padding."""
+    seq_len = 48 * 64
+    pattern = BlockPattern.build(seq_len, 2, layer=2)
+    masks = padding_masks(seq_len, 64)
+    torch.manual_seed(0)
+    like = [torch.randn(len(masks), 2, seq_len, width, device=CUDA).to(dtype) for _ in range(3)]
+    found = results(dtype, like, pattern, masks, "triton")
+    wanted = results(torch.float64, like, pattern, masks, "gathered")
+    for have, want in zip(found, wanted, strict=True):
+        for name, one, other in zip(padding_cases(seq_len, 64), have, want, strict=True):
+            distance = (one.double() - other).norm()
+            assert distance <= BOUNDS[dtype] * other.norm(), name
+
+
 @pytest.mark.parametrize("seq_len", [1024, 4096, 4160, 16_384, 65_536])
 def test_long_sequences_equal_the_gathered_backend_in_double_precision(seq_len: int) -> None:
     """``gathered`` is linear in memory, and equals the reference (test_backends.py)."""
@@ -79,8 +97,9 @@ def test_auto_takes_the_kernels_on_a_gpu() -> None:
     assert choose_backend(q.double(), BlockPattern.build(4096)) == "gathered"
 
 
-def test_the_checks_of_the_interpreter_hold_on_the_gpu_too() -> None:
-    checks = str(Path(__file__).parent / "checks.py")
+@pytest.mark.parametrize("file", ["checks.py", "padding_checks.py"])
+def test_the_checks_of_the_interpreter_hold_on_the_gpu_too(file: str) -> None:
+    checks = str(Path(__file__).parent / file)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", checks]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
