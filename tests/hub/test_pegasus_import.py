@@ -119,7 +119,8 @@ def test_a_spiece_model_of_the_hub_gets_its_ids_beside_a_tokenizer_json(
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copyfile(train_pegasus_of_the_hub(bare), source / "spiece.model")
-    transformers.PegasusTokenizer.from_pretrained(bare).save_pretrained(source)
+    # In transformers 5 the two classes are one; in 4 the other writes no tokenizer.json.
+    transformers.PegasusTokenizerFast.from_pretrained(bare).save_pretrained(source)
     assert (source / "tokenizer.json").is_file()
 
     do_import(source, tmp_path / "out")

@@ -10,13 +10,12 @@ import transformers
 
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 
 
 def test_every_field_of_transformers_is_there_with_its_default() -> None:
     ours, theirs = BigBirdConfig().to_dict(), transformers.BigBirdConfig().to_dict()
-    skipped = {"transformers_version", "chunk_size_feed_forward", "is_encoder_decoder"}
-    skipped |= {"_name_or_path"}
-    for name in set(theirs) - skipped:
+    for name in set(theirs) - HUB_ONLY_KEYS:
         assert ours[name] == theirs[name], name
     assert set(ours) - set(theirs) == {"random_style"}
 
