@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.corpus import Corpus
 from support.processes import PRETRAIN, REPOSITORY, run
 from support.runs import changed
+
+from bigbird_ds.data.shards import Shards
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
 # "dilated.py in bigbird_ds/attention" or "the line in bigbird_ds/attention", and the code
@@ -113,3 +116,21 @@ except ConfigError as error:
 
 def test_the_backend_equals_the_reference_on_the_pattern_of_the_style(extended: Path) -> None:
     assert python(extended, "-c", BACKEND_AND_STYLE) == "refused\n"
+
+
+def test_the_sentence_rule_cuts_documents_at_definitions(corpus: Corpus, tmp_path: Path) -> None:
+    pattern = r"<!-- a module of yours: code_sentences.py -->\n```python\n(.*?)```"
+    ((code),) = re.findall(pattern, PAGE, re.DOTALL)
+    assert len(code.splitlines()) < 40
+    (tmp_path / "code_sentences.py").write_text(code)
+    source = "import os\n\n\ndef one():\n    return 1. And more\n\n\nclass Two:\n    pass\n"
+    (tmp_path / "program.txt").write_text(source)
+    done = run(
+        *("bigbird-ds", "shard", tmp_path / "program.txt", "--tokenizer", corpus.tokenizer),
+        *("--out", tmp_path / "shards", "--sentences", "code_sentences:definitions"),
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    shards = Shards(tmp_path / "shards", "train")
+    assert shards.num_sentences == 3
+    assert "code_sentences:definitions" in (tmp_path / "shards" / "manifest.json").read_text()
