@@ -44,7 +44,7 @@ from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 REPORT_NAME = "import_report.json"
 # Suffixes of the position table's name, by model family.
 POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
-_HUB_PEGASUS_UNKNOWN = 2  # its id in a file without transformers' offset of 103
+_HUB_PEGASUS_UNKNOWN = 2  # id of <unk> in a file without transformers' offset of 103
 _FRESH_WEIGHTS_SEED = 0  # tensors that the source lacks are the same in every import
 
 TokenizerWriter = Callable[[Path, Path], None]

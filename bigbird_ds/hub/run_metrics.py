@@ -1,4 +1,4 @@
-"""Read and write the lines of ``RUN/metrics.jsonl``."""
+"""Format and read the lines of ``RUN/metrics.jsonl``."""
 
 from __future__ import annotations
 

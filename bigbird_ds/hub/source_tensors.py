@@ -119,7 +119,7 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict written by ``torch.save``, without running any code in it."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:  # torch raises many kinds for other files
+    except Exception as cause:  # torch raises many exception types for other files
         raise CheckpointError(
             "this file of weights cannot be read",
             seen=f"{path}: {_why_unread(cause)}",

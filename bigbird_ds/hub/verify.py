@@ -72,8 +72,8 @@ def verify_run(folder: Path, deep: bool) -> str:
 def verify_export(folder: Path, deep: bool) -> str:
     """Check that the tensors have the shapes of config.json and that the files are consistent.
 
-    The latter are: weights, index and dtype; the tokenizer's two files and the vocabulary size;
-    the model card.
+    Files are checked against each other: weights, index and dtype; the tokenizer's two files and
+    the vocabulary size; the model card.
 
     Raises:
         CheckpointError, DataError: the first problem found.
@@ -111,7 +111,7 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
     """Raise CheckpointError if a tensor in these files holds a non-finite number."""
     for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 tensor = tensors.get_tensor(name)
                 require_finite(tensor, f"{name} in {path}", "go back to an earlier checkpoint")
 

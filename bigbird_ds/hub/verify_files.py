@@ -36,7 +36,7 @@ def check_weight_files(folder: Path) -> None:
                     f"{path}: metadata {tensors.metadata()}",
                     '{"format": "pt"}, without which transformers 4 does not load it',
                 )
-            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 tensor = tensors.get_tensor(name)
                 total_bytes += tensor.nbytes
                 total_parameters += tensor.numel()

@@ -1,7 +1,7 @@
 """Activation memory: what autograd saves for the backward pass of one micro-batch on one rank.
 
-The number is counted, not estimated: the model runs once on fake tensors, and every tensor that
-autograd saves is counted. With sequence parallelism only one rank's part runs; tensors from other
+The bytes are counted, not estimated: the model runs once on fake tensors, and a hook sees every
+tensor that autograd saves. With sequence parallelism only one rank's part runs; tensors from other
 ranks have a shape but no content, like every tensor here.
 """
 

@@ -1,7 +1,7 @@
 """Load initial weights that do not quite fit the model of the run.
 
 If the tokenizer has more pieces than the weights have embeddings, the embeddings are extended. If
-tensors that the config ties differ on file, the model is not tied.
+tensors that the config ties differ in the files, the model is not tied.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fit_to_weights(
         folder: in Hub format; it may be gone when a run resumes.
         model_class: the class that the run trains.
         model_config: the config as the run config describes it.
-        pieces: size of the tokenizer.
+        pieces: number of pieces in the tokenizer.
     """
     known = embeddings_on_file(folder, model_class)
     if model_config.vocab_size < pieces and known in (None, model_config.vocab_size):

@@ -136,7 +136,7 @@ def _optimizer_step(
     Does not synchronize with the device. Returns a function that reads the gradient norm from it.
     """
     run.engine.train()
-    # Dropout is keyed by step and rank, so that a resumed run draws the same masks.
+    # Dropout is keyed by step and rank: a resume on as many ranks draws the same masks.
     seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
     scale = run.ranks.world_size * len(micro_batches)
     norm = None

@@ -128,7 +128,7 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
 
 
 def check_same_objective(folder: Path, state: TrainingState, objective: dict[str, Any]) -> None:
-    """Reject a checkpoint that was trained with another objective or other options of it.
+    """Reject a checkpoint that was trained with another objective or other objective options.
 
     Args:
         objective: the ``objective`` section of the run config, in JSON types.
@@ -150,7 +150,7 @@ def check_same_objective(folder: Path, state: TrainingState, objective: dict[str
 
 
 def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
-    """Reject a checkpoint of a later step than ``train.steps``; one of that step is done.
+    """Reject a checkpoint of a later step than ``train.steps``. At that step the run is done.
 
     Raises:
         ConfigError: ``steps`` is less than the step of the checkpoint in ``folder``.

@@ -63,7 +63,7 @@ class RunFolder:
     def _lock(self, checkpoints: list[Path]) -> str:
         """Create and lock the folder; return the content of the lock file."""
         files.make_folder(self.path, ConfigError, "output")
-        # Kept open. This process must not open the file again: closing it once would unlock it.
+        # Kept open. Never open the file again in this process: closing it would release the lock.
         self._stream = (self.path / LOCK_NAME).open("a+", encoding="utf-8")
         try:
             # Not flock: its lock outlives a killed process in the workers forked from it.

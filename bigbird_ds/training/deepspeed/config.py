@@ -120,7 +120,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         )
     _check_gradient_dtype(user, stage)
     _prepare_offload(user, stage)
-    # DeepSpeed knows only a few optimizers; the registry's state their own requirements.
+    # DeepSpeed knows few optimizers by name; a registry entry declares what it requires.
     user.setdefault("zero_allow_untested_optimizer", True)
     accumulation = config.accumulation(world_size)
     user.update(
