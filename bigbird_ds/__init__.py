@@ -1,6 +1,6 @@
 """Distributed long-context pretraining of BigBird and BigBirdPegasus on PyTorch and DeepSpeed.
 
-Names are loaded when they are first used: ``import bigbird_ds`` takes milliseconds and no torch.
+Names are loaded on first use: ``import bigbird_ds`` takes milliseconds and does not import torch.
 """
 
 from __future__ import annotations

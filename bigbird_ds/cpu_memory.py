@@ -1,8 +1,8 @@
-"""Memory that tensors free on a CPU: kept for the next ones.
+"""Reuse memory that tensors free on a CPU.
 
-The C library of Linux takes every block over 32 MB from the kernel and gives it back when it is
-freed. A training step frees and takes hundreds of them, and each time the kernel fills them with
-zeros again, page by page: a quarter of a step at 4,096 tokens and base width.
+glibc requests every block over 32 MB from the kernel and returns it when it is freed. A training
+step allocates and frees hundreds of them, and the kernel zeroes them page by page each time: a
+quarter of the step time at 4,096 tokens and base width.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import os
 
 import torch
 
-# parameters of mallopt(3), glibc's malloc.h
+# Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Let this process keep what it frees; whether that is so from now on.
+    """Make this process keep the memory that it frees, until it ends.
 
-    False, and nothing is changed, where ``device`` is no CPU, where the C library is another than
-    glibc, or where the environment already says how it shall be (``MALLOC_MMAP_MAX_`` and the
-    like). The process then holds about what it needed at its peak, until it ends.
+    The process then holds about its peak memory. Nothing changes if ``device`` is not a CPU, the C
+    library is not glibc, or the environment already configures it (``MALLOC_MMAP_MAX_`` etc.).
+
+    Returns:
+        Whether the process now keeps freed memory because of this call.
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     if device.type != "cpu" or chosen:

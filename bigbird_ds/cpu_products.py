@@ -1,9 +1,9 @@
-"""fp32 matrix products on CPUs, by the faster of the two libraries that torch brings.
+"""Fast fp32 matrix products on CPUs.
 
-torch gives fp32 products to MKL, which uses half of an AMD processor's vector width, and never
-tells; oneDNN, which computes the bf16 products, is about twice as fast there. The one public way to
-it is the precision setting, which permits fewer digits and, without matrix units for them (AMX),
-takes none: products keep fp32's digits. So a product is tried first.
+torch computes fp32 products with MKL, which uses only half of an AMD processor's vector width.
+oneDNN, which computes bf16 products, is about twice as fast there. The only public switch to oneDNN
+is the matmul precision setting. It permits lower precision, but oneDNN keeps fp32 precision on
+processors without matrix units (AMX). A test product shows whether that is the case.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from collections.abc import Iterator
 
 import torch
 
-# Relative distance to double precision. fp32 has about 3e-7 here, bf16 3e-3.
+# Relative error against double precision: about 3e-7 in fp32, 3e-3 in bf16.
 _LARGEST_ERROR = 2e-6
 
 
 @contextlib.contextmanager
 def fast_fp32_products(device: torch.device) -> Iterator[bool]:
-    """Let oneDNN compute fp32 products inside, where it does so with fp32's digits.
+    """Within this context oneDNN computes fp32 products, if it does so in fp32 precision.
 
-    Yields whether it does: never where ``device`` is no CPU, since the setting is one of the whole
-    process and would shorten a GPU's products.
+    Does nothing on other devices: the setting is process-wide and would lower the precision of GPU
+    products.
+
+    Yields:
+        Whether oneDNN computes fp32 products.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         yield False
@@ -41,7 +44,7 @@ def fast_fp32_products(device: torch.device) -> Iterator[bool]:
 
 @functools.cache
 def _error() -> float:
-    """Of products as the models need them and of their batches, at the first call's setting."""
+    """Relative error of a product and of a batched product, with the setting of the first call."""
     generator = torch.Generator().manual_seed(0)
     errors = []
     for shape, other in (((512, 768), (768, 512)), ((8, 64, 64), (8, 64, 512))):

@@ -1,8 +1,8 @@
-"""The one form in which a user's mistake is told: what, seen, needed, and what to change.
+"""User errors: what is wrong, what was seen, what is needed, and what to change.
 
-Raise these for anything a person can mend (a config value, a file, a folder). A broken invariant of
-our own code is an ``assert``. Every command turns a ``UserError`` into one block on stderr and exit
-code 2 (``bigbird_ds.cli.main``, ``launch/pretrain.py``).
+Raise these for anything the user can fix (a config value, a file, a folder). Use ``assert`` for
+invariants of the code. Every command prints a ``UserError`` to stderr and exits with code 2
+(``bigbird_ds.cli.main``, ``launch/pretrain.py``).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Iterable
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
-EXIT_REQUEUE = 75  # stopped on request, saved: run the same command again to go on
+EXIT_REQUEUE = 75  # stopped on request and saved: run the same command again to resume
 
 
 class UserError(Exception):
-    """A mistake that a person can mend, in four parts.
+    """An error that the user can fix.
 
     Args:
         problem: what is wrong, in one sentence without a full stop.
         seen: the value that was found.
-        needed: the value, or kind of value, that would be right.
+        needed: the value, or kind of value, that would be valid.
         change: the option, key or command to change.
     """
 
@@ -34,7 +34,7 @@ class UserError(Exception):
         self.change = change
 
     def __reduce__(self) -> tuple[object, ...]:
-        # keyword-only arguments need this to cross from a worker process to its parent
+        # Pickling from a worker process needs this because of the keyword-only arguments.
         return _rebuild, (type(self), self.problem, self.seen, self.needed, self.change)
 
     def __str__(self) -> str:
@@ -55,18 +55,18 @@ def _rebuild(
 
 
 class ConfigError(UserError):
-    """A run config, model config or command line that cannot be meant."""
+    """An invalid or inconsistent run config, model config or command line."""
 
 
 class DataError(UserError):
-    """Documents, shards or a tokenizer that are missing, broken or do not fit together."""
+    """Documents, shards or a tokenizer are missing, damaged or inconsistent."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint or Hub folder that is missing, broken or of another model."""
+    """A checkpoint or Hub folder is missing, damaged or of another model."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``, or None where none does."""
+    """The known name most similar to ``name``, or None if none is similar."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

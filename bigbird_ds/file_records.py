@@ -1,4 +1,4 @@
-"""A file as a manifest remembers it: name, size and sha256. Shards and checkpoints use it."""
+"""The record of a file in a manifest: name, size and sha256. Shards and checkpoints use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FileRecord(BaseModel):
         return cls(name=path.name, bytes=path.stat().st_size, sha256=files.sha256_of(path))
 
     def check_size(self, folder: Path, error: type[UserError], what: str) -> Path:
-        """The file's path, once it exists with the recorded size; else ``error`` is raised."""
+        """Return the file's path; raise ``error`` if it is missing or has another size."""
         path = files.inside(folder, self.name, error)
         if not path.is_file():
             raise self._error(error, f"{what} is missing", f"no file {path}")
@@ -35,7 +35,7 @@ class FileRecord(BaseModel):
         return path
 
     def check(self, folder: Path, error: type[UserError], what: str) -> None:
-        """As ``check_size``, and compare the sha256 of the bytes."""
+        """Like ``check_size``, and also compare the sha256."""
         path = self.check_size(folder, error, what)
         digest = files.sha256_of(path)
         if digest != self.sha256:

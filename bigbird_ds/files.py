@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, fsync, sha256, names that stay in their folder."""
+"""File utilities: atomic writes, fsync, sha256, JSON, and names that stay in their folder."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(stream: IO[bytes]) -> None:
-    """Make a written file survive a power cut."""
+    """Flush and fsync a file, so that it survives a power failure."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def make_folder(folder: Path, error: type[UserError], change: str) -> None:
-    """Make an output folder, with its parents, and find out before the work that it takes files.
+    """Create an output folder with its parents, and check that it is writable.
 
     Args:
-        error: what is raised where the folder cannot be made or written to.
+        error: the exception to raise if the folder cannot be created or written to.
         change: the option or key that names the folder.
     """
     try:
@@ -58,10 +58,10 @@ def make_folder(folder: Path, error: type[UserError], change: str) -> None:
 
 @contextlib.contextmanager
 def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
-    """Tell a disk that is full, or that takes no more of ours, as a mistake to mend.
+    """Report a full or read-only disk, a quota or a file size limit as a user error.
 
     Args:
-        error: what is raised for an OSError of that kind; others pass.
+        error: the exception to raise for such an OSError; others pass through.
         change: the option or key that names the folder.
     """
     try:
@@ -78,7 +78,10 @@ def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterato
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Rename a whole, synced folder to its name; what had that name before goes last."""
+    """Rename a complete folder to ``final``, and then delete the folder it replaces, if any.
+
+    The files in ``temporary`` must be synced.
+    """
     fsync_folder(temporary)
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -90,7 +93,7 @@ def replace_folder(temporary: Path, final: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut."""
+    """Fsync ``folder``, so that renames inside it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,9 +102,9 @@ def fsync_folder(folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside ``path`` that no other process takes, on whichever machine.
+    """A hidden name next to ``path``, unique among processes on all machines.
 
-    A process id would not do: in containers every process has the same.
+    A process id is not unique: containers reuse the same ones.
     """
     mark = f"{platform.node()[:32]}-{secrets.token_hex(6)}"
     return path.with_name(f".{path.name}.{mark}.tmp")
@@ -109,9 +112,9 @@ def temporary_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path``; rename it to ``path`` once it is written and synced.
+    """Open a temporary file next to ``path``; rename it to ``path`` once it is written and synced.
 
-    After an exception ``path`` is as it was before, and the temporary file is gone.
+    On an exception ``path`` is unchanged and the temporary file is removed.
     """
     temporary = temporary_name(path)
     try:
@@ -125,7 +128,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` atomically as JSON that a person can read, keys in their given order."""
+    """Write ``value`` atomically as indented JSON, without sorting keys."""
     with atomic_write(path) as stream:
         stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -133,8 +136,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, error: type[UserError], what: str) -> Any:
     """Read a JSON file.
 
-    ``error`` is raised, naming the file by ``what``, if it is missing, cannot be read, is no JSON,
-    or gives a key twice (the first would have no effect).
+    Raises ``error``, which calls the file ``what``, if the file is missing, cannot be read, is not
+    JSON, or has a duplicate key (the first would have no effect).
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,14 +166,14 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
             needed="a file that this process may read",
             change="the file, or its permissions",
         ) from cause
-    except (ValueError, RecursionError) as cause:  # no UTF-8, no JSON, a number of 5,000 digits
+    except (ValueError, RecursionError) as cause:  # not UTF-8, not JSON, 5,000 digits
         raise error(
             f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"
         ) from cause
 
 
 def inside(folder: Path, name: str, error: type[UserError]) -> Path:
-    """``folder / name`` for a name read from a file, refused where it would leave the folder."""
+    """``folder / name`` for a name read from a file; raise ``error`` if it leaves the folder."""
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise error(

@@ -1,8 +1,9 @@
-"""Random numbers as functions of a key: (seed, stream, epoch, sample), never of who draws them.
+"""Random numbers that depend only on a key: (seed, stream, epoch, sample).
 
-Every draw that shapes a run (order, masks, partners) comes from here, so that it does not depend on
-ranks, workers or a resume, and no global generator is touched. Philox is a counter-based generator:
-the key picks the stream, the counter the place in it (Salmon et al., SC 2011).
+The data (order, masks, pairs), the ``uniform`` attention pattern and the seeds of dropout are drawn
+from here. A resume therefore draws the same numbers, and only dropout depends on the number of
+ranks. This module uses no global generator. Philox is a counter-based generator: the key selects
+the stream, the counter the position in it (Salmon et al., SC 2011).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ _WORD = 1 << 64
 
 
 def keyed_generator(seed: int, stream: str, epoch: int = 0, sample: int = 0) -> np.random.Generator:
-    """A generator of its own for ``(seed, stream, epoch, sample)``.
+    """The generator for ``(seed, stream, epoch, sample)``.
 
     Args:
-        seed: the run's seed, any integer >= 0.
-        stream: what is drawn, e.g. ``"order"`` or ``"mask"``; different names never share numbers.
-        epoch, sample: integers >= 0. Each sample has 2**128 draws of its own.
+        seed: the run's seed, an integer >= 0; used modulo 2**64.
+        stream: what is drawn, e.g. ``"masks"``; names with different CRC-32 have separate streams.
+        epoch, sample: integers >= 0. Each sample has at least 2**128 draws.
     """
     assert seed >= 0 and epoch >= 0 and sample >= 0
     key = np.array([seed % _WORD, zlib.crc32(stream.encode())], dtype=np.uint64)

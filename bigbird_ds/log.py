@@ -1,6 +1,6 @@
-"""The project's one logger: plain lines on stderr, because a SLURM log is a file.
+"""The project's logger: plain lines on stderr, because a SLURM log is a file.
 
-Only the rank that ``set_rank`` names 0 speaks below WARNING; the others stay quiet.
+Only rank 0 logs below WARNING (see ``set_rank``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 
 logger = logging.getLogger("bigbird_ds")
-rank = int(os.environ.get("RANK", "0"))  # this process's place in a run, as far as is known
+rank = int(os.environ.get("RANK", "0"))  # until set_rank is called
 
 
 def setup(level: int = logging.INFO) -> None:
@@ -24,7 +24,7 @@ def setup(level: int = logging.INFO) -> None:
 
 
 def set_rank(number: int) -> None:
-    """Quiet every rank but 0, and name the rank in the lines of the others."""
+    """Set the rank. Ranks other than 0 log only warnings and errors, marked with the rank."""
     global rank
     rank = number
     setup()

@@ -1,4 +1,4 @@
-"""matplotlib, for the commands that draw: an extra, imported when a picture is asked for."""
+"""matplotlib for the commands that draw; an optional dependency, imported on use."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def pyplot() -> Any:
 
 
 def save_figure(figure: Any, target: Path) -> None:
-    """Write a figure to ``target``, in the format that its suffix names.
+    """Write a figure to ``target`` in the format of its suffix.
 
     Raises:
-        ConfigError: a suffix that matplotlib does not know, or a folder that cannot be written.
+        ConfigError: matplotlib does not support the suffix, or the folder cannot be written.
     """
     formats = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in formats:

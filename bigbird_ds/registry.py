@@ -1,7 +1,7 @@
-"""One form for what a config picks by name: objectives, styles, backends, optimizers, schedules.
+"""Registries of what a config selects by name: objectives, styles, backends, optimizers, schedules.
 
-What comes along is in the file of its registry. Another one is a file that ends with
-``REGISTRY.add(...)`` and a line that imports it (docs/extending.md). All else asks the registry.
+Built-in entries are in the file of their registry. To add an entry, write a file that ends with
+``REGISTRY.add(...)``, and import it in one line (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bigbird_ds.errors import ConfigError, nearest
 
 
 class Named(Protocol):
-    """What a registry holds."""
+    """An entry of a registry."""
 
     @property
     def name(self) -> str: ...
@@ -26,9 +26,9 @@ class Registry(Mapping[str, Entry]):
     """Entries by name, in the order in which they were added.
 
     Args:
-        kind: what an entry is, for messages.
-        option: the key of a config that picks one.
-        entries: the first ones.
+        kind: what an entry is, for error messages.
+        option: the config key that selects one.
+        entries: the initial entries.
     """
 
     def __init__(self, kind: str, option: str, entries: Iterable[Entry] = ()) -> None:
@@ -38,7 +38,7 @@ class Registry(Mapping[str, Entry]):
             self.add(entry)
 
     def add(self, entry: Entry) -> Entry:
-        """Add an entry. A name is taken once."""
+        """Add an entry, whose name must be new, and return it."""
         assert entry.name not in self._entries, f"there is a {self.kind} {entry.name} already"
         self._entries[entry.name] = entry
         return entry
@@ -47,10 +47,10 @@ class Registry(Mapping[str, Entry]):
         """The entry of this name.
 
         Args:
-            also: names that would be right as well, for the message.
+            also: other valid names, for the error message.
 
         Raises:
-            ConfigError: there is none; the nearest name is told.
+            ConfigError: there is no such entry; the error suggests the nearest name.
         """
         if name not in self._entries:
             known = [*also, *self._entries]

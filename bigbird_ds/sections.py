@@ -1,4 +1,4 @@
-"""Sections of a config, as pydantic models."""
+"""Base classes of config sections, as pydantic models."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section of a config: unknown keys and infinite numbers are refused, values never change."""
+    """An immutable section of a config. Unknown keys, infinities and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Options(Section):
-    """What an entry of a registry can be told: keys of its section, beside ``name``."""
+    """The options of a registry entry: the keys of its section next to ``name``."""
 
     def without_effect(self) -> tuple[str, ...]:
-        """Keys that nothing reads while the others are as they are."""
+        """Keys that have no effect, given the values of the others."""
         return ()

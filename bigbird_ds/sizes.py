@@ -1,4 +1,4 @@
-"""Sizes in bytes as a person writes them: 64M, 500K or 1G on the command line, 5GB in Python."""
+"""Parse human-readable sizes: 64M, 500K or 1G on the command line, 5GB in Python."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNITS = {
 
 
 def parse_size(option: str, size: str | int) -> int:
-    """Bytes; ``option`` names where ``size`` came from.
+    """Parse a size into bytes; ``option`` is its source, for the error message.
 
     K, M and G (or KiB, MiB, GiB) are powers of 1,024; KB, MB and GB are powers of 1,000.
 
     Raises:
-        ConfigError: no whole number above 0, with a unit or nothing behind it.
+        ConfigError: ``size`` is not a positive integer with an optional unit.
     """
     match = re.fullmatch(r"(\d+)\s*([KMG]?|[KMG]i?B)", str(size), re.ASCII)
     if not match or not int(match[1]):

@@ -1,10 +1,10 @@
-"""The signals that ask a run to stop: the main process notes them, its data workers ignore them."""
+"""The signals that ask a run to stop: the main process handles them, data workers ignore them."""
 
 from __future__ import annotations
 
 import signal
 
-# All that a scheduler, a terminal or a CPU limit sends to end a process, but SIGKILL.
+# What schedulers, terminals and CPU limits send to end a process, except SIGKILL.
 STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,

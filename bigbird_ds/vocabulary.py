@@ -1,7 +1,7 @@
-"""What training needs to know of a tokenizer: its size, special ids and where words start.
+"""The vocabulary of a tokenizer, as training needs it: size, special ids and word starts.
 
-Read from the ``spiece.model`` of a tokenizer folder, which also decides the ids (its sha256 ties
-shards, runs and exports to their tokenizer).
+Read from the ``spiece.model`` of a tokenizer folder, which defines the ids. Its sha256 identifies
+the tokenizer of shards.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bigbird_ds.errors import DataError
 
 SPIECE_NAME = "spiece.model"
 BIGBIRD, PEGASUS = "bigbird", "pegasus"
-# Where Pegasus' vocabularies have their masks and the unknown piece. They go by id: the names of
-# the masks differ from file to file.
+# Ids of the masks and the unknown piece in Pegasus' vocabularies. The names of the masks differ
+# between files.
 PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK, PEGASUS_UNKNOWN = 2, 3, 105
-WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's mark of a piece that begins a word
+WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's prefix of pieces that begin a word
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +28,14 @@ class Vocabulary:
 
     Attributes:
         size: number of pieces; ids are 0 .. size - 1.
-        pad, cls, sep, mask, bos, eos, unk: ids of the special pieces; -1 for one that the family
-            does not use (``cls`` and ``sep`` of Pegasus).
-        is_special: (size,) bool; pieces that are never masked, nor drawn as a random replacement.
+        pad, cls, sep, mask, bos, eos, unk: ids of the special pieces; -1 if there is none (``cls``
+            and ``sep`` of Pegasus).
+        is_special: (size,) bool; pieces that are never masked or drawn as a random replacement.
         is_word_start: (size,) bool; pieces that begin a word.
         sha256: of ``spiece.model``.
         family: ``bigbird`` or ``pegasus``.
-        sentence_mask: id that stands for a sentence taken out; -1 in the BigBird family.
-        pieces: what each id spells.
+        sentence_mask: id that replaces a gap sentence; -1 in the BigBird family.
+        pieces: the piece of each id.
     """
 
     size: int
@@ -58,8 +58,8 @@ class Vocabulary:
         """Read ``folder/spiece.model``.
 
         Raises:
-            DataError: no such file, no sentencepiece model, or one without [CLS], [SEP], [MASK] or
-                Pegasus' masks.
+            DataError: the file is missing or not a sentencepiece model, or it lacks [CLS], [SEP],
+                [MASK] or Pegasus' masks.
         """
         from sentencepiece import SentencePieceProcessor
 
@@ -86,13 +86,13 @@ class Vocabulary:
         unk = processor.unk_id()
         family = PEGASUS if unk == PEGASUS_UNKNOWN else BIGBIRD
         names = _bigbird_specials(pieces, path) if family == BIGBIRD else dict(_PEGASUS_SPECIALS)
-        # the original BigBird vocabulary has <s>, and tells sentencepiece of none
+        # The original BigBird vocabulary has <s>, but does not declare it as the BOS piece.
         has_bos = family == BIGBIRD and processor.bos_id() < 0 and "<s>" in pieces
         names["bos"] = pieces.index("<s>") if has_bos else processor.bos_id()
         if family == PEGASUS:
             _check_pegasus_masks(pieces, path)
-        # Both families hold their special and reserved pieces below the unknown piece's
-        # id; the original program masks and draws only ids above it (its `ids > 100`).
+        # In both families the special and reserved pieces come before the unknown piece. The
+        # original BigBird code masks and draws only ids after it (its `ids > 100`).
         is_special = np.array(
             [i <= unk or processor.IsControl(i) or processor.IsUnused(i) for i in range(size)]
         )
@@ -120,7 +120,7 @@ _PEGASUS_SPECIALS = {
 
 
 def _check_pegasus_masks(pieces: list[str], path: Path) -> None:
-    """Raise DataError where learned pieces are in the place of the masks; their names differ."""
+    """Raise DataError if learned pieces have the ids of the masks, whose names differ."""
     for index in (PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK):
         if not (pieces[index].startswith("<") and pieces[index].endswith(">")):
             raise DataError(

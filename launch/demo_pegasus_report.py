@@ -1,7 +1,7 @@
-"""What `make demo-pegasus` made, before and after training, on held-out documents.
+"""Report the results of `make demo-pegasus` on held-out documents, before and after training.
 
-Loss of the gap sentences, and ROUGE of those that transformers writes with the export, by the
-`rouge-score` package.
+Prints the loss of the gap sentences, and the ROUGE scores (by the `rouge-score` package) of those
+that transformers generates from the export.
 
 python launch/demo_pegasus_report.py DEMO_FOLDER
 """
@@ -24,12 +24,12 @@ from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.vocabulary import Vocabulary
 
-NUM_WRITTEN = 24  # windows of held-out documents
+NUM_WRITTEN = 24  # windows of held-out documents to generate for
 NUM_SHOWN = 2
 
 
 def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
-    """The windows of the validation split that have a target, as the run evaluates them."""
+    """The validation windows that have a target, with the masks of the run's evaluation."""
     assert config.data.validation is not None
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     batches = EvaluationBatches(
@@ -44,14 +44,14 @@ def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
 
 @torch.no_grad()
 def mean_loss(model: Any, windows: list[dict[str, torch.Tensor]]) -> float:
-    """Nats per token of the targets, as transformers computes them."""
+    """The mean loss in nats per target token, computed by transformers."""
     counts = [int((window["labels"] != -100).sum()) for window in windows]
     losses = [float(model(**window).loss) for window in windows]
     return sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
 
 
 def write_texts(model: Any, tokenizer: Any, windows: list[dict[str, torch.Tensor]]) -> list[str]:
-    """What ``generate()`` writes for each window, without repeating three words."""
+    """Generate a text for each window with beam search, without repeated token trigrams."""
     texts = []
     for window in windows:
         inputs = {name: window[name] for name in ("input_ids", "attention_mask")}

@@ -1,4 +1,4 @@
-"""What `make demo` made: fill-mask predictions by transformers, losses, and where everything is.
+"""Report the results of `make demo`: fill-mask predictions of transformers, losses, output paths.
 
 python launch/demo_report.py DEMO_FOLDER
 """
@@ -24,7 +24,7 @@ SENTENCES = (
 
 
 def unigram_entropy(shards: Shards) -> float:
-    """Entropy in nats of the training split's tokens: the loss of guessing by frequency alone."""
+    """Unigram entropy of the training split in nats: the loss of predicting token frequencies."""
     vocab_size = shards.manifest.tokenizer.vocab_size
     counts = np.zeros(vocab_size, dtype=np.int64)
     for document, num_tokens in enumerate(shards.document_index().num_tokens):

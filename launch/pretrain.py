@@ -1,16 +1,16 @@
 """Pretrain a model: ``deepspeed launch/pretrain.py CONFIG.yaml [key.sub=value ...]``.
 
-The same file runs under every launcher, and alone on one device:
+The same file runs under every launcher, or without one on a single device:
 
     python launch/pretrain.py configs/run/tiny_cpu.yaml
     deepspeed --num_gpus 8 launch/pretrain.py configs/run/bigbird_base.yaml
     torchrun --nproc_per_node 8 launch/pretrain.py configs/run/bigbird_base.yaml
     srun python launch/pretrain.py configs/run/bigbird_base.yaml
 
-Run the same command again to resume after a stop, on as many processes as you like.
+Run the same command again to resume after a stop; the number of processes may change.
 
-Exit codes: 0 done; 2 a mistake in the command, config or data; 75 stopped on request (by a signal,
-or because the launcher ended) and saved; 1 anything else. torchrun makes 1 of 2 and 75.
+Exit codes: 0 done; 2 user error in the command, config or data; 75 stopped on request (by a signal,
+or because the launcher exited) and saved; 1 anything else. torchrun turns 2 and 75 into 1.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
         from bigbird_ds.training.deepspeed.config import deepspeed_config
         from bigbird_ds.training.model_setup import check_model
 
-        deepspeed_config(config, config.parallel.sequence)  # the fewest ranks that could run it
+        deepspeed_config(config, config.parallel.sequence)  # the minimum number of ranks
         check_model(config)
         print(dump_run_config(config), end="")
         return 0
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def tell(error: UserError) -> None:
-    """Rank 0 prints the whole block; the other ranks, which see the same, one line, later."""
+    """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
     if log.rank == 0:
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:

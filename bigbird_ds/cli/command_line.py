@@ -1,4 +1,4 @@
-"""A parser of command lines whose mistakes are told as all others: in four parts."""
+"""An argument parser that reports mistakes as user errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 from bigbird_ds.errors import ConfigError, nearest
 
 OVERRIDES_METAVAR = "key.sub=value"
-_UNKNOWN = "unrecognized arguments: "  # how argparse begins its message
+_UNKNOWN = "unrecognized arguments: "  # prefix of argparse's message
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that raises ConfigError, which names the option nearest to a wrong one.
+    """An ``ArgumentParser`` that raises ConfigError and suggests the nearest known option.
 
     Attributes:
-        command: the parser of the sub-command on the command line, where this one has such.
+        command: the parser of the given sub-command, if any.
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def _known_options(self, unknown: str) -> str:
-        """The option nearest to ``unknown``, or all; and how keys of the run config are set."""
+        """The option nearest to ``unknown``, or all options; and how to set run config keys."""
         names = {option.lstrip("-"): option for option in self._options}
         near = nearest(unknown.lstrip("-").partition("=")[0], names)
         known = f"{names[near]} (the nearest)" if near else "one of " + ", ".join(self._options)

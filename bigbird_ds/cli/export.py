@@ -1,4 +1,4 @@
-"""``bigbird-ds export``: a run or checkpoint becomes a Hub-format folder."""
+"""``bigbird-ds export``: export a run or checkpoint to a Hub-format folder."""
 
 from __future__ import annotations
 

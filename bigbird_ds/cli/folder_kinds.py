@@ -1,4 +1,4 @@
-"""Which kind of folder a person pointed at, for the commands that take any of them."""
+"""Detect the kind of a folder, for commands that accept several kinds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bigbird_ds.errors import DataError
 
 
 class FolderKind(NamedTuple):
-    """A kind of folder: its name, how to tell it, and what to do with it.
+    """A kind of folder: its name, how to recognize it, and what to do with it.
 
-    ``act`` returns the text for the person; it raises a UserError where the folder is not right.
+    ``act`` returns the text to print, or raises a UserError if the folder is invalid.
     """
 
     name: str
@@ -21,10 +21,10 @@ class FolderKind(NamedTuple):
 
 
 def act_on(folder: Path, kinds: Sequence[FolderKind]) -> str:
-    """The ``act`` of the first kind that ``folder`` is.
+    """Apply the ``act`` of the first kind that matches ``folder``.
 
     Raises:
-        DataError: there is no such folder, or it is none of ``kinds``.
+        DataError: the folder does not exist, or matches none of ``kinds``.
     """
     names = ", ".join(kind.name for kind in kinds)
     if not folder.is_dir():

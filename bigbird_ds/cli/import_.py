@@ -1,4 +1,4 @@
-"""``bigbird-ds import``: a checkpoint of the Hub becomes the start of a run."""
+"""``bigbird-ds import``: import a Hub checkpoint as the initial weights of a run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _next_step(report: ImportReport, arguments: argparse.Namespace) -> str:
-    """What was written and how to go on; shards are never of the tokenizer of another family."""
+    """What was written and what to do next.
+
+    Shards never have BERT's or RoBERTa's tokenizer, so training needs ``--tokenizer`` for these.
+    """
     from bigbird_ds.hub.warm_start import WARM_STARTS
 
     if report.tokenizer and report.source_type in WARM_STARTS and arguments.tokenizer is None:

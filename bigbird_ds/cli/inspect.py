@@ -1,4 +1,4 @@
-"""``bigbird-ds inspect``: what is in a folder that this program wrote, in a person's words."""
+"""``bigbird-ds inspect``: describe a folder that bigbird_ds wrote."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def _describe_shards(folder: Path) -> str:
 
 
 def _models() -> Any:
-    """``bigbird_ds.hub.describe``, which imports torch: seconds that shards need not wait for."""
+    """``bigbird_ds.hub.describe``, imported late: it imports torch, which shards do not need."""
     return importlib.import_module("bigbird_ds.hub.describe")

@@ -1,7 +1,7 @@
-"""``bigbird-ds``: one console command, its sub-commands each in a module of their own.
+"""``bigbird-ds``: the console command; each sub-command is a module.
 
-A sub-command module is imported only when it is named on the command line, and imports torch and
-the like inside ``run``, so that ``--help`` answers at once.
+Only the module of the given sub-command is imported. It imports heavy packages such as torch inside
+``run``, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults behind each option's help, where there is one to tell."""
+    """Appends defaults to the help of options, except None, False and empty lists."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, []):
@@ -41,7 +41,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def build_parser(command: str | None) -> Parser:
-    """The parser, with the options of ``command`` filled in (of the others only the help line)."""
+    """The parser with the options of ``command``; other commands have only their help line."""
     parser = Parser(
         prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
     )
@@ -60,7 +60,7 @@ def build_parser(command: str | None) -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a user's mistake becomes one block on stderr and exit code 2."""
+    """Run one command; a user error is printed to stderr with exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     _write_any_character()
     command = next((word for word in argv if not word.startswith("-")), None)
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_any_character() -> None:
-    """Escape what the terminal's encoding lacks (``LC_ALL=POSIX``), rather than fail on it."""
+    """Escape characters that the terminal's encoding lacks (``LC_ALL=POSIX``)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -98,7 +98,7 @@ def _unknown_command(word: str | None) -> ConfigError:
 
 
 def _module(command: str) -> Any:
-    """``bigbird_ds.cli.<command>``; where that is a word of Python, with an underscore behind."""
+    """``bigbird_ds.cli.<command>``, with an underscore appended to Python keywords."""
     suffix = "_" if keyword.iskeyword(command) else ""
     return importlib.import_module(f"bigbird_ds.cli.{command}{suffix}")
 

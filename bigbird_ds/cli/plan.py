@@ -1,4 +1,4 @@
-"""``bigbird-ds plan``: what a run will take, before anything runs."""
+"""``bigbird-ds plan``: memory, steps, tokens and time of a run, before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bigbird-ds plot``: loss and throughput curves of runs."""
+"""``bigbird-ds plot``: plot the loss and throughput of runs."""
 
 from __future__ import annotations
 

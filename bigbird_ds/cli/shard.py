@@ -1,4 +1,4 @@
-"""``bigbird-ds shard``: documents to WebDataset shards."""
+"""``bigbird-ds shard``: write documents as WebDataset shards."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say where documents come from."""
+    """Add the arguments that describe the input documents."""
     parser.add_argument(
         "inputs",
         nargs="*",
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         text_kind=TEXT_KINDS[arguments.documents],
     )
     log.setup()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop request
     try:
         write_shards(arguments.inputs, arguments.tokenizer, arguments.out, options)
     except KeyboardInterrupt:
@@ -160,14 +160,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def default_kind(arguments: argparse.Namespace) -> Kind | None:
-    """The kind of inputs whose names tell none."""
+    """The kind of inputs whose names do not show it."""
     from data_prep.input_kinds import Kind
 
     return None if arguments.format is None else Kind(arguments.format)
 
 
 def require_inputs(inputs: list[str]) -> None:
-    """Refuse a command line without INPUT."""
+    """Raise ConfigError if there is no INPUT."""
     if not inputs:
         raise ConfigError(
             "there is no input",
@@ -178,7 +178,7 @@ def require_inputs(inputs: list[str]) -> None:
 
 
 def check_range(option: str, seen: object, is_right: bool, needed: str) -> None:
-    """Refuse an option's value outside its range."""
+    """Raise ConfigError unless the value of an option is in its range."""
     if not is_right:
         raise ConfigError(f"{option} is out of range", seen=seen, needed=needed, change=option)
 

@@ -1,4 +1,4 @@
-"""``bigbird-ds tokenizer``: train a tokenizer on documents, or take an existing spiece.model."""
+"""``bigbird-ds tokenizer``: train a tokenizer on documents, or use an existing spiece.model."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _train(arguments: argparse.Namespace) -> bytes:
 
 
 def _refuse_training_options(arguments: argparse.Namespace) -> None:
-    """With an existing model there is nothing to train: such options would have no effect."""
+    """Reject options that only affect training: they have no effect on an existing model."""
     given = ["INPUT"] if arguments.inputs else []
     for name, default in arguments.training_defaults.items():
         if getattr(arguments, name) != default:

@@ -1,4 +1,4 @@
-"""``bigbird-ds verify``: is a folder that this program wrote intact?"""
+"""``bigbird-ds verify``: check that a folder that bigbird_ds wrote is intact."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _models() -> Any:
-    """``bigbird_ds.hub.verify``, which imports torch: seconds that shards need not wait for."""
+    """``bigbird_ds.hub.verify``, imported late: it imports torch, which shards do not need."""
     return importlib.import_module("bigbird_ds.hub.verify")
 
 

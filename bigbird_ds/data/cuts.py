@@ -1,11 +1,11 @@
-"""Where the stream of documents is cut into parts: at sentence starts, from the index alone.
+"""Cut the stream of documents into parts at sentence starts, using only the index.
 
 The documents of a split, in a keyed random order, form one stream. Each document takes one position
-per token and one more for the separator behind it, which becomes [SEP] where two documents are
-joined and is left out where a part ends. A *place* is a document's number in that order.
+per token and one for the separator after it, which becomes [SEP] between two documents and is left
+out at the end of a part. A *place* is the index of a document in that order.
 
-Cutting is greedy and each cut depends on the one before, so the stream is divided into lanes of
-about ``LANE_WINDOWS`` windows, and all lanes are cut side by side in NumPy.
+Cutting is greedy, and each cut depends on the previous one. The stream is therefore divided into
+lanes of about ``LANE_WINDOWS`` windows, and NumPy cuts all lanes in parallel.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from bigbird_ds.data.shards import DocumentIndex
 
-# Each lane may end in a window that is not full: 0.1 % of the windows, on average half full.
-# The number is part of the order of samples: changing it changes every run's data.
+# The last window of each lane may not be full: 0.2 % of the windows, half full on average.
+# The sample order depends on this number: changing it changes the data of every run.
 LANE_WINDOWS = 512
 
 
@@ -45,21 +45,21 @@ class DocumentStream:
         return int(self.starts[-1])
 
     def forget_sentences(self) -> None:
-        """Free what only cutting needs."""
+        """Free the arrays that only cutting needs."""
         del self._sentence_starts, self._first_sentence, self._num_sentences, self._last_divisible
 
     def place_of(self, position: np.ndarray) -> np.ndarray:
-        """The place that a stream position belongs to; its separator belongs to a document."""
+        """The place of each stream position; a separator belongs to the document before it."""
         place: np.ndarray = np.searchsorted(self.starts, position, side="right") - 1
         return place
 
     def is_document_start(self, position: np.ndarray) -> np.ndarray:
-        """Whether a document, or the end of the stream, is at each position."""
+        """Whether each position is the start of a document or the end of the stream."""
         start: np.ndarray = self.starts[self.place_of(position)] == position
         return start
 
     def last_sentence_start(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """The stream position of the last sentence of ``place`` that starts at or before."""
+        """The start of the last sentence of ``place`` that begins at or before ``position``."""
         first, offset = self._first_sentence[place], position - self.starts[place]
         low, high = np.zeros_like(place), self._num_sentences[place]
         while (high - low).max(initial=0) > 1:
@@ -70,7 +70,7 @@ class DocumentStream:
         return start
 
     def last_sentence_start_inside(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """The same, but strictly inside a document, be it one further back; -1 where none is."""
+        """The last sentence start strictly inside a document, maybe an earlier one; -1 if none."""
         start = self.last_sentence_start(place, position)
         divisible = np.where(place > 0, self._last_divisible[place - 1], -1)
         before = self.last_sentence_start(divisible, self.starts[divisible + 1] - 2)
@@ -84,15 +84,15 @@ def cut_stream(
     """Cut the stream into windows of one or two parts.
 
     A part holds at most ``capacity`` positions, not counting a separator at its end, and ends at
-    the last sentence start within reach. Where that would leave half of the part empty, in a very
-    long sentence, it ends where it must. Of two parts, the first ends strictly inside a document
-    if a sentence starts inside one in the second half of its reach, so that the second part
-    continues it. Where less than a part is left, the two share it.
+    the last sentence start within ``capacity``. If that would leave half of the part empty, in a
+    very long sentence, it ends inside the sentence at full capacity. The first of two parts ends
+    strictly inside a document, so that the second continues it, if a sentence starts there in the
+    second half of the part. If at most one part is left in a lane, two parts share it.
 
     Returns:
         (num_windows * parts_per_window + 1,) int64, non-decreasing from 0 to the stream's length;
         part k of window w is ``[cuts[w * parts_per_window + k], the next cut)``. A part is empty
-        only where a single token was left for two.
+        only if a single token was left for two.
     """
     assert parts_per_window in (1, 2) and capacity >= 1
     bounds = _lane_bounds(stream, lane_windows * parts_per_window * capacity)
@@ -111,7 +111,7 @@ def cut_stream(
 
 
 def _lane_bounds(stream: DocumentStream, lane_length: int) -> np.ndarray:
-    """Sentence starts at about every ``lane_length`` positions, with both ends of the stream."""
+    """Sentence starts about every ``lane_length`` positions, and both ends of the stream."""
     num_lanes = max(1, round(stream.length / lane_length))
     targets = np.arange(1, num_lanes, dtype=np.int64) * stream.length // num_lanes
     starts = stream.last_sentence_start(stream.place_of(targets), targets)
@@ -126,10 +126,10 @@ def _next_cut(
     capacity: int,
     inside: bool,
 ) -> np.ndarray:
-    """Where the parts that begin at ``position`` end, one per lane.
+    """The ends of the parts that begin at ``position``, one per lane.
 
-    ``end`` is the lane's end, ``content_end`` the same without a separator there. With ``inside``
-    the parts are the first of two.
+    ``end`` is the end of the lane, and ``content_end`` excludes a separator there. With ``inside``
+    these are the first of two parts.
     """
     content = content_end - position
     reach = np.full_like(content, capacity)
@@ -141,8 +141,8 @@ def _next_cut(
 
     limit = position + reach
     place = stream.place_of(limit + 1)
-    # A document that starts one further on is within reach too: the part ends in its separator,
-    # which is left out.
+    # A document start one position further is within reach too: the part then ends with the
+    # separator before it, which is left out.
     fits = stream.starts[place] == limit + 1
     if inside:
         target_place, target = place - fits, limit - fits

@@ -1,4 +1,4 @@
-"""What is in a shards folder, in a person's words."""
+"""Describe a shards folder as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def describe_shards(folder: Path) -> str:
     """Counts, lengths, options, tokenizer and the beginning of a document.
 
     Raises:
-        DataError: no shards folder, or files that the description needs are missing or damaged.
+        DataError: ``folder`` is not a shards folder, or files that the description needs are
+            missing or damaged.
     """
     manifest = Manifest.read(folder)
     lines = [f"{folder}: documents as token ids (bigbird_ds shards, version {manifest.version})"]
@@ -54,7 +55,7 @@ def _describe_split(folder: Path, split: str, manifest: Manifest) -> Iterator[st
 
 
 def _histogram(lengths: np.ndarray) -> Iterator[str]:
-    """Documents by length in powers of two; and where the tokens are."""
+    """Number of documents and share of the tokens by document length, in powers of two."""
     powers = np.floor(np.log2(lengths)).astype(int)
     for power in range(powers.min(), powers.max() + 1):
         chosen = lengths[powers == power]
@@ -108,7 +109,7 @@ def _in_words(value: Any) -> str:
 
 
 def _describe_sample(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """The first tokens of the first document, as text again."""
+    """The first tokens of the first document, decoded to text."""
     from sentencepiece import SentencePieceProcessor
 
     shard = next(shard for shards in manifest.splits.values() for shard in shards)

@@ -1,25 +1,25 @@
-"""The shard format's one home: names, dtypes, index and manifest. Writers and readers import it.
+"""The shard format, for writers and readers: names, dtypes, index and manifest.
 
 A shards folder is flat::
 
-    manifest.json                    what is here: counts, sizes, sha256 of every file, tokenizer
+    manifest.json                    counts, tokenizer, and size and sha256 of every file
     spiece.model                     the tokenizer that made the ids; the manifest has its sha256
     train-00000.tar                  a plain WebDataset tar, one sample per document
     train-00000.documents.npy        index: a row of DOCUMENT_DTYPE per document, in tar order
-    train-00000.sentences.npy        index: all sentence starts of the shard, one document after
-                                     the other; uint32 token offsets within their document
+    train-00000.sentences.npy        index: the sentence starts of all documents in tar order, as
+                                     uint32 token offsets within the document
     validation-00000.tar ...         the same for the validation split
     rejected.jsonl                   records that were skipped: source, place, reason and what was
-                                     seen; absent where none was
-    duplicates.npy                   (unit, number in it) of documents that repeated one of an
-                                     earlier unit and were taken out; absent where none was
+                                     seen; absent if there are none
+    duplicates.npy                   (unit, number in it) of documents that were dropped because
+                                     they repeat one of an earlier unit; absent if there are none
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
 of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
-stored: sequence length, packing and objective stay choices of the training run.
+stored, so sequence length, packing and objective can differ between training runs.
 
-Numbers in shard names are those of the work units that wrote them; a unit without a document of a
-split writes no shard, so numbers may have gaps. The manifest lists what exists.
+The number in a shard's name is that of the work unit that wrote it. A unit without documents of a
+split writes no shard, so numbers may have gaps. The manifest lists the shards that exist.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VERSION = 1
 MANIFEST_NAME = "manifest.json"
 REJECTED_NAME = "rejected.jsonl"
 DUPLICATES_NAME = "duplicates.npy"
-UNFINISHED_NAME = ".units"  # a folder that is there while the shards are being written
+UNFINISHED_NAME = ".units"  # a folder that exists while shards are being written
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
 
@@ -53,20 +53,20 @@ DOCUMENT_DTYPE = np.dtype(
         (
             "ids_offset",
             "<u8",
-        ),  # byte offset in the tar of the first token id (behind the .npy header)
+        ),  # byte offset of the first token id in the tar (after the .npy header)
         ("num_tokens", "<u4"),
         ("num_sentences", "<u4"),
         ("num_chars", "<u8"),  # characters of the document's text, for bits per character
     ]
 )
 SENTENCE_DTYPE = np.dtype("<u4")
-MAX_DOCUMENT_TOKENS = (1 << 32) - 1  # of the index's 32-bit columns
+MAX_DOCUMENT_TOKENS = (1 << 32) - 1  # the index has 32-bit columns
 
-LOSSY_SHARE = 0.1  # of a document's characters: a document that lost more is counted
+LOSSY_SHARE = 0.1  # documents that lose a larger share of their characters are counted
 
 
 def ids_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The dtype of ``ids.npy``: uint16 where every id fits, else uint32."""
+    """The dtype of ``ids.npy``: uint16 if every id fits, else uint32."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -76,7 +76,7 @@ def shard_stem(split: str, unit: int) -> str:
 
 
 def shard_file_names(stem: str) -> tuple[str, str, str]:
-    """The files of a shard: its tar and its two indexes."""
+    """The names of a shard's files: its tar and its two indexes."""
     return f"{stem}.tar", f"{stem}.documents.npy", f"{stem}.sentences.npy"
 
 
@@ -85,7 +85,7 @@ class _Strict(BaseModel):
 
 
 class ShardRecord(_Strict):
-    """A shard: its three files and what is in them."""
+    """A shard: its three files and their counts."""
 
     tar: FileRecord
     documents: FileRecord
@@ -101,24 +101,24 @@ class ShardRecord(_Strict):
 
 
 def unit_of(shard: ShardRecord) -> int:
-    """The number of the unit that a shard came from."""
+    """The number of the work unit that wrote a shard."""
     return int(shard.tar.name.rpartition("-")[2].partition(".")[0])
 
 
 class TokenizerRecord(_Strict):
-    """Which tokenizer made the ids: the sha256 of its ``spiece.model`` decides."""
+    """The tokenizer that made the ids, identified by the sha256 of its ``spiece.model``."""
 
     sha256: str
     vocab_size: int
 
 
 class UnknownText(_Strict):
-    """What the tokenizer could not tell.
+    """Text that the tokenizer does not know.
 
     Attributes:
-        num_characters: that became unknown pieces.
-        num_documents: which lost more than LOSSY_SHARE of their characters so.
-        most_frequent: the most frequent of the characters, with their counts.
+        num_characters: characters that became unknown pieces.
+        num_documents: documents that lost more than LOSSY_SHARE of their characters.
+        most_frequent: the most frequent unknown characters, with their counts.
     """
 
     num_characters: int = 0
@@ -130,9 +130,9 @@ class Manifest(_Strict):
     """``manifest.json``.
 
     Attributes:
-        dropped: counts of documents left out, by reason.
-        rejected: the file that names the records among them that were no documents.
-        duplicates: the file that names those that repeated a document of an earlier unit.
+        dropped: number of dropped documents, by reason.
+        rejected: the file that lists the dropped records that were not documents.
+        duplicates: the file that lists the documents that repeat one of an earlier unit.
     """
 
     format: str = FORMAT
@@ -152,7 +152,11 @@ class Manifest(_Strict):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read and check ``folder/manifest.json``; DataError where it is missing or not ours."""
+        """Read and validate ``folder/manifest.json``.
+
+        Raises:
+            DataError: it is missing, damaged, or of another format or version.
+        """
         path = folder / MANIFEST_NAME
         if not path.exists() and (folder / UNFINISHED_NAME).is_dir():
             raise DataError(

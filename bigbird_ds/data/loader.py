@@ -1,8 +1,8 @@
 """Batches for training and evaluation, read and masked ahead in worker processes.
 
-The main process looks up each sample's spans in the plan and hands them to the workers, which need
-nothing but the shards. A micro-batch is one task of one worker. What is in it depends on its
-samples alone, so the number of workers never changes a bit of it.
+The main process looks up each sample's spans in the plan and sends them to the workers, which need
+only the shards. A micro-batch is one task of one worker. Its contents depend only on its samples,
+so batches are bit-identical for any number of workers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Batch = dict[str, Tensor]
 
 @dataclass
 class PackedBatch:
-    """A micro-batch in one tensor: it travels from a worker as one piece, not as six.
+    """A micro-batch in one tensor, so that a worker sends one tensor instead of one per field.
 
     Attributes:
-        values: (total,) int64, the fields one after the other.
+        values: (total,) int64, the concatenated fields.
         shapes: each field's name and shape, (micro_batch, ...).
     """
 
@@ -58,7 +58,7 @@ class PackedBatch:
         return cls(torch.from_numpy(values), shapes)
 
     def pin_memory(self) -> PackedBatch:
-        """Called by PyTorch where batches go to a GPU."""
+        """Called by PyTorch's DataLoader if CUDA is available."""
         return PackedBatch(self.values.pin_memory(), self.shapes)
 
     def unpack(self) -> Batch:
@@ -71,10 +71,10 @@ class PackedBatch:
 
 
 class ExampleDataset(Dataset[PackedBatch | UserError]):
-    """Reads the text of samples and makes examples of them.
+    """Reads the tokens of samples and builds examples from them.
 
-    A ``UserError`` is returned, not raised: PyTorch would turn it into another exception on its
-    way from a worker.
+    A ``UserError`` is returned, not raised: PyTorch would turn an exception of a worker into
+    another type.
     """
 
     def __init__(self, shards: Shards, objective: Objective, seed: int, sequence_length: int):
@@ -100,7 +100,7 @@ class ExampleDataset(Dataset[PackedBatch | UserError]):
         )
 
     def _read(self, spans: np.ndarray) -> np.ndarray:
-        """(num_tokens,) int64 ids of the spans, a separator between any two."""
+        """(num_tokens,) int64 ids of the spans, joined by separators."""
         lengths = spans[:, 2] - spans[:, 1]
         ids = np.full(int(lengths.sum()) + max(len(spans) - 1, 0), self._objective.separator)
         place = 0
@@ -112,7 +112,7 @@ class ExampleDataset(Dataset[PackedBatch | UserError]):
     def _sentences(self, spans: np.ndarray) -> np.ndarray:
         """(num_sentences, 3) int64: first token in ``_read(spans)``, one past the last, document.
 
-        What a window has of a sentence that it cuts is a sentence.
+        If a window cuts a sentence, its part of it counts as a sentence.
         """
         rows = [np.empty((0, 3), dtype=np.int64)]
         place = 0
@@ -126,29 +126,31 @@ class ExampleDataset(Dataset[PackedBatch | UserError]):
 
 
 class TrainingBatches:
-    """The micro-batches of one rank, optimizer step by optimizer step, without end.
+    """An endless iterable over the micro-batches of one rank, one optimizer step at a time.
 
-    A step takes the next ``global_batch`` samples of the endless order; rank r of W takes its r-th
-    contiguous share of them. Nothing is dropped at the end of an epoch. To be iterated once.
+    A step takes the next ``global_batch`` samples of the sample order; rank r of W takes the r-th
+    contiguous share of them. No sample is dropped at the end of an epoch. Can be iterated only
+    once.
 
     Args:
         shards: the training split.
-        objective: makes examples of windows; its tokenizer must be that of the shards.
+        objective: builds examples from windows; its tokenizer must be that of the shards.
         seed: keys the order, the pairs and the masks.
         sequence_length: L.
         global_batch: samples per optimizer step over all ranks.
         micro_batch: samples per forward pass of a rank.
         rank, world_size: of the data-parallel group.
         workers: processes that read ahead; 0 reads in this process.
-        state: a dict that an earlier run yielded, or None to begin.
+        state: data-loader state that an earlier run yielded, or None to start fresh.
 
     Yields:
-        The micro-batches of the step, each a dict of int64 tensors (micro_batch, ...), see
-        ``Objective.example``; and the place in the data after it, for a checkpoint.
+        The micro-batches of a step, each a dict of int64 tensors (micro_batch, ...), see
+        ``Objective.example``; and the data-loader state after the step, for a checkpoint.
 
     Raises:
-        DataError: shards and tokenizer or objective do not fit, or a shard cannot be read.
-        CheckpointError: ``state`` belongs to other shards, another seed or sequence length.
+        DataError: the shards do not match the tokenizer or the objective, or cannot be read.
+        CheckpointError: ``state`` belongs to other shards, another seed, objective or sequence
+            length, or is invalid.
     """
 
     def __init__(
@@ -169,11 +171,11 @@ class TrainingBatches:
         shards.check_tokenizer(objective.vocabulary)
         self._order = SampleOrder(shards, geometry_of(objective, sequence_length), seed)
         self._state = self._order.start() if state is None else self._order.resume(state)
-        # What is wrong shows here, not at the first step.
+        # Build the plan now, so that errors appear before the first step.
         _warn_of_uneven_pairs(self._order.plans.plan(self._state.epoch), shards.split)
         self._global_batch, self._micro_batch = global_batch, micro_batch
         self._rank, self._world_size = rank, world_size
-        # The states of the steps whose samples were handed to the workers already.
+        # The states after the steps whose samples were already sent to the workers.
         self._states: deque[DataState] = deque()
         dataset = ExampleDataset(shards, objective, seed, sequence_length)
         self._loader = _Loader(dataset, self._micro_batches(), workers)
@@ -193,7 +195,7 @@ class TrainingBatches:
         self._loader.close()
 
     def _micro_batches(self) -> Iterator[list[Sample]]:
-        """This rank's samples, a micro-batch at a time; runs ahead of the training."""
+        """This rank's samples, one micro-batch at a time; runs ahead of training."""
         state = self._state
         share = self._global_batch // self._world_size
         while True:
@@ -207,13 +209,14 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Windows of a split, each once, in the order of its stream, always with the same masks.
+    """The windows of a split, each once, in stream order, always with the same masks.
 
-    All ranks get the same number of batches; the last ones are filled up with empty examples,
-    which have no targets. Can be iterated any number of times.
+    All ranks get the same number of batches; the last ones are padded with empty examples, which
+    have no targets. Can be iterated any number of times. Takes the arguments of
+    ``TrainingBatches``, without ``global_batch`` and ``state``, and one more.
 
-    Args: as for ``TrainingBatches``, and:
-        max_windows: read at most so many, evenly spread over the split; None reads all.
+    Args:
+        max_windows: maximum number of windows, evenly spread over the split; None reads all.
 
     Raises:
         DataError: as for ``TrainingBatches``.
@@ -244,7 +247,7 @@ class EvaluationBatches:
 
     @property
     def num_windows(self) -> int:
-        """Windows that are read, over all ranks."""
+        """Number of windows read by all ranks."""
         return self._num_windows
 
     def __len__(self) -> int:
@@ -271,7 +274,7 @@ class EvaluationBatches:
 
 
 def geometry_of(objective: Objective, sequence_length: int) -> Geometry:
-    """What a plan must know of an objective."""
+    """The window geometry of an objective at a sequence length."""
     return Geometry(
         parts_per_window=objective.parts_per_window,
         part_capacity=objective.part_capacity(sequence_length),
@@ -292,7 +295,7 @@ def _warn_of_uneven_pairs(plan: EpochPlan, split: str) -> None:
 
 
 class _Again:
-    """An iterable that begins anew each time it is iterated."""
+    """An iterable that restarts each time it is iterated."""
 
     def __init__(self, function: Any) -> None:
         self._function = function
@@ -303,7 +306,7 @@ class _Again:
 
 
 class _Loader:
-    """A DataLoader whose workers leave signals to the main process, and which can be closed."""
+    """A DataLoader that can be closed, and whose workers ignore stop signals."""
 
     def __init__(
         self, dataset: ExampleDataset, micro_batches: Iterable[list[Sample]], workers: int
@@ -318,9 +321,9 @@ class _Loader:
             self._data_loader = self._build()
         self._iterator = iter(self._data_loader)
         if is_new and self._workers:
-            # Workers that ignore SIGTERM have to be ended before the exit handlers of PyTorch and
-            # multiprocessing send it and wait. Handlers run last in, first out: this one goes in
-            # after theirs.
+            # The workers ignore SIGTERM, so they must end before the exit handlers of PyTorch and
+            # multiprocessing send it and wait. Handlers run in reverse order of registration, so
+            # this one is registered after theirs.
             atexit.register(_close, weakref.ref(self))
         while self._iterator is not None:
             try:
@@ -335,26 +338,26 @@ class _Loader:
     def close(self) -> None:
         iterator, self._iterator, self._data_loader = self._iterator, None, None
         if self._workers and iterator is not None:
-            # Said outright: an exception's traceback may hold the iterator, which would else end
-            # its workers only when it is collected.
+            # Explicit, because the traceback of an exception may hold the iterator, which otherwise
+            # ends its workers only when it is garbage-collected.
             iterator._shutdown_workers()  # type: ignore[attr-defined]
             for worker in iterator._workers:  # type: ignore[attr-defined]
-                worker.kill()  # one that hangs, in a read for example
+                worker.kill()  # if it hangs, in a read for example
 
     def _build(self) -> DataLoader[PackedBatch | UserError]:
         return DataLoader(
             self._dataset,
-            batch_size=None,  # an item is a micro-batch already
+            batch_size=None,  # each item is already a micro-batch
             sampler=self._micro_batches,
             num_workers=self._workers,
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
-            # Forked workers are never without a handler for the signals that they ignore.
+            # Forked workers inherit the parent's handlers, so a signal at start does not kill them.
             multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
             worker_init_fn=_leave_signals_to_parent,
             prefetch_factor=MICRO_BATCHES_AHEAD if self._workers else None,
             persistent_workers=self._workers > 0,
-            generator=torch.Generator(),  # else it draws from the global generator
+            generator=torch.Generator(),  # otherwise it draws from the global generator
         )
 
 
@@ -369,6 +372,6 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Schedulers signal every process of a job; when to stop is for the main process to decide."""
+    """Ignore stop signals: schedulers signal every process, but the main process decides."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""Which windows get a random second part: real next-sentence pairs, every token still seen once.
+"""Next-sentence pairs in which every token is still seen exactly once per epoch.
 
-BERT draws a random second part for half of its pairs and so sees some text twice. Here the random
-windows exchange their second parts among themselves: taken in stream order, each gets the second
-part of the window ``shift`` further on. The shift is drawn among those for which no document is on
-both sides of a pair, so nothing has to be repaired afterwards.
+BERT draws a random second part for half of its pairs, and so sees some text twice. Here the random
+windows exchange their second parts: in stream order, each gets the second part of the random window
+``shift`` further on. The shift is drawn from those for which no document is on both sides of a
+pair.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONTINUATION, RANDOM = 0, 1  # next-sentence labels, as BERT counts
-NO_LABEL = -100  # what PyTorch's cross entropy leaves out
+CONTINUATION, RANDOM = 0, 1  # next-sentence labels, as in BERT
+NO_LABEL = -100  # ignored by PyTorch's cross entropy
 
 
 @dataclass(frozen=True, eq=False)
 class PartPlaces:
-    """The first and last place (number of a document in the stream) of a part of every window.
+    """The first and last place (index of a document in the stream) of one part of every window.
 
     Attributes:
         first, last: (num_windows,) int64, both non-decreasing.
@@ -47,17 +47,17 @@ class Pairs:
 def draw_pairs(
     first: PartPlaces, second: PartPlaces, is_pair: np.ndarray, generator: np.random.Generator
 ) -> Pairs:
-    """Make half of the windows random (rounded up where the number is odd).
+    """Make half of the windows random, rounded up.
 
-    A window cut between two documents is random as it is. Of the others a random choice fills up
-    to half. There are fewer than half only where one document is most of the split or there are
-    two windows, and more only where more windows than half are cut between documents.
+    A window that is cut between two documents is already random. Others are chosen at random until
+    half are. There are fewer than half only if one document dominates the split or there are two
+    windows, and more only if more than half of the windows are cut between documents.
 
     Args:
-        first, second: where the two parts of every window lie; ``second`` is not read where
+        first, second: places of the two parts of every window; ``second`` is ignored where
             ``is_pair`` is False.
         is_pair: (num_windows,) bool, False where the second part is empty.
-        generator: decides the choice and the shift.
+        generator: draws the choice and the shift.
     """
     windows = np.arange(len(is_pair))
     is_random = is_pair & (first.last < second.first)
@@ -78,19 +78,19 @@ def draw_pairs(
 def _exchangeable(
     first: PartPlaces, second: PartPlaces, members: np.ndarray, spare: np.ndarray
 ) -> tuple[np.ndarray, int, int]:
-    """Replace or drop windows of too large a document until there is a shift that serves.
+    """Replace or drop windows of very large documents until a valid shift exists.
 
     Args:
         members: windows in increasing order.
-        spare: other windows, in the order in which they may come in.
+        spare: other windows, in the order in which they may replace members.
 
     Returns:
-        the windows that can exchange their second parts, the lowest and the highest shift.
+        The windows that can exchange their second parts, and the lowest and highest valid shift.
     """
     while len(members) > 1:
         here = np.arange(len(members))
         a, b = first.of(members), second.of(members)
-        # A member shares a document with the second parts of the members nearest[i]..furthest[i].
+        # Member i shares a document with the second parts of members nearest[i]..furthest[i].
         furthest = np.searchsorted(b.first, a.last, side="right") - 1
         nearest = np.searchsorted(b.last, a.first, side="left")
         ahead, behind = furthest - here, here - nearest
@@ -103,7 +103,7 @@ def _exchangeable(
         else:
             widest = int(behind.argmax())
             run, place = slice(int(nearest[widest]), widest + 1), int(a.first[widest])
-        # Taking one out of the run and putting one in from elsewhere count alike.
+        # Removing a member of the run and adding one from elsewhere each reduce the shortage by 1.
         shortage = lowest - highest
         elsewhere = spare[(second.last[spare] < place) | (first.first[spare] > place)]
         entering = elsewhere[: (shortage + 1) // 2]

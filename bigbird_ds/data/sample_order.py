@@ -1,4 +1,4 @@
-"""The endless order of samples over epochs, and the five numbers that say how far a run has come.
+"""The endless order of samples over epochs, and the data-loader state for a mid-epoch resume.
 
 The order is a function of the shards, the seed and the objective's geometry. Ranks, workers and
 micro-batches only decide who reads a sample, never which samples make up an optimizer step.
@@ -17,13 +17,13 @@ from bigbird_ds.errors import CheckpointError
 
 @dataclass(frozen=True)
 class DataState:
-    """The place in the data: everything that a resume needs.
+    """Data-loader state: everything about the data that a resume needs.
 
     Attributes:
         fingerprint: of the shards, the tokenizer and the geometry of the windows.
         seed: of the run.
-        epoch, sample: the next sample to be read, ``sample`` counted within the epoch.
-        samples_seen: samples read since the run began.
+        epoch, sample: the next sample to read; ``sample`` counts within the epoch.
+        samples_seen: samples read since the start of the run.
     """
 
     fingerprint: str
@@ -33,7 +33,7 @@ class DataState:
     samples_seen: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The five numbers as plain JSON values."""
+        """The fields as plain JSON values."""
         return asdict(self)
 
     @classmethod
@@ -41,7 +41,7 @@ class DataState:
         """Read what ``to_dict`` wrote.
 
         Raises:
-            CheckpointError: a number is missing or of another kind.
+            CheckpointError: a field is missing, unknown, negative or of another type.
         """
         kinds = {"fingerprint": str, "seed": int, "epoch": int, "sample": int, "samples_seen": int}
         sound = value.keys() == kinds.keys() and all(
@@ -60,7 +60,7 @@ class DataState:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sample with all that is needed to read it. ``window`` None is an empty example."""
+    """A sample and what is needed to read it. An empty example has no ``window``."""
 
     epoch: int
     number: int
@@ -68,7 +68,7 @@ class Sample:
 
 
 class EpochPlans:
-    """The plans of the epochs that are being read; the next can be made ahead in a thread."""
+    """The plans of the epochs being read; a thread can build the next one ahead."""
 
     def __init__(self, shards: Shards, geometry: Geometry, seed: int) -> None:
         self.geometry = geometry
@@ -77,7 +77,7 @@ class EpochPlans:
         self._thread: threading.Thread | None = None
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch, made now unless it was made before."""
+        """The plan of an epoch, built now unless it already exists."""
         if epoch not in self._plans and self._thread is not None:
             self._thread.join()
         if epoch not in self._plans:
@@ -85,13 +85,13 @@ class EpochPlans:
         return self._plans[epoch]
 
     def go_on_to(self, epoch: int) -> None:
-        """Forget the plans before ``epoch`` and make the one behind it in the background."""
+        """Drop the plans before ``epoch`` and build that of the next epoch in the background."""
         for known in list(self._plans):
             if known < epoch:
                 del self._plans[known]
         is_busy = self._thread is not None and self._thread.is_alive()
         if epoch + 1 not in self._plans and not is_busy:
-            # A daemon: a run that is asked to stop does not wait for a plan it will not need.
+            # A daemon thread, so that a run that stops does not wait for a plan it does not need.
             self._thread = threading.Thread(target=self._make, args=(epoch + 1,), daemon=True)
             self._thread.start()
 
@@ -116,14 +116,15 @@ class SampleOrder:
         self.fingerprint = f"{self._shards_fingerprint}/{geometry}"
 
     def start(self) -> DataState:
-        """The place where a new run begins."""
+        """The state of a new run."""
         return DataState(self.fingerprint, self._seed, epoch=0, sample=0, samples_seen=0)
 
     def resume(self, saved: dict[str, Any]) -> DataState:
-        """The place where a saved run goes on.
+        """The state from which a saved run resumes.
 
         Raises:
-            CheckpointError: the saved run had another seed, other shards or other windows.
+            CheckpointError: the saved state is invalid, or the run had another seed, other shards
+                or other windows.
         """
         state = DataState.from_dict(saved)
         shards, _, windows = state.fingerprint.rpartition("/")
@@ -152,10 +153,10 @@ class SampleOrder:
         return state
 
     def take(self, state: DataState, count: int) -> tuple[list[tuple[int, int]], DataState]:
-        """The next ``count`` samples, across ends of epochs where need be.
+        """The next ``count`` samples, across epochs if necessary.
 
         Returns:
-            (epoch, number within the epoch) of each, and the state behind the last.
+            (epoch, number within the epoch) of each, and the state after the last.
         """
         epoch, number = state.epoch, state.sample
         taken: list[tuple[int, int]] = []
@@ -169,7 +170,7 @@ class SampleOrder:
         return taken, DataState(state.fingerprint, state.seed, epoch, number, seen)
 
     def resolve(self, epoch: int, number: int) -> Sample:
-        """A sample with the spans of its window."""
+        """Look up the window of a sample."""
         return Sample(epoch, number, self.plans.plan(epoch).window(number))
 
 

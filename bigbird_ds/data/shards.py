@@ -1,7 +1,7 @@
-"""A split of a shards folder, opened for reading: its index in memory, its tokens by ``pread``.
+"""Read a split of a shards folder: its index is in memory, its tokens are read with ``pread``.
 
-Only the index is read to plan an epoch; token ids are read span by span, at any place, straight
-from the tars, so reading in random order costs no more than reading in a row.
+Planning an epoch needs only the index. Token ids are read span by span, directly from the tars at
+any offset, so random access costs no more than sequential access.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from bigbird_ds.data.format import (
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
 
-_WHAT = "a file of the shards"  # in errors
-MAX_OPEN_TARS = 256  # well below the usual limit of 1,024 open files a process
+_WHAT = "a file of the shards"  # in error messages
+MAX_OPEN_TARS = 256  # well below the usual limit of 1,024 open files per process
 
 
 @dataclass(frozen=True, eq=False)
 class DocumentIndex:
-    """The lengths of a split's documents and where their sentences start.
+    """The lengths and sentence starts of a split's documents.
 
     Attributes:
         num_tokens: (num_documents,) int64, each >= 1.
@@ -49,8 +49,9 @@ class DocumentIndex:
 class Shards:
     """A split of a shards folder.
 
-    Opening checks the sizes of all files against the manifest, not their bytes: see
-    ``check_hashes``. In memory stay 24 bytes a document. Safe to fork and to send to a process.
+    Opening compares the sizes of all files with the manifest, but not their contents (see
+    ``check_hashes``). Keeps 24 bytes per document in memory, and 8 more once ``sentence_starts`` is
+    used. Can be forked and pickled.
 
     Args:
         folder: as written by ``bigbird-ds shard``.
@@ -61,7 +62,8 @@ class Shards:
         fingerprint: hex sha256 over the split's file hashes and the tokenizer's.
 
     Raises:
-        DataError: no shards folder, no such split, or a file missing, of another size or damaged.
+        DataError: ``folder`` is not a shards folder or lacks the split, or a file is missing, of
+            another size or damaged.
     """
 
     def __init__(self, folder: str | Path, split: str = TRAIN) -> None:
@@ -113,17 +115,17 @@ class Shards:
             )
 
     def check_hashes(self, part: int = 0, num_parts: int = 1) -> None:
-        """Raise DataError for a file of the split whose sha256 is not the manifest's.
+        """Raise DataError if the sha256 of a file of the split differs from the manifest.
 
-        Every ``num_parts``-th shard is read, from number ``part`` on: ranks can share the work.
-        About 0.8 GB/s on one core.
+        Reads every ``num_parts``-th shard from number ``part`` on, so that ranks can share the
+        work. One core hashes about 0.8 GB/s.
         """
         for shard in self.records[part::num_parts]:
             for record in shard.files:
                 record.check(self.folder, DataError, _WHAT)
 
     def document_index(self) -> DocumentIndex:
-        """Lengths and sentence starts of all documents: 4 bytes a sentence, 16 a document."""
+        """Lengths and sentence starts of all documents: 4 bytes per sentence, 16 per document."""
         num_sentences = self._documents["num_sentences"].astype(np.int64)
         starts = [
             self._load_array(r.sentences, SENTENCE_DTYPE, r.num_sentences) for r in self.records
@@ -138,7 +140,7 @@ class Shards:
         """Token ids ``start:stop`` of a document, in the shards' dtype, with one ``pread``.
 
         Raises:
-            DataError: the tar is cut short, or an id is outside the vocabulary.
+            DataError: the tar cannot be opened or is truncated, or an id is outside the vocabulary.
         """
         shard = int(np.searchsorted(self._first_document, document, side="right")) - 1
         itemsize = self.ids_dtype.itemsize
@@ -161,11 +163,11 @@ class Shards:
         return ids
 
     def sentence_starts(self, document: int, start: int, stop: int) -> np.ndarray:
-        """Where sentences begin in the token ids ``start:stop`` of a document.
+        """The sentence starts in the token ids ``start:stop`` of a document.
 
         Returns:
-            (num_sentences,) int64 increasing offsets from ``start``, the first 0: what is left of a
-            sentence that began before is one too.
+            (num_sentences,) int64 increasing offsets from ``start``. The first is 0, because the
+            rest of a sentence that began earlier counts as a sentence.
         """
         if self._first_sentence is None:
             numbers = self._documents["num_sentences"].astype(np.int64)
@@ -180,11 +182,11 @@ class Shards:
 
     @property
     def num_undivided(self) -> int:
-        """Documents of a single sentence."""
+        """Number of documents with a single sentence."""
         return int((self._documents["num_sentences"] < 2).sum())
 
     def close(self) -> None:
-        """Close the tars that this process has open; reading opens them again."""
+        """Close the tars that this process has open; reading reopens them."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
@@ -205,7 +207,7 @@ class Shards:
         return descriptor
 
     def _sentences_of(self, shard: int) -> np.ndarray:
-        """(num_sentences,) uint32 sentence starts of a shard's documents, mapped from the file."""
+        """(num_sentences,) uint32 sentence starts of a shard's documents, memory-mapped."""
         if shard not in self._sentences:
             if len(self._sentences) >= MAX_OPEN_TARS:
                 del self._sentences[next(iter(self._sentences))]

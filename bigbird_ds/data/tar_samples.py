@@ -1,4 +1,4 @@
-"""The samples of a shard's tar, one after the other."""
+"""Read the samples of a shard's tar in sequence."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAMES = [IDS_NAME, SENTENCES_NAME, META_NAME]
 def read_samples(
     tar: tarfile.TarFile,
 ) -> Iterator[tuple[str, tarfile.TarInfo, dict[str, bytes]]]:
-    """(key, the member of its ids, contents by name) of every sample.
+    """Yield (key, tar member of the ids, contents by name) of every sample.
 
     Raises:
-        ValueError: members that are not a whole sample.
+        ValueError: members do not form a complete sample.
     """
     members = iter(tar)
     while group := list(itertools.islice(members, len(_NAMES))):
@@ -30,7 +30,7 @@ def read_samples(
             raise ValueError(f"{found[0]}: not a whole sample")
         streams = [tar.extractfile(member) for member in group]
         contents = [stream.read() if stream else b"" for stream in streams]
-        tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has read
+        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every member it has read
         yield key, group[0], dict(zip(_NAMES, contents, strict=True))
 
 

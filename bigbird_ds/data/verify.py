@@ -1,4 +1,4 @@
-"""Is a shards folder what its manifest says? File by file, and with ``deep`` sample by sample."""
+"""Verify a shards folder against its manifest: every file, and with ``deep`` every sample."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bigbird_ds.data.tar_samples import array_of, read_samples
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import SPIECE_NAME
 
-_MOST_PROBLEMS = 20  # named in the message; the others are counted
+_MOST_PROBLEMS = 20  # listed in the message; the rest are counted
 
-Problem = tuple[str, str]  # (file, what is wrong with it)
+Problem = tuple[str, str]  # (file, problem)
 
 
 def is_shards_folder(folder: Path) -> bool:
-    """Whether ``folder`` is, or is meant to be, a shards folder."""
+    """Whether ``folder`` is a shards folder, possibly unfinished or damaged."""
     manifest = folder / shard_format.MANIFEST_NAME
     if manifest.is_file():
         try:
@@ -38,19 +38,19 @@ def is_shards_folder(folder: Path) -> bool:
 def verify_shards(
     folder: Path, *, deep: bool = False, on_bytes: Callable[[int], None] = lambda num_bytes: None
 ) -> str:
-    """Check that all files are there, none is too many, and sizes and sha256 are as written.
+    """Check for missing and extra files, and compare sizes, sha256 and counts with the manifest.
 
-    With ``deep`` also decode every sample and compare it with the index: for shards that were
-    written by another program, or to trust nothing.
+    With ``deep``, also decode every sample and compare it with the index; for shards that another
+    program wrote.
 
     Args:
-        on_bytes: called with the bytes of each file after it was read.
+        on_bytes: called with the size of each file after it was read.
 
     Returns:
-        One line that says what is intact.
+        A one-line summary.
 
     Raises:
-        DataError: something is not. It names every file concerned.
+        DataError: there are problems. The error lists the files, up to 20 of them.
     """
     manifest = Manifest.read(folder)
     shards = [shard for records in manifest.splits.values() for shard in records]
@@ -84,7 +84,7 @@ def verify_shards(
 
 
 def _shard_files(folder: Path) -> Iterator[str]:
-    """Names in ``folder`` that look like a file of a shard, or are those of the lists beside."""
+    """Names in ``folder`` that look like files of a shard, or are the lists next to them."""
     for path in sorted(folder.iterdir()):
         if path.name in (shard_format.REJECTED_NAME, shard_format.DUPLICATES_NAME):
             yield path.name
@@ -121,7 +121,7 @@ def _damage(folder: Path, problems: list[Problem]) -> DataError:
 def _check_shard(
     folder: Path, shard: ShardRecord, vocab_size: int, *, deep: bool
 ) -> Iterator[Problem]:
-    """What is wrong first in one shard; the rest would follow from it."""
+    """The first problem in one shard; others would follow from it."""
     try:
         documents, sentences = _compare_counts(folder, shard)
         if deep:
@@ -131,7 +131,7 @@ def _check_shard(
 
 
 class _Mismatch(Exception):
-    """A sample that is not what the index says."""
+    """A sample or an index does not match the index or the manifest."""
 
 
 def _expect(is_so: Any, message: str) -> None:
@@ -140,7 +140,7 @@ def _expect(is_so: Any, message: str) -> None:
 
 
 def _compare_counts(folder: Path, shard: ShardRecord) -> tuple[np.ndarray, np.ndarray]:
-    """The shard's indexes, whose lengths and sums are the manifest's."""
+    """Read the shard's indexes and compare their lengths and sums with the manifest."""
     documents = np.load(folder / shard.documents.name, allow_pickle=False)
     sentences = np.load(folder / shard.sentences.name, allow_pickle=False)
     _expect(documents.dtype == shard_format.DOCUMENT_DTYPE, "its documents index has other columns")
@@ -167,7 +167,7 @@ def _compare_samples(
         for row, sample in itertools.zip_longest(documents, samples):
             _expect(row is not None and sample is not None, "its index has another length")
             key, ids_member, parts = sample
-            place = (len(key), key)  # numbers grow longer: 99999-9999999 comes before ...-10000000
+            place = (len(key), key)  # shorter keys first: 99999-9999999 comes before ...-10000000
             _expect(place > last_key, f"sample {key} is out of order")
             starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
             _check_sample(key, ids_member, parts, row, starts, vocab_size)

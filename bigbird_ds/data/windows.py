@@ -1,7 +1,7 @@
-"""The plan of an epoch: which spans of which documents make up each window, and in which order.
+"""The plan of an epoch: the document spans of each window, and the order of the windows.
 
-A pure function of the index, the objective's geometry, the seed and the epoch. It keeps 8 bytes a
-part and 16 a document; a window's spans are looked up when they are needed.
+A pure function of the index, the objective's geometry, the seed and the epoch. It keeps 16 bytes
+per document, 8 per part and 8 per window (24 with pairs). Spans are computed on demand.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from bigbird_ds.data.shards import DocumentIndex
 from bigbird_ds.errors import DataError
 from bigbird_ds.keyed_random import keyed_generator
 
-# Part of every run's fingerprint. To be raised with any change that gives another plan for the same
-# input, so that a run in the middle of an epoch is told instead of reading samples twice.
+# Part of every run's fingerprint. Increase it with any change that alters the plan for the same
+# input: a mid-epoch resume then fails instead of reading samples twice.
 PLAN_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the plan must know of the objective and the sequence length.
+    """The window geometry, which follows from the objective and the sequence length.
 
     Attributes:
         parts_per_window: 1 or 2.
-        part_capacity: most tokens of a part, the separators between joined documents included.
+        part_capacity: maximum number of tokens in a part, including separators between documents.
         exchanges_second_part: whether half of the windows get a random second part.
     """
 
@@ -46,7 +46,7 @@ class Window:
 
     Attributes:
         parts: per part (num_spans, 3) int64: document, first token, one past the last token.
-            Where a part has several spans, a separator goes between them.
+            Spans of a part are joined by separators.
         label: next-sentence label, 0 continuation, 1 random, -100 none.
     """
 
@@ -63,7 +63,7 @@ class EpochPlan:
         seed, epoch: key the order of documents, the pairs and the order of windows.
 
     Raises:
-        DataError: pairs are wanted of a split with one document.
+        DataError: the objective needs pairs, but the split has only one document.
     """
 
     def __init__(self, index: DocumentIndex, geometry: Geometry, seed: int, epoch: int) -> None:
@@ -91,15 +91,15 @@ class EpochPlan:
 
     @property
     def random_share(self) -> float:
-        """Share of the windows whose second part is of another document."""
+        """Share of the windows whose second part is from another document."""
         return 0.0 if self._pairs is None else float((self._pairs.label == 1).mean())
 
     def window(self, position: int) -> Window:
-        """The window at a position of the epoch's shuffled order."""
+        """The window at ``position`` in the epoch's shuffled order."""
         return self.window_in_stream_order(int(self._order[position]))
 
     def window_in_stream_order(self, number: int) -> Window:
-        """Window ``number``, counted as cut from the stream, before the shuffle."""
+        """Window ``number`` in stream order, before the shuffle."""
         per_window = self.geometry.parts_per_window
         parts = [number * per_window + part for part in range(per_window)]
         label = NO_LABEL

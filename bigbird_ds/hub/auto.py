@@ -47,8 +47,8 @@ MODEL_CLASSES: dict[str, type[PretrainedModel]] = {
     )
 }
 
-# For a folder that names no class: beginning of a tensor's name -> the class that has it. The
-# first that fits; the heads that cannot be told apart by their names are not here.
+# For a folder that names no class: prefix of a tensor's name -> the class that has it. The first
+# match counts. Heads that cannot be distinguished by name are left out.
 _CLASS_BY_TENSOR: dict[str, dict[str, str]] = {
     "big_bird": {
         "cls.seq_relationship.": "BigBirdForPreTraining",
@@ -68,10 +68,10 @@ _CLASS_BY_TENSOR: dict[str, dict[str, str]] = {
 
 
 def model_class(config: dict[str, Any], tensor_names: Iterable[str], origin: str) -> Any:
-    """Our class for a folder with this ``config.json`` and these tensors.
+    """The bigbird_ds class for a folder with this ``config.json`` and these tensors.
 
     Raises:
-        CheckpointError: a class or family that is not ours.
+        CheckpointError: the class or model family is not supported.
     """
     names = config.get("architectures") or []
     if not names and config.get("model_type") in _CLASS_BY_TENSOR:
@@ -90,11 +90,11 @@ def model_class(config: dict[str, Any], tensor_names: Iterable[str], origin: str
 
 
 def load_pretrained(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """The model in ``folder``, of the class under ``architectures`` in its config.json.
+    """Load the model in ``folder`` as the class under ``architectures`` in its config.json.
 
     Raises:
-        CheckpointError: no config.json, or an architecture that is not ours; and what
-            ``from_pretrained`` raises.
+        CheckpointError: there is no config.json, or its architecture is not supported. Errors of
+            ``from_pretrained`` pass through.
     """
     config = files.read_json(folder / CONFIG_NAME, CheckpointError, "the model config")
     return model_class(config, (), str(folder / CONFIG_NAME)).from_pretrained(folder, dtype=dtype)

@@ -1,15 +1,15 @@
-"""What a checkpoint folder is: its names, its state, and whether it is intact.
+"""The checkpoint folder: its files, its state, and how to verify it.
 
 ``RUN/checkpoints/step-N/`` holds::
 
-    config.json, model*.safetensors      fp32 weights; a Hub-format folder of its own
+    config.json, model*.safetensors      fp32 weights, loadable as a Hub-format folder
     optimizer*.safetensors               AdamW's moments as ``exp_avg/NAME``, ``exp_avg_sq/NAME``;
                                          Adafactor's as ``row_var/``, ``col_var/``, ``variance/``
-    state.json                           step, place in the data, run config: readable by eye
-    manifest.json                        size and sha256 of every file; written last
+    state.json                           step, data-loader state, run config; human-readable
+    manifest.json                        size and sha256 of every other file; written last
 
-``bigbird_ds.training.checkpoint`` writes it, at any layout; ``bigbird_ds.training.resume`` reads it
-at any other; ``bigbird_ds.hub.export`` turns it into a model repository.
+``bigbird_ds.training.checkpoint`` writes it from any layout, ``bigbird_ds.training.resume`` loads
+it into any other, and ``bigbird_ds.hub.export`` turns it into a model repository.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ STATE_NAME = "state.json"
 MANIFEST_NAME = "manifest.json"
 CONFIG_NAME = "config.json"
 INDEX_NAME = "model.safetensors.index.json"
-# of a run folder
+# Names in a run folder.
 RUN_CONFIG_NAME = "config.yaml"
 TOKENIZER_FOLDER = "tokenizer"
 METRICS_NAME = "metrics.jsonl"
-LATEST_NAME = "latest_checkpoint"  # the name of the last checkpoint written; outlives the folder
+LATEST_NAME = "latest_checkpoint"  # names the last checkpoint written, even if it is gone
 
 _STEP_NAME = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs to go on, beside tensors.
+    """What a run needs to resume, apart from tensors.
 
     Attributes:
         step: optimizer steps done.
-        tokens: tokens seen that were no padding.
-        data: the place in the data, as ``bigbird_ds.data`` wrote it.
-        run_config: the resolved run config, to say what differs on a resume.
+        tokens: non-padding tokens seen.
+        data: data-loader state, as ``bigbird_ds.data`` wrote it.
+        run_config: the resolved run config, to report what a resume changes.
     """
 
     step: NonNegativeInt
@@ -60,7 +60,7 @@ class TrainingState:
 
 
 class CheckpointManifest(BaseModel):
-    """``manifest.json``: what the folder is, and a record of each of its files."""
+    """``manifest.json``: the format of the folder, and a record of each file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,10 +77,10 @@ def step_folder(output: Path, step: int) -> Path:
 
 
 def list_checkpoints(output: Path, after: int = -1) -> list[Path]:
-    """The checkpoints of a run folder, oldest first, whether intact or not.
+    """The checkpoints of a run folder, oldest first, intact or not.
 
     Args:
-        after: those of later steps than this one alone.
+        after: list only checkpoints of later steps than this.
     """
     folder = output / FOLDER_NAME
     found = []
@@ -107,8 +107,8 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare every file with the manifest.
 
     Raises:
-        CheckpointError: the manifest is missing, damaged or not ours, or a file is missing, cut or
-            altered.
+        CheckpointError: the manifest is missing, damaged or of another format, or a file is
+            missing, truncated or altered.
     """
     path = folder / MANIFEST_NAME
     manifest = _read(path, TypeAdapter(CheckpointManifest), "the checkpoint's manifest")
@@ -131,7 +131,7 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def read_state(folder: Path) -> TrainingState:
-    """``state.json``.
+    """Read ``state.json``.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -140,7 +140,7 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def _read(path: Path, kind: TypeAdapter[Parsed], what: str) -> Parsed:
-    """A JSON file as ``kind``; CheckpointError where it is missing, damaged or of another kind."""
+    """Read a JSON file as ``kind``; CheckpointError if it is missing, damaged or does not match."""
     try:
         return kind.validate_python(files.read_json(path, CheckpointError, what))
     except ValidationError as cause:
@@ -154,11 +154,11 @@ def _read(path: Path, kind: TypeAdapter[Parsed], what: str) -> Parsed:
 
 
 def newest_intact(output: Path) -> Path | None:
-    """The newest checkpoint of a run that is intact; None where the run never wrote one.
+    """The newest intact checkpoint of a run; None if the run never wrote one.
 
     Raises:
-        CheckpointError: every checkpoint is damaged, or the run wrote some and they are gone. (To
-            start at step 0 here would silently throw the run away.)
+        CheckpointError: all checkpoints are damaged or gone. (Starting at step 0 would silently
+            discard the run.)
     """
     damage: CheckpointError | None = None
     for folder in reversed(list_checkpoints(output)):
@@ -185,7 +185,7 @@ def newest_intact(output: Path) -> Path | None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The intact checkpoint that ``path`` means: itself, or the newest of a run folder.
+    """Verify the checkpoint ``path``, or find the newest intact one of the run folder ``path``.
 
     Raises:
         CheckpointError: ``path`` is neither, or damaged.

@@ -1,4 +1,4 @@
-"""Curves of runs as PNG: loss against steps and throughput, from ``metrics.jsonl``."""
+"""Plot the loss and throughput of runs as PNG, from ``metrics.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, a run or an export, in a person's words, for ``bigbird-ds inspect``."""
+"""Describe a checkpoint, run, export or tokenizer as text, for ``bigbird-ds inspect``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bigbird_ds.vocabulary import Vocabulary
 
 
 def describe_checkpoint(folder: Path) -> str:
-    """Step, tokens, model and data of a checkpoint, in a person's words."""
+    """Step, tokens, objective, data and model of a checkpoint."""
     state = read_state(folder)
     config = state.run_config
     return "\n".join(
@@ -29,7 +29,7 @@ def describe_checkpoint(folder: Path) -> str:
 
 
 def describe_run(folder: Path) -> str:
-    """The checkpoints of a run and where its last log line stood."""
+    """The checkpoints of a run, its last logged step, and its newest checkpoint."""
     checkpoints = list_checkpoints(folder)
     lines = [f"{folder}: a run with {len(checkpoints)} checkpoint(s)"]
     lines += [f"  {checkpoint.name}" for checkpoint in checkpoints]

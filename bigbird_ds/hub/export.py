@@ -1,7 +1,7 @@
-"""From a checkpoint to a model repository that ``transformers`` loads, checked before it is good.
+"""Export a checkpoint to a model repository that ``transformers`` loads, and compare logits.
 
-Written beside the target and renamed in once everything is there: config.json, model.safetensors,
-the tokenizer's files and a model card.
+Everything (config.json, model.safetensors, the tokenizer's files and a model card) is written to a
+temporary folder next to the target, which is renamed once it is complete and checked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and what the comparison with ``transformers`` gave.
+    """What was exported, and the result of the comparison with ``transformers``.
 
-    ``largest_difference`` is None where transformers is not installed and nothing was compared.
-    ``limit`` says which inputs transformers cannot compute, if there are such.
+    ``largest_difference`` is None if transformers is not installed. ``limit`` describes the inputs
+    that transformers cannot compute, if any.
     """
 
     checkpoint: Path
@@ -56,19 +56,19 @@ def export(
     dtype: str = "float32",
     max_shard_size: int = DEFAULT_SHARD_BYTES,
 ) -> ExportReport:
-    """Export a run's newest intact checkpoint, or the checkpoint ``source`` itself.
+    """Export the checkpoint ``source``, or the newest intact one of the run ``source``.
 
     Args:
         source: a run folder, or a folder ``checkpoints/step-N``.
-        target: the folder to make; it must not exist, or be empty.
-        dtype: a name in ``DTYPES``; written to config.json, which transformers 5 loads by default.
-        max_shard_size: bytes; larger weights are split over files, with an index.
+        target: the folder to create; it must not exist, or be empty.
+        dtype: a name in ``DTYPES``; written to config.json, whose dtype transformers 5 loads by
+            default.
+        max_shard_size: in bytes; larger weights are split into shards with an index.
 
     Raises:
-        CheckpointError: no intact checkpoint, weights that are not finite, no tokenizer beside
-            them, or transformers reads the result with other numbers than ours. Nothing is left at
-            ``target`` then.
-        ConfigError: ``target`` holds something, or cannot be made.
+        CheckpointError: there is no intact checkpoint, its weights are not finite, the run has no
+            tokenizer, or transformers computes other logits. Nothing is left at ``target`` then.
+        ConfigError: ``target`` is not empty, or cannot be created.
     """
     with new_folder(target) as folder:
         checkpoint = find_checkpoint(source)
@@ -101,16 +101,20 @@ def _tokenizer_of(run_folder: Path) -> Path:
 
 
 def _compare(folder: Path) -> tuple[float | None, str | None]:
-    """Load the export with transformers and with ours; return the largest difference of logits.
+    """Load the export with transformers and bigbird_ds, and compare their logits in float32.
 
-    Both load it in float32. One input is short (full attention), one long (block-sparse, where the
-    model has positions for it), both with padding at the end.
+    One input is short (full attention) and one is long (block-sparse, if the model has enough
+    positions); both have padding at the end.
+
+    Returns:
+        The largest difference and the version of transformers; None for both if transformers is
+        not installed.
     """
     if importlib.util.find_spec("transformers") is None:
         return None, None
     import transformers
 
-    with _few_words(transformers.utils.logging):  # what matters is raised
+    with _few_words(transformers.utils.logging):  # problems are raised below
         ours = load_pretrained(folder, dtype=torch.float32).eval()
         theirs_class = getattr(transformers, type(ours).__name__)
         theirs, loading = theirs_class.from_pretrained(
@@ -132,7 +136,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
 
 @contextlib.contextmanager
 def _few_words(logging: Any) -> Iterator[None]:
-    """transformers tells errors alone inside, and draws no progress bars."""
+    """Within this context transformers logs only errors and shows no progress bars."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -156,9 +160,9 @@ def _check_loading(loading: dict[str, Any]) -> None:
 
 
 def _largest_difference(ours: Any, theirs: Any) -> float:
-    """Of any logit; CheckpointError where it is more than rounding."""
+    """The largest difference of any logit; CheckpointError if it exceeds rounding error."""
     largest = 0.0
-    # The long input first: transformers goes to full attention for good after a short one.
+    # The long input comes first: a short one switches transformers to full attention for good.
     for length in _comparison_lengths(ours.config):
         inputs = _comparison_input(ours.config, length)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""``generation_config.json``: what ``generate()`` of transformers does with an export."""
+"""``generation_config.json``: the defaults of transformers' ``generate()`` for an export."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGen
 GENERATION_CONFIG_NAME = "generation_config.json"
 
 
-# What config.json of old checkpoints says of generation, where transformers still looks for it.
+# Generation keys in config.json of old checkpoints, which transformers still reads there.
 _OLD_KEYS = ("early_stopping", "length_penalty", "max_length", "min_length", "num_beams")
 
 
 def bring_generation_config(source: Path, folder: Path, values: dict[str, Any]) -> None:
-    """Copy the file of the Hub folder ``source``, or write what its config.json says instead.
+    """Copy the file of the Hub folder ``source``, or write one from its config.json.
 
     Args:
-        values: that config.json. An imported one keeps none of its keys about generation.
+        values: the source's config.json. The imported config.json keeps no generation keys.
     """
     if (source / GENERATION_CONFIG_NAME).is_file():
         shutil.copyfile(source / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
@@ -33,9 +33,9 @@ def bring_generation_config(source: Path, folder: Path, values: dict[str, Any]) 
 
 
 def write_generation_config(folder: Path, model: Any, state: TrainingState) -> None:
-    """Write the ids that begin and end a text, and the length of the targets trained on.
+    """Write the special ids and, as ``max_length``, the target length of the training.
 
-    Models that write no text get no such file.
+    Does nothing for models that do not generate text.
     """
     if not isinstance(model, BigBirdPegasusForConditionalGeneration):
         return

@@ -1,7 +1,7 @@
-"""A checkpoint of the Hub as a model folder of ours: BigBird as it is, BERT and RoBERTa mapped.
+"""Import a Hub checkpoint: BigBird and BigBird-Pegasus as they are, BERT and RoBERTa converted.
 
-What is written is a Hub-format folder again (config.json, model.safetensors, the tokenizer's files)
-with ``import_report.json``. It loads in ``transformers``, and starts a run as `model: FOLDER`.
+The result is a Hub-format folder (config.json, model.safetensors, the tokenizer's files) with an
+``import_report.json``. It loads in ``transformers``, and starts a run as ``model: FOLDER``.
 """
 
 from __future__ import annotations
@@ -42,26 +42,28 @@ from bigbird_ds.models.weights import Tensors
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
 REPORT_NAME = "import_report.json"
-# How the families end the names of their tables of positions.
+# Suffixes of the position table's name, by model family.
 POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
-_HUB_PEGASUS_UNKNOWN = 2  # id in a file that still wants transformers' offset of 103
-_FRESH_WEIGHTS_SEED = 0  # parts that the source lacks are the same at every import
+_HUB_PEGASUS_UNKNOWN = 2  # id of <unk> in a file without transformers' offset of 103
+_FRESH_WEIGHTS_SEED = 0  # tensors that the source lacks are the same in every import
 
 TokenizerWriter = Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of a checkpoint; also written as ``import_report.json``.
+    """The result of an import; also written as ``import_report.json``.
 
     Attributes:
-        source: the folder that was read, and its ``model_type`` and class.
-        model_class: the class that was written, with so many ``parameters`` in ``dtype``.
-        positions: rows of the position table that were read, and that were written.
-        fresh: tensors that the source lacks, drawn anew.
-        left_out: tensors of the source without a place in the model.
-        differences: in words, where the model is not the source.
-        tokenizer: files of the tokenizer that were copied or made.
+        source: the folder that was read.
+        source_type, source_class: its ``model_type`` and class.
+        model_class: the class that was written.
+        parameters, dtype: of the written model.
+        positions: number of positions of the source, and of the written model.
+        fresh: tensors that the source lacks, randomly initialized.
+        left_out: tensors of the source that the model does not have.
+        differences: descriptions of how the model differs from the source.
+        tokenizer: tokenizer files that were copied or created.
     """
 
     source: str
@@ -77,7 +79,7 @@ class ImportReport:
     tokenizer: list[str]
 
     def text(self) -> str:
-        """The report for a person."""
+        """The report as text."""
         lines = [
             f"{self.source}: {self.source_class or self.source_type} -> {self.model_class}, "
             f"{self.parameters:,} parameters in {self.dtype}",
@@ -99,25 +101,25 @@ def import_model(
     extend_positions: int | None = None,
     tokenizer: Path | None = None,
 ) -> ImportReport:
-    """Turn the Hub-format folder ``source`` into the folder ``target``.
+    """Import the Hub-format folder ``source`` into the folder ``target``.
 
     Args:
         source: a local folder with ``config.json`` and weights: safetensors or
-            ``pytorch_model.bin``, whole or in shards.
-        target: the folder to make; it must not exist, or be empty.
-        write_tokenizer: makes the tokenizer's files in a folder from a ``spiece.model``; called
-            where the source has no ``tokenizer.json``, or Pegasus' ids are not in ``spiece.model``.
-        tokenizer: a tokenizer folder that the model is to have in the place of its own; for BERT
-            and RoBERTa, whose word embeddings are put into its order.
-        extend_positions: the number of positions to have; the table is repeated to that length.
+            ``pytorch_model.bin``, in one file or in shards.
+        target: the folder to create; it must not exist, or be empty.
+        write_tokenizer: creates the tokenizer's files in a folder from a ``spiece.model``; called
+            if the source has no ``tokenizer.json``, or if its ``spiece.model`` lacks Pegasus' ids.
+        extend_positions: number of positions; the table is repeated up to it.
+        tokenizer: a tokenizer folder to replace the source's tokenizer; only for BERT and RoBERTa,
+            whose word embeddings are mapped to it.
 
     Raises:
-        CheckpointError: another architecture, a truncated file, tensors that are missing,
-            misshapen, not finite, or that the config has no place for. Nothing is left at
-            ``target`` then.
-        ConfigError: a contradictory config, ``target`` that holds something or cannot be made,
-            or ``extend_positions`` that extend nothing.
-        DataError: a ``spiece.model`` that cannot be read.
+        CheckpointError: an unsupported architecture, a truncated file, or tensors that are
+            missing, misshapen, not finite or unknown to the config. Nothing is left at ``target``
+            then.
+        ConfigError: an inconsistent config, a ``target`` that is not empty or cannot be created,
+            an ``extend_positions`` that is not larger, or ``tokenizer`` with another family.
+        DataError: a ``spiece.model`` cannot be read.
     """
     with new_folder(target) as folder:
         require_model_folder(source, CheckpointError, "HUB_FOLDER")
@@ -165,7 +167,7 @@ def import_model(
 
 
 def _convert(source: Path, values: Any) -> Converted:
-    """The source as BigBird, by its ``model_type``."""
+    """Convert the source according to its ``model_type``."""
     family = values.get("model_type") if isinstance(values, dict) else None
     ours = {found.config_class.model_type for found in MODEL_CLASSES.values()}
     if family not in ours | WARM_STARTS.keys():
@@ -185,7 +187,7 @@ def _convert(source: Path, values: Any) -> Converted:
 
 
 def _settle_ties(converted: Converted, origin: str) -> None:
-    """Tie nothing where tensors that the config ties differ on file."""
+    """Untie the model if tensors that the config ties differ in the files."""
     model_class = MODEL_CLASSES[converted.class_name]
     config, tensors = settle_ties(model_class, converted.tensors, converted.config, origin)
     if config is not converted.config:
@@ -198,7 +200,7 @@ def _settle_ties(converted: Converted, origin: str) -> None:
 
 
 def _extend(converted: Converted, wanted: int, origin: str) -> None:
-    """Repeat the position tables up to ``wanted`` rows (how BigBird began from RoBERTa)."""
+    """Repeat the position tables up to ``wanted`` rows, as BigBird did with RoBERTa's."""
     config = converted.config
     rows = config.max_position_embeddings
     if wanted <= rows or wanted % config.block_size:
@@ -220,7 +222,7 @@ def _extend(converted: Converted, wanted: int, origin: str) -> None:
 
 
 def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer: Path) -> None:
-    """Put the word embeddings into the order of another tokenizer, and take its special ids."""
+    """Map the word embeddings to another tokenizer, and adopt its special ids."""
     if family not in TOKEN_TEXTS:
         raise ConfigError(
             "this checkpoint keeps its own tokenizer",
@@ -235,7 +237,7 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
     of_decoder = {f"{PREDICTIONS}.decoder.weight": config.initializer_range}
     of_decoder |= {f"{PREDICTIONS}.decoder.bias": 0.0}
     if config.tie_word_embeddings:
-        for name in of_decoder:  # copies; the model ties them anew
+        for name in of_decoder:  # tied copies, which the model recreates
             converted.tensors.drop(name)
     else:
         tables |= of_decoder
@@ -261,7 +263,7 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
 
 
 def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Path) -> None:
-    """A head may be left out; a tensor of the base model means that the config is another's."""
+    """Check that only heads are left out; a base model tensor means that the config is wrong."""
     lost = [
         name
         for name in _without_twin(model, tensors.names, model.state_dict())
@@ -281,7 +283,7 @@ def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Pa
 
 
 def _without_twin(model: PretrainedModel, names: Any, others: Any) -> list[str]:
-    """Those of ``names`` that are not among ``others``, tied copies and prefixes aside."""
+    """The ``names`` that are not in ``others``, ignoring tied copies and prefixes."""
     prefix = model.base_prefix + "."
     ties = model.tied_names
     known = {name.removeprefix(prefix) for name in [*others, *ties, *ties.values()]}
@@ -289,19 +291,19 @@ def _without_twin(model: PretrainedModel, names: Any, others: Any) -> list[str]:
 
 
 def _lacks_ids(folder: Path) -> bool:
-    """Whether ``spiece.model`` is of the kind of the Hub that lacks 103 of Pegasus' ids."""
+    """Whether ``spiece.model`` lacks 103 of Pegasus' ids, as the Hub's files do."""
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto((folder / SPIECE_NAME).read_bytes())
     except RuntimeError:
-        return True  # it is read again when the files are made, and the error raised
+        return True  # creating the tokenizer's files reads it again and raises the error
     return bool(processor.unk_id() == _HUB_PEGASUS_UNKNOWN)
 
 
 def _tokenizer_class(values: dict[str, Any]) -> str | None:
-    """What transformers makes of the source's tokenizer, by the source's ``config.json``."""
+    """The transformers class of the source's tokenizer, by the source's ``config.json``."""
     family = WARM_STARTS.get(values["model_type"])
     return values.get("tokenizer_class") or (family.tokenizer_class if family else None)
 

@@ -1,4 +1,4 @@
-"""What of a model of ours transformers cannot compute."""
+"""Models of bigbird_ds that transformers supports only in part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 
 def limit_in_transformers(config: Any) -> str | None:
-    """In a sentence, where transformers fails with a model of this config; None: nowhere known."""
+    """The known limit of transformers for a model with this config, as text; None if there is none.
+
+    The text has no full stop at its end.
+    """
     if config.num_random_blocks or config.attention_type != "block_sparse" or config.is_decoder:
         return None
     return (

@@ -1,4 +1,4 @@
-"""The model card of an export (README.md), written from the run's own records and nothing else."""
+"""The model card (README.md) of an export, written from the run's own records."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PIPELINES = {
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a run wrote about itself.
+    """The records of a run that the model card reports.
 
     Attributes:
         state: step, tokens and run config of the exported checkpoint.
-        train: the last ``metrics.jsonl`` line of training up to that step, or empty.
-        evaluation: the last line of an evaluation up to that step, or empty.
+        train: the last training line of ``metrics.jsonl`` up to that step, or empty.
+        evaluation: the last evaluation line up to that step, or empty.
     """
 
     state: TrainingState

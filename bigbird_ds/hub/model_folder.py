@@ -1,4 +1,4 @@
-"""Whether a path is a folder in Hub format, and what was meant most likely where it is not."""
+"""Check that a path is a folder in Hub format; otherwise suggest what was probably meant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def require_model_folder(path: Path, error: type[UserError], argument: str) -> N
     """Raise ``error`` unless ``path`` holds a model config.
 
     Args:
-        argument: of the command line, or key of the run config, that names ``path``.
+        argument: the command-line argument or run config key that names ``path``.
     """
     if (path / CONFIG_NAME).is_file():
         return

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and never over something that is there."""
+"""Create a folder atomically, and never overwrite an existing one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bigbird_ds.errors import ConfigError
 
 @contextlib.contextmanager
 def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
-    """A temporary folder beside ``target`` to fill; renamed to ``target`` at the end.
+    """A temporary folder next to ``target``, renamed to ``target`` when the context ends.
 
-    After an exception nothing is left of it. Whether it can be written is found out at the start,
-    so the work belongs inside.
+    On an exception it is removed. Do the work inside the context: a target that cannot be written
+    is then reported at the start.
 
     Args:
-        argument: of the command line, that names ``target``.
+        argument: the command-line argument that names ``target``.
 
     Raises:
-        ConfigError: ``target`` holds something, or cannot be made.
+        ConfigError: ``target`` is not empty, or cannot be created.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(
@@ -31,7 +31,7 @@ def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
             needed="a folder that does not exist yet",
             change=argument,
         )
-    target = target.resolve()  # "." has no name to put another beside
+    target = target.resolve()  # "." has no name to derive the temporary one from
     files.make_folder(target.parent, ConfigError, argument)
     temporary = files.temporary_name(target)
     temporary.mkdir()

@@ -1,7 +1,7 @@
 """Upload an export to a model repository of the Hugging Face Hub, with ``huggingface_hub``.
 
-The address comes from HF_ENDPOINT, the token from HF_TOKEN or ``hf auth login``, as for every
-program of the Hub. The token goes into requests and nowhere else: errors are told without it.
+The address comes from HF_ENDPOINT, the token from HF_TOKEN or ``hf auth login``, as in any Hub
+client. The token is only sent in requests; it never appears in error messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bigbird_ds.log import logger
 
 
 def check_can_push(repository: str) -> None:
-    """Find out before the work whether an upload can succeed: library, name, token, login.
+    """Check before the export that an upload can succeed: library, name, token, login.
 
     Raises:
         ConfigError: it cannot.
@@ -45,10 +45,10 @@ def check_can_push(repository: str) -> None:
 def push(folder: Path, repository: str) -> str:
     """Upload every file of ``folder`` in one commit; return the commit's address.
 
-    A repository that does not exist is made, a private one.
+    If the repository does not exist, a private one is created.
 
     Raises:
-        ConfigError: the Hub refused, or cannot be reached. ``folder`` stays as it is.
+        ConfigError: the Hub rejects the upload or cannot be reached. ``folder`` is unchanged.
     """
     hub = _library()
     with _told_without_token(hub, repository, folder):
@@ -79,11 +79,11 @@ def _library() -> Any:
 
 @contextlib.contextmanager
 def _told_without_token(hub: Any, repository: str, folder: Path | None = None) -> Iterator[None]:
-    """Whatever goes wrong on the way to the Hub, as a mistake to mend.
+    """Report any error of an upload as a user error.
 
-    The library's errors come from several packages (its own, the HTTP client's, the system's), so
-    all are caught. A server may quote the request, so the token is taken out of the text; and the
-    original error is not chained, since it holds the request.
+    The errors come from several packages (the library, its HTTP client, the system), so all are
+    caught. A server may quote the request, so the token is removed from the text. The original
+    error is not chained because it holds the request.
     """
     try:
         yield

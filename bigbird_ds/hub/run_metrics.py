@@ -1,4 +1,4 @@
-"""The lines of ``RUN/metrics.jsonl``, as the run goes on with them and as reports read them."""
+"""Format and read the lines of ``RUN/metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bigbird_ds.hub.checkpoints import METRICS_NAME
 
 
 def metrics_line(values: dict[str, Any]) -> str:
-    """One line of the file; a number that is not finite, which JSON does not have, is null."""
+    """One line of the file. Non-finite numbers, which JSON does not have, become null."""
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
@@ -20,9 +20,9 @@ def metrics_line(values: dict[str, Any]) -> str:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, in order, null as NaN; none where it has no such file yet.
+    """The lines of a run's metrics, in order, with NaN for null; empty if there is no file yet.
 
-    A run that is killed while it writes leaves a line that is cut: it is passed over.
+    Lines truncated by a killed run are skipped.
     """
     path = run / METRICS_NAME
     texts = path.read_bytes().splitlines() if path.is_file() else []
@@ -32,7 +32,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-    except ValueError:  # no UTF-8 or no JSON
+    except ValueError:  # not UTF-8 or not JSON
         return None
     if not isinstance(line, dict) or line.get("step") is None:
         return None

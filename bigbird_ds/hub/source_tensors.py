@@ -1,4 +1,4 @@
-"""The tensors of a foreign checkpoint: safetensors or ``pytorch_model.bin``, renamed, replaced."""
+"""Read, rename and edit the tensors of a checkpoint in safetensors or ``pytorch_model.bin``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from bigbird_ds.models.weights import HeldTensors, RenamedTensors, Tensors
 BIN_NAME = "pytorch_model.bin"
 BIN_INDEX_NAME = "pytorch_model.bin.index.json"
 
-# What torch says of a file that names other things than tensors.
+# torch's message for a pickle that refers to anything but tensors.
 _ASKED_FOR = re.compile(r"GLOBAL ([\w.]*\w)")
 
 
 def open_tensors(folder: Path) -> Tensors:
-    """The tensors of a Hub folder under today's names; safetensors where there are both kinds.
+    """The tensors of a Hub folder under their current names; safetensors take precedence.
 
     Raises:
-        CheckpointError: no weights, or a file that is missing, cut or holds other things.
+        CheckpointError: there are no weights, or a file is missing, truncated or holds anything
+            but tensors.
     """
     if not has_weights(folder):
         if (folder / BIN_NAME).is_file():
@@ -37,9 +38,9 @@ def open_tensors(folder: Path) -> Tensors:
 
 
 class EditedTensors(RenamedTensors):
-    """The tensors of ``source`` under new names; single ones can be replaced.
+    """The tensors of ``source`` under new names; single ones can be replaced or dropped.
 
-    Args: as those of ``RenamedTensors``.
+    The arguments are those of ``RenamedTensors``.
     """
 
     def __init__(self, source: Tensors, old_names: dict[str, str]) -> None:
@@ -67,14 +68,14 @@ class EditedTensors(RenamedTensors):
 
 
 def widest_dtype(tensors: Tensors) -> torch.dtype:
-    """The floating dtype that holds every tensor without loss."""
+    """The floating dtype that holds every floating tensor without loss; float32 if none is."""
     dtypes = {tensors.read(name).dtype for name in tensors.names}
     floating = [dtype for dtype in dtypes if dtype.is_floating_point]
     return functools.reduce(torch.promote_types, floating) if floating else torch.float32
 
 
 def read_table(tensors: Tensors, name: str, shape: tuple[int, int], origin: str) -> torch.Tensor:
-    """An embedding table that is about to be edited.
+    """Read an embedding table of the given shape.
 
     Raises:
         CheckpointError: it is missing, or not of ``shape``.
@@ -115,10 +116,10 @@ def _read_bin_shards(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_bin(path: Path) -> dict[str, torch.Tensor]:
-    """A file of ``torch.save``, of which tensors are read and nothing else is ever run."""
+    """Read a state dict written by ``torch.save``, without running any code in it."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:  # torch raises all sorts of them for bytes of other programs
+    except Exception as cause:  # torch raises many exception types for other files
         raise CheckpointError(
             "this file of weights cannot be read",
             seen=f"{path}: {_why_unread(cause)}",
@@ -139,7 +140,7 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _why_unread(cause: BaseException) -> str:
-    """The reason in a line, without torch's advice to have the file's code run."""
+    """The reason in one line, without torch's advice to run the file's code."""
     text = str(cause)
     if isinstance(cause, pickle.UnpicklingError):
         if asked := _ASKED_FOR.search(text):

@@ -1,4 +1,4 @@
-"""The files of a tokenizer, which may lie in a folder with a model's."""
+"""The files of a tokenizer, possibly in the same folder as a model."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ TOKENIZER_FILES = (
 
 
 def tokenizer_files(folder: Path) -> list[str]:
-    """The names of the tokenizer's files that ``folder`` holds."""
+    """The names of the tokenizer files in ``folder``."""
     return [name for name in TOKENIZER_FILES if (folder / name).is_file()]
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files and no others: ``source`` may be the folder of another model."""
+    """Copy only the tokenizer's files; ``source`` may be the folder of another model."""
     target.mkdir(exist_ok=True)
     for name in tokenizer_files(source):
         shutil.copyfile(source / name, target / name)
 
 
 def read_tokenizer(path: Path) -> Any:
-    """The ``Tokenizer`` of a ``tokenizer.json``.
+    """Load a ``tokenizer.json`` as a ``Tokenizer``.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -58,17 +58,15 @@ def read_tokenizer(path: Path) -> Any:
 def write_tokenizer_config(
     folder: Path, num_positions: int, default_class: str | None = None
 ) -> None:
-    """Tell in ``tokenizer_config.json`` what transformers is to know of the tokenizer.
-
-    ``model_max_length``, to which ``truncation=True`` cuts, becomes the model's positions, whatever
-    it was with the model before.
+    """Write ``tokenizer_config.json`` for transformers, or update it.
 
     Args:
-        default_class: ``tokenizer_class`` where the file names none. Without one transformers goes
-            by the ``model_type`` of ``config.json``, and reads another family's files as BigBird's.
+        num_positions: the new ``model_max_length``, to which ``truncation=True`` truncates.
+        default_class: ``tokenizer_class`` if the file names none. Without it transformers uses the
+            ``model_type`` of ``config.json`` and reads another family's files as BigBird's.
 
     Raises:
-        CheckpointError: a ``tokenizer_config.json`` that holds no mapping.
+        CheckpointError: the existing ``tokenizer_config.json`` holds no mapping.
     """
     path = folder / TOKENIZER_CONFIG_NAME
     values = {}

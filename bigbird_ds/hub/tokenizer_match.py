@@ -1,6 +1,6 @@
-"""Whether weights have their words in the order of a tokenizer: that of the shards to train on.
+"""Check that the word embeddings of initial weights match the tokenizer of the shards.
 
-A folder of weights carries a tokenizer of its own, in the files of whichever library wrote it.
+A folder of weights may hold its own tokenizer, in the format of the library that wrote it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, Vocabulary
 def require_same_tokenizer(
     weights: Path, vocabulary: Vocabulary, tokenizer: str, known: int | None = None
 ) -> None:
-    """Compare the tokenizer in the folder ``weights``, if it has one, with that of the shards.
+    """Compare the tokenizer in the folder ``weights``, if there is one, with that of the shards.
 
     Args:
         vocabulary: of the shards.
-        tokenizer: its folder, for the error.
-        known: tokens that the weights have embeddings for: later pieces may be new. None: all.
+        tokenizer: its folder, for the error message.
+        known: number of embeddings of the weights; pieces from this id on may be new. None: all
+            pieces must match.
 
     Raises:
-        ConfigError: another tokenizer: the model would meet every id with another word's embedding.
-        CheckpointError, DataError: a tokenizer's file that cannot be read.
+        ConfigError: the tokenizers differ, so ids would get the embeddings of other words.
+        CheckpointError, DataError: a tokenizer file cannot be read.
     """
     found = _token_ids(weights, vocabulary.family)
     if found is None:
@@ -67,9 +68,9 @@ def require_same_tokenizer(
 
 
 def _token_ids(folder: Path, family: str) -> tuple[Path, dict[str, int]] | None:
-    """The file that decides the ids, and the id of each token; None where there is no tokenizer.
+    """The file that defines the ids, and the id of each token; None if there is no tokenizer.
 
-    ``tokenizer.json`` goes first: a Pegasus ``spiece.model`` of the Hub counts from another id.
+    ``tokenizer.json`` takes precedence: the ids of the Hub's Pegasus ``spiece.model`` are offset.
     """
     path = folder / TOKENIZER_NAME
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Whether a checkpoint, a run or an export is intact, for ``bigbird-ds verify``."""
+"""Verify a checkpoint, a run or an export, for ``bigbird-ds verify``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bigbird_ds.hub.verify_tokenizer import check_tokenizer
 
 
 def verify_one_checkpoint(folder: Path, deep: bool) -> str:
-    """Sizes and sha256 of all files; ``deep``: also that every number is finite.
+    """Check sizes and sha256 of all files; with ``deep`` also that every number is finite.
 
     Raises:
-        CheckpointError: the first thing that is wrong.
+        CheckpointError: the first problem found.
     """
     verify_checkpoint(folder)
     state = read_state(folder)
@@ -35,11 +35,11 @@ def verify_one_checkpoint(folder: Path, deep: bool) -> str:
 
 
 def verify_run(folder: Path, deep: bool) -> str:
-    """Every checkpoint of a run, a line each.
+    """Verify every checkpoint of a run; one line per checkpoint.
 
     Raises:
-        CheckpointError: no checkpoint at all; or some are damaged: it tells of each, and which is
-            the newest that is intact.
+        CheckpointError: there is no checkpoint, or some are damaged. The error reports each one
+            and names the newest intact checkpoint.
     """
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
@@ -70,12 +70,13 @@ def verify_run(folder: Path, deep: bool) -> str:
 
 
 def verify_export(folder: Path, deep: bool) -> str:
-    """Every tensor there with the shape that config.json says; every file fits the others.
+    """Check that the tensors have the shapes of config.json and that the files are consistent.
 
-    That is: weights, index and dtype; the tokenizer's two files and the vocabulary; the card.
+    Files are checked against each other: weights, index and dtype; the tokenizer's two files and
+    the vocabulary size; the model card.
 
     Raises:
-        CheckpointError, DataError: the first thing that is wrong.
+        CheckpointError, DataError: the first problem found.
     """
     model = load_pretrained(folder)
     check_weight_files(folder)
@@ -107,16 +108,16 @@ def verify_export(folder: Path, deep: bool) -> str:
 
 
 def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
-    """Raise CheckpointError for a tensor of these files with a number that is not finite."""
+    """Raise CheckpointError if a tensor in these files holds a non-finite number."""
     for path in sorted(folder.glob(pattern)):
         with safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 tensor = tensors.get_tensor(name)
                 require_finite(tensor, f"{name} in {path}", "go back to an earlier checkpoint")
 
 
 def require_finite(tensor: torch.Tensor, seen: str, change: str) -> None:
-    """Raise CheckpointError, saying ``seen`` and ``change``, for a number that is not finite."""
+    """Raise CheckpointError with ``seen`` and ``change`` if a tensor holds a non-finite number."""
     if not torch.isfinite(tensor).all():
         raise CheckpointError(
             "a tensor holds numbers that are not finite",

@@ -1,4 +1,4 @@
-"""Whether the files of an export belong together: shards and index, dtype, card."""
+"""Check that the files of an export are consistent: shards and index, dtype, model card."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ CARD_NAME = "README.md"
 
 
 def check_weight_files(folder: Path) -> None:
-    """The index tells the true sizes, no weights lie beside it, each file says it is of torch.
+    """Check the files of weights.
+
+    The index must list all of them and their total size; their metadata must name torch's format;
+    their dtype must be that of config.json.
 
     Raises:
-        CheckpointError: the first thing that is wrong.
+        CheckpointError: the first problem found.
     """
     paths = sorted(folder.glob("*.safetensors"))
     total_bytes = total_parameters = 0
@@ -33,7 +36,7 @@ def check_weight_files(folder: Path) -> None:
                     f"{path}: metadata {tensors.metadata()}",
                     '{"format": "pt"}, without which transformers 4 does not load it',
                 )
-            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 tensor = tensors.get_tensor(name)
                 total_bytes += tensor.nbytes
                 total_parameters += tensor.numel()
@@ -55,7 +58,7 @@ def check_weight_files(folder: Path) -> None:
 
 
 def check_card(folder: Path) -> None:
-    """The model card, where there is one, begins with what the Hub reads.
+    """Check that the model card, if there is one, begins with the metadata that the Hub reads.
 
     Raises:
         CheckpointError: it does not.

@@ -1,4 +1,4 @@
-"""Whether the two files of a tokenizer, alone or beside a model, are of the same tokenizer."""
+"""Check that ``tokenizer.json`` and ``spiece.model`` are the same tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
-# What a tokenizer made twice over gets wrong first: spaces at the ends, tabs, newlines, Unicode.
+# Where two versions of a tokenizer differ first: outer spaces, tabs, newlines, Unicode.
 PROBE_TEXTS = (
     "The raise statement re-raises the exception.",
     "  leading and trailing spaces  ",
@@ -24,10 +24,10 @@ def is_tokenizer(folder: Path) -> bool:
 
 
 def verify_tokenizer(folder: Path) -> str:
-    """A folder as ``bigbird-ds tokenizer`` writes it.
+    """Verify a folder written by ``bigbird-ds tokenizer``.
 
     Raises:
-        CheckpointError, DataError: the first thing that is wrong.
+        CheckpointError, DataError: the first problem found.
     """
     vocabulary = Vocabulary.from_folder(folder)
     pieces = check_tokenizer(folder)
@@ -35,10 +35,13 @@ def verify_tokenizer(folder: Path) -> str:
 
 
 def check_tokenizer(folder: Path) -> int:
-    """The number of pieces of ``tokenizer.json``, which gives the ids of ``spiece.model``, if any.
+    """Check that ``tokenizer.json`` gives the same ids as ``spiece.model``, if that exists.
+
+    Returns:
+        The number of pieces of ``tokenizer.json``.
 
     Raises:
-        CheckpointError: it cannot be read, or does not give these ids.
+        CheckpointError: it cannot be read, or gives other ids.
         DataError: ``spiece.model`` cannot be read.
     """
     tokenizer = read_tokenizer(folder / TOKENIZER_NAME)
@@ -57,7 +60,7 @@ def check_tokenizer(folder: Path) -> int:
     processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
     for text in PROBE_TEXTS:
         found = tokenizer.encode(text, add_special_tokens=False).ids
-        wanted = processor.EncodeAsIds(" ".join(text.split()))  # as the shards have it
+        wanted = processor.EncodeAsIds(" ".join(text.split()))  # as in the shards
         if found not in (wanted, processor.EncodeAsIds(text)):
             raise CheckpointError(
                 "the tokenizer's two files give different ids",

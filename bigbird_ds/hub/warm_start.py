@@ -1,7 +1,7 @@
-"""BERT and RoBERTa checkpoints as the start of a BigBird, as its paper did with RoBERTa.
+"""Warm-start BigBird from BERT and RoBERTa checkpoints, as its paper did from RoBERTa.
 
-Inside a layer the networks are alike. What differs is data here: names, where positions begin, how
-many token types there are, and config values that a file may leave out.
+The layers are the same. The tables here describe the differences: tensor names, the first position,
+the number of token types, and the defaults of config values.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ NUM_TOKEN_TYPES = 2  # of BigBird: the two texts of a pair
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How checkpoints of one other family become BigBird's.
+    """How checkpoints of another model family are converted to BigBird.
 
     Attributes:
-        classes: a class of the family -> ours; every other class gives ``BigBirdModel``.
-        names: beginning of a tensor's name -> what stands there in BigBird; the first that fits.
-        defaults: config values of the family, where ``config.json`` may leave them out.
-        padding_before_positions: whether positions count from ``pad_token_id + 1``, the rows before
-            being unused.
-        tokenizer_class: of transformers, where the checkpoint names none.
-        sep_token_key: the config key that holds the separator's id, if there is one.
+        classes: a class of the family -> the BigBird class; others become ``BigBirdModel``.
+        names: prefix of a tensor's name -> its prefix in BigBird; the first match counts.
+        defaults: the family's defaults of config values.
+        tokenizer_class: transformers' tokenizer class if the checkpoint names none.
+        padding_before_positions: whether positions start at row ``pad_token_id + 1`` of their
+            table; the rows before are unused.
+        sep_token_key: the config key that holds the separator's id, if any.
     """
 
     classes: Mapping[str, str]
@@ -48,7 +48,7 @@ class WarmStart:
 
 @dataclass
 class Converted:
-    """A BigBird out of another checkpoint: config, tensors, and in words what is not the same."""
+    """A converted checkpoint: config, tensors, and descriptions of the differences."""
 
     config: BigBirdConfig
     class_name: str
@@ -63,7 +63,7 @@ _COMMON_DEFAULTS = {
     "layer_norm_eps": 1e-12,
     "sep_token_id": None,
 }
-# Keys of the source that say something else in a BigBird config, or nothing.
+# Keys of the source that have another meaning, or none, in a BigBird config.
 _NOT_TAKEN = ("architectures", "model_type", "attention_type")
 
 WARM_STARTS: dict[str, WarmStart] = {
@@ -117,16 +117,16 @@ WARM_STARTS: dict[str, WarmStart] = {
 
 
 def convert(family: WarmStart, values: dict[str, Any], tensors: Tensors, origin: str) -> Converted:
-    """Map a checkpoint of ``family`` to BigBird.
+    """Convert a checkpoint of ``family`` to BigBird.
 
     Args:
         values: its ``config.json``.
-        tensors: its tensors; a tensor without a place in BigBird is left out.
-        origin: the folder, for errors.
+        tensors: its tensors; those that BigBird does not have are left out.
+        origin: the folder, for error messages.
 
     Raises:
-        CheckpointError: a table that is missing or misshapen, or a network that is no BERT.
-        ConfigError: a config that cannot be meant.
+        CheckpointError: an embedding table is missing or misshapen, or the model is a decoder.
+        ConfigError: the config is invalid, or its positions are not absolute.
     """
     values = {**family.defaults, **values}
     _require_encoder(values, origin)
@@ -185,7 +185,7 @@ def _require_encoder(values: dict[str, Any], origin: str) -> None:
 def _widen_token_types(
     tensors: EditedTensors, found: int, config: BigBirdConfig, origin: str
 ) -> list[str]:
-    """Repeat the last of ``found`` rows; what was done, in words."""
+    """Repeat the last of ``found`` token types if BigBird has more; describe the difference."""
     if found == config.type_vocab_size:
         return []
     table = read_table(tensors, TOKEN_TYPES, (found, config.hidden_size), origin)

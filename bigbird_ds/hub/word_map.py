@@ -1,8 +1,9 @@
-"""Word embeddings of another tokenizer for ours: piece by piece, by their text.
+"""Map word embeddings to another tokenizer, piece by piece, by their text.
 
-The shards of a run hold ids of our own tokenizer, so a warm start needs the source's embeddings in
-that order. A piece takes the embedding of the token with the same text; one without such a token
-takes the mean of the tokens that the source's tokenizer makes of its text; the rest start fresh.
+The shards of a run hold ids of one tokenizer, so a warm start needs the source's embeddings in its
+order. A piece takes the embedding of the source token with the same text. Without one, it takes the
+mean over the tokens into which the source's tokenizer splits its text. The rest are initialized
+randomly.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
 
 @dataclass(frozen=True)
 class TokenText:
-    """How a family's tokenizer writes its tokens.
+    """How a model family's tokenizer represents text.
 
     Attributes:
-        as_piece: a token as a sentencepiece piece, None for one that is no text.
-        special: our special piece -> the token that stands for it.
+        as_piece: maps a token to a sentencepiece piece; None for a token that is not text.
+        special: special piece -> the source's token for it.
     """
 
     as_piece: Callable[[str], str | None]
@@ -33,7 +34,7 @@ class TokenText:
 
 @dataclass(frozen=True)
 class WordMap:
-    """Rows of the source for each piece: none (start fresh), one, or several (take the mean)."""
+    """The source rows of each piece: none (random), one (copied) or several (averaged)."""
 
     rows: list[list[int]]
 
@@ -42,7 +43,7 @@ class WordMap:
 
         Args:
             old: (tokens, D) or (tokens,).
-            std: of the rows that start fresh; drawn from torch's generator.
+            std: standard deviation of random rows, drawn from torch's default generator.
         """
         new = (torch.randn(len(self.rows), *old.shape[1:]) * std).to(old.dtype)
         for index, rows in enumerate(self.rows):
@@ -69,8 +70,8 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
         tokenizer: a tokenizer folder.
 
     Raises:
-        CheckpointError: the checkpoint has no tokenizer that can be read.
-        DataError: ``tokenizer`` is no tokenizer folder.
+        CheckpointError: the checkpoint's ``tokenizer.json`` is missing or cannot be read.
+        DataError: ``tokenizer`` is not a tokenizer folder.
     """
     from sentencepiece import SentencePieceProcessor
 
@@ -108,12 +109,12 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
 
 
 def word_piece_as_piece(token: str) -> str | None:
-    """BERT: ``##`` goes on with a word, anything else begins one."""
+    """BERT: ``##`` continues a word, any other token begins one."""
     return token.removeprefix("##") if token.startswith("##") else WORD_START + token
 
 
 def byte_token_as_piece(token: str) -> str | None:
-    """RoBERTa: every character stands for a byte; None where the bytes are no whole characters."""
+    """RoBERTa: every character encodes a byte; None if the bytes are not valid UTF-8."""
     try:
         text = bytes(_BYTE_OF[character] for character in token).decode()
     except (KeyError, UnicodeDecodeError):
@@ -122,7 +123,7 @@ def byte_token_as_piece(token: str) -> str | None:
 
 
 def _byte_characters() -> dict[str, int]:
-    """GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up."""
+    """GPT-2's byte alphabet: printable Latin-1 encodes itself, other bytes use 256 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {chr(byte): byte for byte in printable}

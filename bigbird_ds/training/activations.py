@@ -1,8 +1,8 @@
-"""What backward keeps of one micro-batch on one rank.
+"""Activation memory: what autograd saves for the backward pass of one micro-batch on one rank.
 
-It is not estimated: the model runs once on tensors without data, and every tensor that autograd
-saves is counted. Where ranks share a sequence, the part of one of them runs, alone: what comes from
-other ranks has a shape and no content here, as everything has.
+The bytes are counted, not estimated: the model runs once on fake tensors, and a hook sees every
+tensor that autograd saves. With sequence parallelism only one rank's part runs; tensors from other
+ranks have a shape but no content, like every tensor here.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from bigbird_ds.training.deepspeed.config import uses_bf16
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.losses import TARGET_FIELDS, own_slots
 
-# The second rank fetches most: the prefix (the first has it), the last block, two neighbours.
+# Rank 1 receives most: the prefix (which rank 0 owns), the last block and two neighbours.
 _COUNTED_RANK = 1
 
 
 class _Done:
-    """In place of a ``dist.Work``: there is nothing to wait for."""
+    """A ``dist.Work`` that is already complete."""
 
     def wait(self) -> None:
         pass
@@ -38,7 +38,7 @@ class _Done:
 
 @dataclass(frozen=True, eq=False)
 class _Unconnected(SequenceParallel):
-    """A rank whose messages go nowhere, in the shapes that they would have."""
+    """A rank that communicates with nobody; received tensors have the right shapes."""
 
     def broadcast(self, tensor: Tensor, source: int, direction: str, kind: str) -> dist.Work:
         return cast("dist.Work", _Done())
@@ -59,10 +59,10 @@ class _Unconnected(SequenceParallel):
 
 
 def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
-    """Bytes that one micro-batch keeps for its backward pass on one rank.
+    """Bytes that one micro-batch saves for its backward pass on one rank.
 
-    Under checkpointing those of one layer that is computed again are among them, and the results
-    of block-sparse attention, which a GPU keeps (a CPU does not).
+    With activation checkpointing this includes one recomputed layer and the outputs of
+    block-sparse attention, which are kept on a GPU (not on a CPU).
     """
     dtype = torch.bfloat16 if uses_bf16(config) else torch.float32
     layers = _layers(model_config)
@@ -75,7 +75,7 @@ def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
         layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
         total += (number - 1) * layer
         if config.train.activation_checkpointing:
-            # A decoder reads its labels, shifted.
+            # The decoder's input is the shifted labels.
             (length,) = _example_shapes(config)["labels" if stack else "input_ids"]
             tokens = config.batch.micro * -(-length // config.parallel.sequence)
             states = tokens * model_config.hidden_size * dtype.itemsize
@@ -90,7 +90,7 @@ def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
 
 
 def _layers(model_config: ModelConfig) -> list[int]:
-    """Layers of each stack: of the encoder, and of the decoder where there is one."""
+    """Number of layers of the encoder and, if there is one, of the decoder."""
     if isinstance(model_config, BigBirdConfig):
         return [model_config.num_hidden_layers]
     return [model_config.encoder_layers, model_config.decoder_layers]
@@ -104,12 +104,12 @@ def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
 
 def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtype) -> int:
     if config.parallel.sequence > 1 and isinstance(model_config, BigBirdPegasusConfig):
-        # Ranks that share draw dropped weights again from a seed, which has no content here.
+        # Sequence-parallel ranks redraw attention dropout from a seed; a fake tensor holds none.
         model_config = model_config.replace(attention_dropout=0.0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        # Fake tensors have a device, a shape and a dtype, and no memory.
+        # Fake tensors have a device, a shape and a dtype, but no memory.
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = config.objective.kind.model_class(model_config).train()
             if config.parallel.sequence > 1:
@@ -117,7 +117,7 @@ def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtyp
             return count_saved(model, example_batch(config))
     finally:
         torch.set_default_dtype(before)
-        forget_patterns()  # their tables have no content either
+        forget_patterns()  # the cached patterns hold fake tensors too
 
 
 def _share(model: Any, size: int) -> None:
@@ -127,7 +127,7 @@ def _share(model: Any, size: int) -> None:
 
 
 def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes of all distinct tensors that autograd saves in one forward pass, parameters apart."""
+    """Bytes of all distinct storages that autograd saves in one forward pass, except parameters."""
     own = {p.untyped_storage()._cdata for p in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
@@ -138,7 +138,7 @@ def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # The graph must live until the count, or a freed storage's address could come again.
+        # Keep the graph alive while counting, so that no storage's address is reused.
         sums: dict[str, Any] = model.loss_sums(**batch)  # type: ignore[operator]
         total = sum(storage.nbytes() for storage in found.values())
     del sums
@@ -146,12 +146,12 @@ def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
 
 
 def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:
-    """A batch of the right shapes on the current default device."""
+    """A batch with the shapes of this run, on the current default device."""
     size, batch = config.parallel.sequence, {}
     for name, shape in _example_shapes(config).items():
         if name in TARGET_FIELDS and size > 1:
             slots = shape[0]
-            shape = (own_slots(-(-slots // size), slots),)  # spread evenly
+            shape = (own_slots(-(-slots // size), slots),)  # targets spread evenly
         filled = torch.ones if name in ("input_ids", "attention_mask") else torch.zeros
         batch[name] = filled(config.batch.micro, *shape, dtype=torch.int64)
     return batch

@@ -1,7 +1,7 @@
-"""Writing a checkpoint from any layout (the folder's format: ``bigbird_ds.hub.checkpoints``).
+"""Write a checkpoint from any layout (the folder's format: ``bigbird_ds.hub.checkpoints``).
 
-Ranks share the writing. Everything goes into a hidden folder beside, which is renamed once it is
-whole: there is never half a checkpoint under a name that anybody reads.
+Each rank writes its share into a hidden temporary folder, which is renamed once it is complete: a
+visible checkpoint is never partial.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def save_checkpoint(
     ranks: Ranks,
     keep: int,
 ) -> Path:
-    """Write ``step-N`` with all ranks, then remove all but it and the ``keep - 1`` before it.
+    """Write ``step-N`` on all ranks, then prune all but it and the ``keep - 1`` before it.
 
     Raises:
-        OSError: on every rank, if the writing failed on any (a full disk, say).
-        RuntimeError: on every rank, if the gathered weights are not those that the module holds.
-        FloatingPointError: on every rank, if a tensor holds a number that is not finite; nothing is
-            written, and the checkpoints that are there stay.
+        OSError: on every rank, if writing failed on any of them (a full disk, say).
+        RuntimeError: on every rank, if the gathered weights differ from the module's.
+        FloatingPointError: on every rank, if a tensor holds a non-finite number; nothing is
+            written or pruned.
     """
     final = step_folder(output, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -66,14 +66,14 @@ def save_checkpoint(
 
 
 def _prune(output: Path, newest: Path, keep: int) -> None:
-    """Remove the checkpoints before the last ``keep``, and what a killed process left half done.
+    """Remove all but the last ``keep`` checkpoints, and the partial folders of killed processes.
 
-    One that cannot be removed does not end the run: its newest checkpoint was just written. Each is
-    renamed first, so that none is ever half there; the deletion runs while training continues.
+    A failure to remove one does not end the run. Each is renamed first, so that a visible
+    checkpoint is never partial; a thread deletes it while training continues.
     """
     found = list_checkpoints(output)
     stale = list(newest.parent.glob(".step-*.*"))
-    # Not by number alone: a later one (damaged, and skipped) must not push this one out.
+    # Count back from ``newest``: a later, damaged checkpoint must not push it out.
     for old in found[: found.index(newest) + 1][:-keep]:
         hidden = old.with_name(f".{old.name}.old")
         try:
@@ -106,7 +106,7 @@ def _require_equal(drifted: list[str]) -> None:
 
 
 def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
-    # The loss of a step is computed before its weights move: it cannot tell that they broke.
+    # The loss of a step is computed before its update, so it does not show broken weights.
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise FloatingPointError(
@@ -123,7 +123,7 @@ def _make_anew(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one rank wrote: its files' records, and which weights are where."""
+    """What one rank wrote: the records of its files, and the weights in them."""
 
     records: list[FileRecord]
     weight_file: str
@@ -133,10 +133,10 @@ class _Share:
 def _own_share(
     engine: Any, model: nn.Module, ranks: Ranks
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
-    """The tensors that this rank writes, on the CPU; parameters go to the least loaded rank.
+    """The tensors that this rank writes, on the CPU. Each parameter goes to the least loaded rank.
 
     Returns:
-        Weights, moments, and the names of weights that differ from what the module holds.
+        Weights, moments, and the names of gathered weights that differ from the module's.
     """
     parameters = dict(model.named_parameters())
     drifted: list[str] = []
@@ -183,7 +183,7 @@ def _finish(
     written: list[_Share],
     ranks: Ranks,
 ) -> None:
-    """Rank 0 writes what is not tensors, the manifest last, and renames the folder in."""
+    """On rank 0: write the JSON files, the manifest last, and rename the folder into place."""
     if not ranks.is_first:
         return
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}  # type: ignore[union-attr, operator]
@@ -211,7 +211,7 @@ def _finish(
 
 
 def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
-    """Run ``write`` on every rank and return all results; an OSError of any is raised on all."""
+    """Run ``write`` on every rank and return all results; an OSError on any is raised on all."""
     result, failure = None, None
     try:
         result = write()

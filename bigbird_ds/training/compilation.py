@@ -1,4 +1,4 @@
-"""``train.compile``: the model's layers as graphs of ``torch.compile``, under every ZeRO stage."""
+"""``train.compile``: compile the model's layers with ``torch.compile``, at every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bigbird_ds.training.deepspeed.config import zero_stage
 
 
 def compile_layers(model: Any, config: RunConfig) -> None:
-    """Compile the layers; to be called before the engine is made.
+    """Compile the layers; call this before the engine is built.
 
-    ZeRO-3 gathers a module's parameters in its hooks, and a graph cannot hold those: each layer
-    becomes a unit whose parameters are gathered together, outside of its graph.
+    ZeRO-3 gathers a module's parameters in hooks, which cannot be part of a graph. Each layer is
+    therefore a ZeRO-3 leaf module: its parameters are gathered together, outside of its graph.
 
     Raises:
-        ConfigError: there is no compiler, which torch needs for its kernels.
+        ConfigError: there is no C++ compiler, which torch needs for its kernels.
     """
     _check_compiler()
     model.compile_layers()

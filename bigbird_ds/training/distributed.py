@@ -1,4 +1,4 @@
-"""The processes of a run: who am I, on which device, and the few things that ranks tell each other.
+"""The ranks of a run: set-up of the process groups, choice of device, small control messages.
 
 Works under ``deepspeed``, ``torchrun``, ``srun``, ``mpirun`` and plain ``python``
 (``launchers.py``).
@@ -26,27 +26,27 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place in the run, and a CPU process group for small control messages."""
+    """This process's rank and device, and a CPU process group for small control messages."""
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
     control_group: dist.ProcessGroup
-    parallel: SequenceParallel | None = None  # the ranks that share this rank's sequences
+    parallel: SequenceParallel | None = None  # this rank's sequence-parallel group
 
     @property
     def data_world_size(self) -> int:
-        """Number of groups of ranks that share sequences: each reads samples of its own."""
+        """Number of sequence-parallel groups; each reads its own samples."""
         return self.world_size // (self.parallel.size if self.parallel else 1)
 
     @property
     def data_rank(self) -> int:
-        """Number of this rank's group among them; its ranks are consecutive."""
+        """Index of this rank's sequence-parallel group; the ranks of a group are consecutive."""
         return self.rank // (self.parallel.size if self.parallel else 1)
 
     def sharing_sequences(self, size: int) -> Ranks:
-        """The same ranks, each ``size`` consecutive ones sharing their sequences; collective.
+        """The same ranks in sequence-parallel groups of ``size`` consecutive ones; collective.
 
         Raises:
             ConfigError: ``size`` does not divide the number of ranks.
@@ -60,7 +60,7 @@ class Ranks:
                 needed=f"a number of ranks that is a multiple of {size}",
                 change="parallel.sequence, or the number of processes",
             )
-        # Every rank makes every group, in the same order, and keeps its own.
+        # Every rank creates every group, in the same order, and keeps its own.
         groups = [
             dist.new_group(list(range(start, start + size)))
             for start in range(0, self.world_size, size)
@@ -86,10 +86,11 @@ class Ranks:
         return gathered
 
     def together(self, do: Callable[[], Result]) -> list[Result]:
-        """Every rank's result of ``do``, on every rank, in rank order.
+        """Run ``do`` on all ranks and return all results, in rank order, on every rank.
 
         Raises:
-            Exception: on every rank, if ``do`` raised on any: its own, or the first other rank's.
+            Exception: on every rank, if ``do`` raised on any: the rank's own exception, else that
+                of the first rank that raised.
         """
         result, error = None, None
         try:
@@ -120,18 +121,18 @@ def start(local_rank: int | None = None) -> Ranks:
     local_rank = int(os.environ["LOCAL_RANK"])
     log.set_rank(rank)
     device = _pick_device(local_rank)
-    import deepspeed  # only now: it reads DS_ACCELERATOR when it is imported
+    import deepspeed  # here, because it reads DS_ACCELERATOR on import
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel("WARNING")
-    # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename: not the user's.
+    # DeepSpeed 0.19 calls collectives that torch 2.13 deprecates; the user cannot change that.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated.*")
     _leave_out_shared_memory_operator()
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-        # Whatever ends the process: a thread of gloo that lets go of a tensor while the interpreter
-        # shuts down aborts it, and the exit code would be 134 (seen in 4 of 80 exits on a mistake).
+        # Also on errors: a gloo thread that frees a tensor while the interpreter shuts down aborts
+        # the process with exit code 134 (seen in 4 of 80 exits on a user error).
         atexit.register(stop)
     control_group = dist.new_group(backend="gloo")
     assert control_group is not None
@@ -139,18 +140,18 @@ def start(local_rank: int | None = None) -> Ranks:
 
 
 def stop() -> None:
-    """Leave the process groups; runs by itself when the process ends."""
+    """Destroy the process groups; called automatically at exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def device_index(local_rank: int, visible: int) -> int:
-    """Which of the ``visible`` CUDA devices a rank takes: its own number, or the only one.
+    """Index of the CUDA device of a rank: ``local_rank``, or 0 if only one is visible.
 
     Raises:
-        ConfigError: there are several devices, and none for this rank.
+        ConfigError: several devices are visible, but fewer than the node has ranks.
     """
-    if visible == 1:  # a site that gives each task a device of its own: --gpus-per-task=1
+    if visible == 1:  # each task sees only its own device, as with --gpus-per-task=1
         return 0
     if local_rank >= visible:
         raise ConfigError(
@@ -165,23 +166,23 @@ def device_index(local_rank: int, visible: int) -> int:
 def _pick_device(local_rank: int) -> torch.device:
     if torch.cuda.is_available():
         index = device_index(local_rank, torch.cuda.device_count())
-        # DeepSpeed takes this variable for the number of the device.
+        # DeepSpeed uses this variable as the device index.
         os.environ["LOCAL_RANK"] = str(index)
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "OMP_NUM_THREADS" not in os.environ:
-        # Without it every rank would take all cores and the ranks would fight for them.
+        # Otherwise every rank would use all cores and oversubscribe them.
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
     return torch.device("cpu")
 
 
 def _leave_out_shared_memory_operator() -> None:
-    """Tell DeepSpeed not to build ``deepspeed_shm_comm``, which training here never calls.
+    """Stop DeepSpeed from building ``deepspeed_shm_comm``, which training never calls.
 
-    On a CPU DeepSpeed compiles it at the first start, and each rank then holds 66 MiB in /dev/shm
-    that outlive the process. A container has 64 MiB there.
+    On a CPU, DeepSpeed compiles it at the first start, and each rank then allocates 66 MiB in
+    /dev/shm that outlive the process. A container has 64 MiB there.
     """
     from deepspeed import ops
 

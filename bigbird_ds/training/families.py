@@ -1,4 +1,4 @@
-"""What a tokenizer decides in the config of a model, for the two families."""
+"""Fields of the model config that follow from the tokenizer, for both model families."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ModelConfig = BigBirdConfig | BigBirdPegasusConfig
 
 
 def config_from_tokenizer(config: RunConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Fields of the model's config that the tokenizer decides where the run config does not.
+    """Model config fields taken from the tokenizer unless the run config sets them.
 
     Raises:
-        DataError: the tokenizer is of the family that the objective does not train.
+        DataError: the tokenizer belongs to another family than the objective trains.
     """
     family = config.objective.kind.family
     if vocabulary.family != family:
@@ -34,5 +34,5 @@ def config_from_tokenizer(config: RunConfig, vocabulary: Vocabulary) -> dict[str
     }
     if family == BIGBIRD:
         return values | {"bos_token_id": vocabulary.bos, "sep_token_id": vocabulary.sep}
-    start = vocabulary.sentence_mask  # what Pegasus' decoders begin with
+    start = vocabulary.sentence_mask  # the start token of a Pegasus decoder
     return values | {"bos_token_id": start, "decoder_start_token_id": start}

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, and what share of a card's peak they reach."""
+"""FLOPs per training token, and the peak FLOP/s of known GPUs (for MFU)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PEAK_BF16 = {
 
 
 def flops_of_run(model_config: Any, config: RunConfig) -> float:
-    """Operations per input token of the training that ``config`` describes."""
+    """FLOPs per input token of the training that ``config`` describes."""
     objective = config.objective
     flops: float = objective.kind.flops_per_token(
         objective.options, model_config, config.data.sequence_length
@@ -29,7 +29,7 @@ def flops_of_run(model_config: Any, config: RunConfig) -> float:
 
 
 def peak_flops(device: torch.device, bf16: bool) -> float | None:
-    """The device's peak in FLOP/s where it is known for this precision, else None."""
+    """The device's peak in FLOP/s, or None if it is unknown for this precision."""
     if device.type != "cuda" or not bf16:
         return None
     name = torch.cuda.get_device_name(device)

@@ -1,7 +1,7 @@
-"""The weights that a run starts from, where they are not quite those of its model.
+"""Load initial weights that do not quite fit the model of the run.
 
-The tokenizer of the shards may have more pieces than the weights have embeddings: the model is
-extended. And tensors that the config ties may differ on file: nothing is tied then.
+If the tokenizer has more pieces than the weights have embeddings, the embeddings are extended. If
+tensors that the config ties differ in the files, the model is not tied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bigbird_ds.training.families import ModelConfig
 
 
 def embeddings_on_file(folder: str, model_class: Any) -> int | None:
-    """How many tokens the weights in ``folder`` know; None where a resume no longer finds it."""
+    """Number of embeddings in ``folder``; None if it is gone, which a resume allows."""
     if not is_export(Path(folder)):
         return None
     size: int = model_class.config_class.from_pretrained(folder).vocab_size
@@ -30,13 +30,13 @@ def embeddings_on_file(folder: str, model_class: Any) -> int | None:
 def fit_to_weights(
     folder: str, model_class: Any, model_config: ModelConfig, pieces: int
 ) -> ModelConfig:
-    """The config of the model that a run makes of the weights in ``folder``.
+    """The model config, adapted to the tokenizer and to the weights in ``folder``.
 
     Args:
-        folder: in Hub format; a run that resumes needs it no longer.
+        folder: in Hub format; it may be gone when a run resumes.
         model_class: the class that the run trains.
-        model_config: what the run config says of the model.
-        pieces: of the tokenizer.
+        model_config: the config as the run config describes it.
+        pieces: number of pieces in the tokenizer.
     """
     known = embeddings_on_file(folder, model_class)
     if model_config.vocab_size < pieces and known in (None, model_config.vocab_size):
@@ -50,10 +50,11 @@ def fit_to_weights(
 def load_initial_weights(
     folder: str, model_class: Any, model_config: ModelConfig, ties_asked_for: bool
 ) -> Any:
-    """The model of ``model_config``, as :func:`fit_to_weights` made it, with the weights on file.
+    """Build the model and load the weights in ``folder``.
 
     Args:
-        ties_asked_for: ``tie_word_embeddings`` as the run config has it.
+        model_config: the result of :func:`fit_to_weights`.
+        ties_asked_for: ``tie_word_embeddings`` before :func:`fit_to_weights`.
     """
     known = embeddings_on_file(folder, model_class) or model_config.vocab_size
     on_file = model_config.replace(vocab_size=known, tie_word_embeddings=ties_asked_for)

@@ -1,7 +1,7 @@
-"""What each launcher tells a process of its place in the run, in the variables that torch reads.
+"""Set torch's rank variables under any launcher.
 
 ``torchrun`` and ``deepspeed`` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT
-themselves. For ``srun`` and ``mpirun`` they are derived here; without a launcher the run has one
+themselves. For ``srun`` and ``mpirun`` they are derived here. Without a launcher the run has one
 rank.
 """
 
@@ -26,14 +26,14 @@ _MPICH = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 
 
 def set_rank_variables(local_rank: int | None = None) -> None:
-    """Fill in the variables of this process that its launcher did not set.
+    """Set the rank variables that the launcher did not set.
 
     Args:
-        local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
+        local_rank: the ``--local_rank`` that the ``deepspeed`` launcher passed, if any.
 
     Raises:
-        ConfigError: the launcher's variables are incomplete, or this is the batch script of a SLURM
-            job of several tasks, not one of the tasks.
+        ConfigError: the launcher's variables are incomplete, or this process is the batch script
+            of a SLURM job of several tasks, not one of the tasks.
     """
     environment = os.environ
     if "RANK" in environment:
@@ -68,9 +68,9 @@ def _require_torch_variables(environment: Mapping[str, str]) -> None:
 
 
 def _mpi_names(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The names by which an MPI launcher has told this process its rank; empty: there is none.
+    """The rank variables that an MPI launcher has set; empty if it was not MPI.
 
-    Only local ranks tell ``mpirun`` from an ``srun`` that offers PMI.
+    The local rank is required because ``srun`` with PMI sets the other variables too.
     """
     found = (names for names in (_OPEN_MPI, _MPICH) if all(name in environment for name in names))
     return next(found, ())
@@ -100,8 +100,8 @@ def _from_mpi(environment: Mapping[str, str], names: tuple[str, ...]) -> dict[st
 def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     """The rank variables of a task that ``srun`` started.
 
-    The batch script has SLURM_PROCID too, but no SLURM_STEP_ID: as rank 0 it would wait for ranks
-    that nobody starts.
+    The batch script has SLURM_PROCID too, but no SLURM_STEP_ID. It is rejected: as rank 0 it would
+    wait forever for the other ranks.
     """
     if "SLURM_STEP_ID" not in environment:
         raise ConfigError(
@@ -111,7 +111,7 @@ def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
             change="start with srun: srun python launch/pretrain.py ...; one process: --ntasks=1",
         )
     step = int(environment["SLURM_STEP_ID"])
-    # Steps of one job may run at the same time: each has a port of its own.
+    # Steps of one job may run at the same time; each gets its own port.
     port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + 101 * step) % _NUM_PORTS
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     return {
@@ -127,7 +127,7 @@ def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
 def first_host(nodes: str) -> str:
     """The first host of a SLURM node list: ``gpu01`` of ``gpu[01-03,10],login1``.
 
-    Read here, because ``scontrol`` is missing in containers.
+    Parsed here because containers have no ``scontrol``.
     """
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     assert first is not None

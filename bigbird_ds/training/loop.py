@@ -48,21 +48,21 @@ def train(run: Run, request: StopRequest) -> int:
         The exit code: 0 done, 75 stopped on request and saved.
 
     Raises:
-        FloatingPointError: the loss or the gradient norm is no finite number; nothing was saved
-            since.
+        FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is
+            from before that.
     """
     config, ranks = run.config, run.ranks
     writer = MetricsWriter(run.folder.path, ranks, run.state.step)
     meter, speed = SumMeter(), Speedometer(run.state.step, config.train.steps)
     gradient_norm: Callable[[], float] = partial(float, "nan")
     first, last = run.state.step + 1, _LastSteps(run.state.step, run.state.step)
-    # An evaluation that the last run of this folder owed, stopped or killed after its checkpoint.
+    # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
     owed = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
     stopped = owed and not evaluate(run, writer, request)
     batches = iter(run.batches)
 
     while not stopped and run.state.step < config.train.steps:
-        # What all ranks will see in this step, and whether any was asked to stop.
+        # Count the targets and tokens of this step, and the stop requests, over all ranks.
         waiting_since = time.perf_counter()
         micro_batches, data_state = next(batches)
         counts = _count_step(run, micro_batches, request)
@@ -99,7 +99,7 @@ def train(run: Run, request: StopRequest) -> int:
 
 
 def _end(run: Run, stopped: bool) -> int:
-    """Say how the run ended; the exit code."""
+    """Log how the run ended and return the exit code."""
     if stopped:
         step = run.state.step
         what = f"at step {step} on request, saved" if step else "before the first step"
@@ -110,7 +110,7 @@ def _end(run: Run, stopped: bool) -> int:
 
 
 def _evaluation_is_due(run: Run) -> bool:
-    """Whether the step that was just made has an evaluation: every so many, and the last."""
+    """Whether to evaluate after the current step: every ``eval_every`` steps and after the last."""
     step, train = run.state.step, run.config.train
     return run.evaluation is not None and (step == train.steps or _due(step, train.eval_every))
 
@@ -122,7 +122,7 @@ def _due(step: int, every: int) -> bool:
 def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> StepCounts:
     losses = run.objective.losses
     own = [count_batch(batch, losses) for batch in micro_batches]
-    # Ranks that share a sequence have counted the same.
+    # All ranks of a sequence-parallel group count the same batch.
     sharing = run.config.parallel.sequence
     totals = [sum(column) / sharing for column in zip(*own, strict=True)]
     return StepCounts.of(losses, run.ranks.sum([*totals, float(bool(request))]))
@@ -131,12 +131,12 @@ def _count_step(run: Run, micro_batches: list[Batch], request: StopRequest) -> S
 def _optimizer_step(
     run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, meter: SumMeter
 ) -> Callable[[], float]:
-    """Forward and backward of every micro-batch, then the step.
+    """Run forward and backward for every micro-batch, then the optimizer step.
 
-    Nothing here waits for the device. Returns what reads the gradient norm from it.
+    Does not synchronize with the device. Returns a function that reads the gradient norm from it.
     """
     run.engine.train()
-    # Dropout is keyed by step and rank, so that a resumed run draws what it would have drawn.
+    # Dropout is keyed by step and rank: a resume on as many ranks draws the same masks.
     seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
     scale = run.ranks.world_size * len(micro_batches)
     norm = None
@@ -161,7 +161,7 @@ def _to_device(batch: Batch, run: Run) -> Batch:
 
 
 def _pinned(value: Tensor) -> Tensor:
-    """In memory from which a copy to the device does not make the host wait."""
+    """The tensor in pinned memory, for an asynchronous copy to the device."""
     return value if value.is_pinned() else value.pin_memory()
 
 
@@ -173,7 +173,7 @@ def _log(
     writer: MetricsWriter,
     last: _LastSteps,
 ) -> None:
-    """Losses are means since the last line; lr and gradient norm are the last step's."""
+    """Write a log line: losses averaged since the last line, lr and gradient norm of this step."""
     config, step = run.config, run.state.step
     if not meter.sums:
         return  # this step was logged already
@@ -208,11 +208,11 @@ def _log(
 
 @torch.no_grad()
 def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
-    """Loss and accuracy over the windows of the validation split, once.
+    """Compute loss and accuracy over the windows of the validation split.
 
     Returns:
-        Whether it came to its end: between two batches the ranks agree to stop when any is asked
-        to, and nothing is written then.
+        Whether the evaluation completed. If any rank is asked to stop, all ranks stop after the
+        current batch and no metrics are written.
     """
     assert run.evaluation is not None
     run.engine.eval()

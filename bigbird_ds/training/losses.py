@@ -1,7 +1,7 @@
-"""The loss of a whole optimizer step: the sum over its targets divided by their number.
+"""The loss of an optimizer step: the sum over all of its targets divided by their number.
 
-A mean of per-rank or per-micro-batch means would weigh a target by how few neighbours it has, and
-the trajectory would depend on the layout of the run. Here it does not (docs/design.md).
+A mean of per-rank or per-micro-batch means would weigh targets unequally, and the trajectory would
+depend on the layout of the run. Here it does not (docs/design.md).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.objectives.objective import IGNORED, LossPart
 
-# The fields of a batch that hold masked tokens, and their places in the sequence.
+# The fields of a batch that hold the positions and the ids of masked tokens.
 TARGET_FIELDS = ("target_positions", "target_ids")
-_SLOT_MULTIPLE = 16  # few different shapes
+_SLOT_MULTIPLE = 16  # to get few distinct shapes
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """What all ranks together see in one optimizer step.
+    """Counts of one optimizer step over all ranks.
 
     Attributes:
-        targets: what each part of the loss is divided by, by ``LossPart.count``.
+        targets: the divisor of each part of the loss, by ``LossPart.count``.
         tokens: non-padding tokens of the input.
         stop_requests: ranks that were asked to stop.
     """
@@ -36,14 +36,14 @@ class StepCounts:
 
     @classmethod
     def of(cls, parts: Sequence[LossPart], counted: Sequence[float]) -> StepCounts:
-        """From sums of what :func:`count_batch` returns, and the requests to stop."""
+        """From the summed results of :func:`count_batch`, followed by the stop requests."""
         *targets, tokens, stop_requests = counted
         names = [part.count for part in parts]
         return cls(dict(zip(names, targets, strict=True)), tokens, stop_requests)
 
 
 def count_batch(batch: dict[str, Tensor], parts: Sequence[LossPart]) -> list[float]:
-    """Of a micro-batch: what each part of the loss counts, and the non-padding tokens."""
+    """Count the targets of each loss part, then the non-padding tokens, of a micro-batch."""
     targets = [
         float((batch[part.labels] != IGNORED).sum()) if part.labels in batch else 0.0
         for part in parts
@@ -52,12 +52,12 @@ def count_batch(batch: dict[str, Tensor], parts: Sequence[LossPart]) -> list[flo
 
 
 def keep_own_targets(batch: dict[str, Tensor], parallel: SequenceParallel) -> dict[str, Tensor]:
-    """A batch with the masked tokens alone that lie in this rank's part of the sequences.
+    """Keep only the masked tokens in this rank's part of the sequences.
 
-    A decoder's labels stay whole: the model shifts them before it takes its part. The slots of
-    masked tokens that stay are those in use, rounded up: the prediction head then costs a rank its
-    share. Places stay those in the whole sequence. To be called while the batch is on the CPU, as
-    the number of slots follows from what is in them.
+    The number of target slots is reduced to those in use, rounded up, so that the prediction head
+    costs each rank only its share. Positions still count from the start of the whole sequence. A
+    decoder's labels stay whole: the model shifts them before it takes its part. Call this while
+    the batch is on the CPU, because the number of slots depends on its values.
     """
     if "target_positions" not in batch:
         return batch
@@ -74,16 +74,16 @@ def keep_own_targets(batch: dict[str, Tensor], parallel: SequenceParallel) -> di
 
 
 def own_slots(most: int, capacity: int) -> int:
-    """Slots for targets of which a rank's part of a sample has ``most``, of ``capacity`` in all."""
+    """Target slots for ``most`` targets in a rank's part of a sample, at most ``capacity``."""
     return min(-(-max(most, 1) // _SLOT_MULTIPLE) * _SLOT_MULTIPLE, capacity)
 
 
 class StepLoss(nn.Module):
-    """The module that DeepSpeed wraps: a batch in, the model's sums out.
+    """The module that DeepSpeed wraps.
 
-    ``forward`` returns the sums of ``model.loss_sums`` with one more, ``"loss"``: this
-    micro-batch's share of the step's loss, scaled so that DeepSpeed's mean over ranks and
-    micro-batches is the sum over all.
+    ``forward`` returns the sums of ``model.loss_sums`` and adds ``"loss"``: this micro-batch's
+    share of the step's loss, scaled so that DeepSpeed's mean over ranks and micro-batches equals
+    the sum over all of them.
     """
 
     def __init__(self, model: nn.Module, parts: Sequence[LossPart]) -> None:
@@ -93,10 +93,12 @@ class StepLoss(nn.Module):
     def forward(
         self, batch: dict[str, Tensor], counts: StepCounts | None = None, scale: float = 1.0
     ) -> dict[str, Tensor]:
-        """Args:
-        batch: fields of a micro-batch, on the model's device.
-        counts: of the whole step; None in an evaluation (no ``"loss"`` is made).
-        scale: number of ranks x micro-batches per rank, undone by DeepSpeed's means.
+        """Compute the sums of one micro-batch.
+
+        Args:
+            batch: fields of a micro-batch, on the model's device.
+            counts: counts of the whole step; None in an evaluation, which has no ``"loss"``.
+            scale: number of ranks x micro-batches per rank, which cancels DeepSpeed's means.
         """
         sums: dict[str, Tensor] = self.model.loss_sums(**batch)  # type: ignore[operator]
         if counts is not None:

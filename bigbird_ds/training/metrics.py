@@ -1,4 +1,4 @@
-"""What a run tells: a log line an interval, ``metrics.jsonl`` and TensorBoard events beside it."""
+"""Metrics of a run: log lines, ``metrics.jsonl`` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GIB = 1 << 30
 
 
 class SumMeter:
-    """Adds up the sums of ``loss_sums`` on the device; the host sees them when it asks."""
+    """Accumulates the results of ``loss_sums`` on the device, without synchronizing."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -37,7 +37,7 @@ class SumMeter:
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def reduce(self, ranks: Ranks) -> dict[str, float]:
-        """Sums over all ranks and additions since the last call; collective."""
+        """Sum over all ranks what was added since the last call, and reset; collective."""
         names = sorted(self.sums)
         totals = ranks.sum([float(self.sums[name]) for name in names])
         self.sums = {}
@@ -45,7 +45,7 @@ class SumMeter:
 
 
 def loss_means(sums: dict[str, float], parts: Sequence[LossPart]) -> dict[str, float]:
-    """``loss`` and its parts: sums divided by what they sum over."""
+    """``loss`` and its parts, each the mean over its targets."""
     means = {
         part.loss: sums[part.loss] / sums[part.count]
         for part in parts
@@ -68,13 +68,13 @@ def evaluation_metrics(sums: dict[str, float], parts: Sequence[LossPart]) -> dic
 
 
 class MetricsWriter:
-    """Rank 0 writes; the others hold a writer that does nothing.
+    """Writes metrics on rank 0; does nothing on other ranks.
 
-    On a resume, lines of steps after ``steps_done`` (a run that died after its last checkpoint)
-    are moved to ``metrics.dropped.jsonl``, so that each step stands in the file once.
+    On a resume, lines of steps after ``steps_done`` (from a run that died after its last
+    checkpoint) are moved to ``metrics.dropped.jsonl``, so that no step appears twice.
 
     Attributes:
-        lacks_evaluation: rank 0 found a line of step ``steps_done``, and none of an evaluation.
+        lacks_evaluation: rank 0 found lines of step ``steps_done``, but none of an evaluation.
     """
 
     def __init__(self, output: Path, ranks: Ranks, steps_done: int) -> None:
@@ -138,7 +138,7 @@ class Speedometer:
         self.start(step)
 
     def start(self, step: int) -> None:
-        """Begin an interval; time before it (an evaluation, a checkpoint) is not counted."""
+        """Start an interval, which excludes earlier time (an evaluation, a checkpoint)."""
         self.first_step, self.tokens, self.data_s = step, 0.0, 0.0
         self.began = time.perf_counter()
 
@@ -154,14 +154,14 @@ class Speedometer:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Largest memory of this process so far: the card's on CUDA, resident memory on the CPU."""
+    """Peak memory of this process in GiB: allocated on CUDA, resident set size on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
 
 
 def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int) -> str:
-    """The line that a person reads, from a line of ``metrics.jsonl``."""
+    """Format the values of a ``metrics.jsonl`` line for the log."""
     losses = " ".join(
         f"{part.name} {values[part.loss]:.4f}" for part in parts if part.loss in values
     )
@@ -185,7 +185,7 @@ def _thousands(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3d04h``, ``3h12m``, ``4m05s`` or ``12s``."""
+    """Format seconds as ``3d04h``, ``3h12m``, ``4m05s`` or ``12s``."""
     whole = round(seconds)
     if whole >= 86400:
         return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

@@ -1,4 +1,4 @@
-"""The model of a run: its config, completed and checked by the tokenizer, and its first weights."""
+"""The model of a run: its config, validated against the tokenizer, and its initial weights."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from bigbird_ds.training.initial_weights import (
 )
 from bigbird_ds.vocabulary import Vocabulary
 
-# BigBird's released configs say this, where their own tokenizer has the two the other way round.
-# The model reads neither.
+# BigBird's released configs swap the two ids compared with their own tokenizer. The model reads
+# neither.
 _SWAPPED_IDS = {"bos_token_id": 1, "eos_token_id": 2}
 
 
 def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConfig:
-    """The model's config: what the run config says, completed and checked by the tokenizer.
+    """The model config from the run config, completed and validated with the tokenizer.
 
     Raises:
-        ConfigError: a key that no BigBird has, a vocabulary smaller than the tokenizer's, special
-            ids or initial weights of another tokenizer, or a sequence length that does not fit
-            blocks, positions or the ranks that share it.
-        CheckpointError: the initial weights have a tokenizer that cannot be read.
-        DataError: a tokenizer of the other family.
+        ConfigError: an unknown key, a vocabulary smaller than the tokenizer's, special ids or
+            initial weights of another tokenizer, or a sequence length that does not fit the block
+            size, the positions or the sequence-parallel ranks.
+        CheckpointError: the tokenizer of the initial weights cannot be read.
+        DataError: the tokenizer belongs to the other model family.
     """
     model_class = config.objective.kind.model_class
     from_tokenizer = config_from_tokenizer(config, vocabulary)
@@ -60,17 +60,17 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
 
 
 def check_model(config: RunConfig) -> None:
-    """What can be said of the model without its tokenizer.
+    """Validate everything about the model that does not need the tokenizer.
 
     Raises:
-        ConfigError: as ``resolve_model_config``, but for what only the tokenizer decides.
+        ConfigError: as in ``resolve_model_config``, without the checks that need the tokenizer.
     """
     config_class = config.objective.kind.model_class.config_class
     _check_lengths(config, config_class.from_dict(_model_settings(config)))
 
 
 def _model_settings(config: RunConfig) -> dict[str, Any]:
-    """``model`` without the keys of a Hub file that shape nothing; what is left must be known."""
+    """``model`` without the keys of a Hub config that do not affect the model."""
     not_ours = HUB_ONLY_KEYS - set(config.objective.kind.model_class.config_class.known_keys())
     settings = {key: value for key, value in config.model.items() if key not in not_ours}
     settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
@@ -78,7 +78,11 @@ def _model_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
-    """Sequences and targets fit the model's blocks and positions, and the ranks that share them."""
+    """Check that sequences and targets fit the block size, the positions and sequence parallelism.
+
+    Raises:
+        ConfigError: they do not.
+    """
     length = config.data.sequence_length
     if length % model_config.block_size:
         raise ConfigError(
@@ -103,10 +107,10 @@ def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
 def _special_ids(
     settings: dict[str, Any], from_tokenizer: dict[str, Any], tokenizer: str
 ) -> dict[str, int]:
-    """The special ids, which are the tokenizer's; the model config may repeat them.
+    """The special ids of the tokenizer; the model config may repeat them.
 
     Raises:
-        ConfigError: the model config names an id that is another piece in the tokenizer.
+        ConfigError: an id in the model config differs from the tokenizer's.
     """
     ids = {name: index for name, index in from_tokenizer.items() if name.endswith("_token_id")}
     swapped = _SWAPPED_IDS if "sep_token_id" in ids else {}
@@ -127,7 +131,7 @@ def _special_ids(
 
 
 def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path | None) -> Any:
-    """The model on the CPU: from a checkpoint, from `model`'s weights, or fresh from the seed."""
+    """The model on the CPU: from a checkpoint, from initial weights, or random from the seed."""
     model_class = config.objective.kind.model_class
     torch.manual_seed(config.train.seed)
     if checkpoint is not None:

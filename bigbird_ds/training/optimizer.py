@@ -1,4 +1,4 @@
-"""The optimizer of a run, without decay on biases and norms, and the learning rate of a step."""
+"""The optimizer of a run and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bigbird_ds.training.config.run_config import OptimizerConfig, RunConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer over two groups: matrices and tables (decayed), biases and norms (not)."""
+    """Build the optimizer. Biases and norms have no weight decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -22,8 +22,7 @@ def learning_rate(step: int, config: RunConfig) -> float:
     """The learning rate of optimizer step ``step`` (the first is 1).
 
     Rises linearly to ``optimizer.lr`` at step ``warmup_steps``, then follows ``schedule.name``. A
-    schedule that falls to 0 would be there at step ``total_steps + 1``, so that no step is without
-    effect.
+    schedule that falls to 0 reaches it at step ``total_steps + 1``, so every step has an effect.
     """
     schedule, warmup = config.schedule, config.schedule.warmup_steps
     if step <= warmup:

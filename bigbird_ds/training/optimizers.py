@@ -1,4 +1,4 @@
-"""The optimizers that a run config names."""
+"""The registry of optimizers, by ``optimizer.name`` of the run config."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bigbird_ds.registry import Registry
 from bigbird_ds.sections import Options
 
 # Adafactor's first epsilon (Shazeer & Stern 2018, section 4) is 1e-30, on squared gradients.
-# torch takes its root, and by default 1e-7 instead, which is far above the gradients of a large
-# model: it would treat them all as equally small.
+# torch takes its square root, 1e-15, but defaults to 1e-7. That is far above the gradients of a
+# large model, which would all count as equally small.
 _ADAFACTOR_EPS = (1e-15, 1e-3)
 
 StateShapes = dict[str, tuple[int, ...]]
@@ -27,16 +27,15 @@ class OptimizerKind:
 
     Attributes:
         name: ``optimizer.name`` of the run config.
-        summary: what it is, for the reference of the run config.
-        torch_class: the class of what ``build`` returns; no two kinds have the same.
-        build: from the groups of parameters and the options, with a learning rate of 0. (The rate
-            is set before every step. DeepSpeed's empty first step, which makes the state exist at
-            stage 0 in bf16, must change no weight.)
-        state_shapes: the tensors that it keeps for one of this shape, by the names of its state,
-            and their shapes. The shape is a parameter's, or that of the flat piece of many that
-            ZeRO steps.
+        summary: one-line description for the config reference.
+        torch_class: the class of the built optimizer; unique to this kind.
+        build: builds the optimizer from parameter groups and options, with a learning rate of 0.
+            (The rate is set before every step. It must be 0 at first, so that the empty step
+            which DeepSpeed takes at stage 0 in bf16 to create the state changes no weight.)
+        state_shapes: maps the shape of a tensor to the names and shapes of its state tensors. The
+            tensor is a parameter, or a flat ZeRO partition of several.
         options_class: its keys under ``optimizer``.
-        needs_whole_matrices: whether flat pieces of parameters, as ZeRO makes them, will not do.
+        needs_whole_matrices: whether it cannot step ZeRO's flat partitions.
     """
 
     name: str
@@ -98,5 +97,5 @@ OPTIMIZERS: Registry[OptimizerKind] = Registry(
 
 
 def kind_of(optimizer: torch.optim.Optimizer) -> OptimizerKind:
-    """The kind that an optimizer was built by."""
+    """The registry entry that built an optimizer."""
     return next(kind for kind in OPTIMIZERS.values() if kind.torch_class is type(optimizer))

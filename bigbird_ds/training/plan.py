@@ -1,7 +1,7 @@
-"""What a run will take, before anything runs: the batch arithmetic, data, and memory by kind.
+"""The plan of a run before it starts: batch arithmetic, epochs of data, memory per rank.
 
-Weights, gradients and optimizer state follow from ZeRO's partition; what backward keeps is counted
-in ``activations.py``.
+Weights, gradients and optimizer state follow from ZeRO's partitioning; activations are counted in
+``activations.py``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes per rank at the end of the forward pass, when most is held.
+    """Bytes per rank at the end of the forward pass, when usage peaks.
 
-    ``optimizer`` is the card's, ``offloaded`` what of the optimizer lies in the host's memory.
+    ``optimizer`` is the optimizer state on the device, ``offloaded`` that in host memory.
     """
 
     weights: int
@@ -51,7 +51,7 @@ class MemoryPlan:
 
 
 def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -> MemoryPlan:
-    """Memory per rank, without the allocator's slack and temporary buffers (some 10 to 20 %)."""
+    """Memory per rank, without allocator slack and temporary buffers (about 10 to 20 %)."""
     with torch.device("meta"):
         model = config.objective.kind.model_class(model_config)
     number = sum(p.numel() for p in model.parameters())
@@ -64,7 +64,7 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
     fp32_gradients = config.deepspeed.get("data_types", {}).get("grad_accum_dtype") == "fp32"
     shapes = [config.optimizer.kind.state_shapes(p.shape) for p in model.parameters()]
     state = sum(math.prod(shape) for kinds in shapes for shape in kinds.values())
-    # ZeRO steps an fp32 copy of its partition; stage 0 needs one in bf16 alone.
+    # ZeRO steps an fp32 copy of its partition; stage 0 needs a copy only in bf16.
     copies = number if bf16 or stage else 0
     optimizer = shared(4 * (state + copies), 1)
     offloaded = optimizer if offloads(config, "offload_optimizer") else 0
@@ -78,10 +78,10 @@ def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -
 
 
 def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None) -> str:
-    """The whole plan in words.
+    """The whole plan as text.
 
     Raises:
-        ConfigError, DataError: what would stop the run at its start.
+        ConfigError, DataError: the run would fail at its start.
     """
     if world_size % config.parallel.sequence:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, whether it is intact, and how it gets into an engine."""
+"""Resume: choose a checkpoint, verify it, and load it into an engine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from bigbird_ds.training.distributed import Ranks
 
 
 def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
-    """The checkpoint to go on from, verified; None to start afresh. The same on every rank.
+    """The verified checkpoint to resume from, or None to start fresh; the same on every rank.
 
     Raises:
-        CheckpointError: ``resume`` names no intact checkpoint, or one before others of ``output``;
-            or all of ``output`` are damaged.
+        CheckpointError: ``resume`` names no intact checkpoint, or one older than another in
+            ``output``; or all checkpoints in ``output`` are damaged.
     """
 
     def choose() -> Path | None:
@@ -64,9 +64,12 @@ def _named(resume: str, output: Path) -> Path | None:
 
 
 def _check_last(checkpoint: Path, output: Path) -> None:
-    """Refuse to go back inside a run folder: two trajectories' checkpoints would stand in it.
+    """Reject a checkpoint older than others in the run folder, which would mix two trajectories.
 
-    The next ``resume: auto`` would go on from the abandoned one, whose steps are later.
+    The next ``resume: auto`` would resume the abandoned one, whose steps are later.
+
+    Raises:
+        CheckpointError: ``output`` holds checkpoints of later steps.
     """
     step = read_state(checkpoint).step
     later = list_checkpoints(output, after=step)
@@ -82,7 +85,7 @@ def _check_last(checkpoint: Path, output: Path) -> None:
 
 
 class _TensorFiles:
-    """Tensors by name from several safetensors files, read when they are asked for."""
+    """Tensors by name from several safetensors files, read on demand."""
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self.handles = [safe_open(path, framework="pt") for path in sorted(folder.glob(pattern))]
@@ -100,17 +103,18 @@ class _TensorFiles:
 
 
 def load_optimizer(folder: Path, step: int, engine: Any, model: nn.Module) -> None:
-    """Put a checkpoint's fp32 weights and optimizer state into an engine made at any layout."""
+    """Load a checkpoint's fp32 weights and optimizer state into an engine of any layout."""
     weights = _TensorFiles(folder, "model*.safetensors")
     moments = _TensorFiles(folder, "optimizer*.safetensors")
     set_optimizer_state(engine, model, step, weights, lambda kind, name: moments(f"{kind}/{name}"))
 
 
 def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
-    """Refuse a checkpoint of another optimizer, whose state ``optimizer.name`` cannot go on from.
+    """Reject a checkpoint that was written with another optimizer.
 
     Raises:
-        CheckpointError: the checkpoint in ``folder`` is of another optimizer than ``name``.
+        CheckpointError: the checkpoint in ``folder`` was written with another optimizer than
+            ``name``.
     """
     saved = state.run_config.get("optimizer", {}).get("name", "adamw")
     if saved != name:
@@ -124,10 +128,10 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
 
 
 def check_same_objective(folder: Path, state: TrainingState, objective: dict[str, Any]) -> None:
-    """Refuse a checkpoint that was trained on another task: no option of it may change on the way.
+    """Reject a checkpoint that was trained with another objective or other objective options.
 
     Args:
-        objective: the section of the run config, as JSON has it.
+        objective: the ``objective`` section of the run config, in JSON types.
 
     Raises:
         CheckpointError: an option of the saved run differs.
@@ -146,10 +150,10 @@ def check_same_objective(folder: Path, state: TrainingState, objective: dict[str
 
 
 def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
-    """Refuse a checkpoint of a later step than ``train.steps``. At that step the run is done.
+    """Reject a checkpoint of a later step than ``train.steps``. At that step the run is done.
 
     Raises:
-        ConfigError: ``steps`` is less than the steps done in ``folder``.
+        ConfigError: ``steps`` is less than the step of the checkpoint in ``folder``.
     """
     if state.step > steps:
         raise ConfigError(
@@ -162,14 +166,17 @@ def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
 
 
 def check_same_model(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose model differs from ``config`` in anything that training keeps.
+    """Reject a checkpoint of another model than ``config`` describes.
 
     Dropout may change on a resume; shapes, attention and vocabulary may not.
+
+    Raises:
+        CheckpointError: a key that may not change differs, or the saved config cannot be read.
     """
     path = folder / CONFIG_NAME
     saved = files.read_json(path, CheckpointError, "the checkpoint's model config")
     free = ("dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version")
-    wanted = json.loads(json.dumps(config))  # as a file has it: id2label's keys are strings there
+    wanted = json.loads(json.dumps(config))  # JSON types: the keys of id2label become strings
     differing = [
         key
         for key in wanted

@@ -1,4 +1,4 @@
-"""The run folder: one run at a time writes to it, and all its ranks see the same one."""
+"""The run folder: only one run writes to it at a time, and all of its ranks see the same one."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _PATIENCE_S = 10.0
 
 
 class RunFolder:
-    """A run folder that this run alone writes to, as long as the object lives; collective.
+    """Exclusive access of this run to its folder, as long as the object lives; collective.
 
-    Rank 0 makes the folder, locks a file in it and writes there who it is. The lock is the
-    process's and goes with it, however it ends. The other ranks read the file.
+    Rank 0 creates the folder, locks a file in it and writes its process id and host there. The
+    lock ends with the process, however it ends. The other ranks read the file.
 
     Args:
         path: ``output``.
-        checkpoints: what stood in the folder when the run chose what to go on from.
-        patience_s: how long a rank looks, as a network's file system may show a new file late.
+        checkpoints: the checkpoints in the folder when the run chose one to resume from.
+        patience_s: how long a rank waits for the file; a network file system may show it late.
 
     Raises:
         ConfigError: on every rank, if the folder cannot be written, another run holds it or has
@@ -61,12 +61,12 @@ class RunFolder:
             )
 
     def _lock(self, checkpoints: list[Path]) -> str:
-        """Make and lock the folder; return what stands in the lock file."""
+        """Create and lock the folder; return the content of the lock file."""
         files.make_folder(self.path, ConfigError, "output")
-        # Kept open: this process must not open the file again, as closing that would unlock it.
+        # Kept open. Never open the file again in this process: closing it would release the lock.
         self._stream = (self.path / LOCK_NAME).open("a+", encoding="utf-8")
         try:
-            # Not flock, whose locks outlive a killed process in the workers that it has forked.
+            # Not flock: its lock outlives a killed process in the workers forked from it.
             fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             self._stream.seek(0)
@@ -98,7 +98,7 @@ def _other_run(path: Path, seen: str) -> ConfigError:
 
 
 def _reads(path: Path, text: str, patience_s: float) -> bool:
-    """Whether the file says ``text``, now or within ``patience_s`` seconds."""
+    """Whether the file contains ``text``, now or within ``patience_s`` seconds."""
     deadline = time.monotonic() + patience_s
     while True:
         with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ def _reads(path: Path, text: str, patience_s: float) -> bool:
 
 
 def write_run_folder(output: Path, config: RunConfig) -> None:
-    """The resolved config and the tokenizer, so that the run folder stands on its own."""
+    """Write the resolved config and the tokenizer, so that the run folder is self-contained."""
     with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
         stream.write(dump_run_config(config).encode())
     target = output / TOKENIZER_FOLDER

@@ -1,4 +1,4 @@
-"""The learning rate schedules that a run config names."""
+"""The registry of learning rate schedules, by ``schedule.name`` of the run config."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from bigbird_ds.sections import Options
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate does after the warm-up, over which it rises linearly in all of them.
+    """The learning rate after the warm-up. (Every schedule has the same linear warm-up.)
 
     Attributes:
         name: ``schedule.name`` of the run config.
-        summary: what it is, for the reference of the run config.
-        rate: the rate of a step from ``(peak, step, steps, options)``: the step is counted from the
-            end of the warm-up and the first is 1; at step ``steps``, one past the last, a schedule
-            that falls to 0 is there.
+        summary: one-line description for the config reference.
+        rate: maps ``(peak, step, steps, options)`` to a learning rate. Step 1 is the first after
+            the warm-up; a schedule that falls to 0 reaches it at ``steps``, one past the last.
         options_class: its keys under ``schedule``.
     """
 

@@ -1,4 +1,4 @@
-"""From a run config to everything that the loop needs: data, model, engine, place to go on from."""
+"""Build everything the training loop needs from a run config: data, model, engine, resume state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Batch = dict[str, Tensor]
 
 @dataclass
 class Run:
-    """A run that is ready for the loop. ``state`` moves on with every step."""
+    """A run that is ready for the loop, which replaces ``state`` after every step."""
 
     config: RunConfig
     ranks: Ranks
@@ -63,7 +63,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     """Check everything that can be checked before the first step, then build it.
 
     Raises:
-        ConfigError, DataError, CheckpointError: see the parts; all ranks raise alike.
+        ConfigError, DataError, CheckpointError: a user error; raised on all ranks.
     """
     _check_same_config(config, ranks)
     ranks = ranks.sharing_sequences(config.parallel.sequence)
@@ -104,7 +104,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
 
 
 def _check_same_config(config: RunConfig, ranks: Ranks) -> None:
-    """Ranks that run different configs would wait for each other in different places."""
+    """Check that all ranks have the same config; otherwise their collectives would deadlock."""
     own = hashlib.sha256(dump_run_config(config).encode()).hexdigest()
     hashes = ranks.gather(own)
     differing = [rank for rank, other in enumerate(hashes) if other != hashes[0]]
@@ -123,7 +123,7 @@ def _open_shards(
     shards = Shards(Path(folder), split)
     shards.check_tokenizer(vocabulary)
     if config.data.check_hashes:
-        # Each rank hashes its share of the shards; what one finds is raised on all.
+        # Each rank hashes its share of the shards; an error on one is raised on all.
         ranks.together(lambda: shards.check_hashes(ranks.rank, ranks.world_size))
     return shards
 
@@ -131,7 +131,7 @@ def _open_shards(
 def _place_to_go_on_from(
     config: RunConfig, model_config: ModelConfig, output: Path, ranks: Ranks
 ) -> tuple[Path | None, TrainingState]:
-    """The checkpoint to go on from and its state; None and an empty state to start afresh."""
+    """The checkpoint to resume from and its state; None and an empty state to start fresh."""
     checkpoint = choose_checkpoint(config.resume, output, ranks)
     if checkpoint is None:
         return None, TrainingState(step=0, tokens=0, data={}, run_config={})
@@ -182,7 +182,7 @@ def _evaluation_batches(
 def _model_on_device(
     config: RunConfig, model_config: ModelConfig, checkpoint: Path | None, ranks: Ranks
 ) -> nn.Module:
-    """The model on its device, with what the run config says of how it computes."""
+    """The model on its device, with sequence parallelism, checkpointing and compilation set up."""
     model = build_model(config, model_config, checkpoint).to(ranks.device)
     if ranks.parallel is not None:
         getattr(model, model.base_prefix).set_sequence_parallel(ranks.parallel)
@@ -203,7 +203,7 @@ def _build_engine(
 ) -> Any:
     """The DeepSpeed engine, with the checkpoint's full fp32 state if there is one."""
     model = loss.model
-    # In bf16 DeepSpeed would make its fp32 copies of weights that it has rounded before.
+    # In bf16, DeepSpeed makes its fp32 copies from weights that it has already rounded.
     weights = {}
     if uses_bf16(config) and checkpoint is None:
         weights = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}

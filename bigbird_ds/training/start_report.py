@@ -1,4 +1,4 @@
-"""What a run says before its first step: what it is, and what a resume changes."""
+"""Log lines before the first step: the set-up of the run, and what a resume changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def report_start(
     config: RunConfig, ranks: Ranks, model: nn.Module, model_config: ModelConfig, shards: Shards
 ) -> None:
-    """Log the model, the make-up of a step and the data."""
+    """Log the model, the composition of a step and the data."""
     accumulation = config.accumulation(ranks.world_size)
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     logger.info(
@@ -73,7 +73,7 @@ def report_start(
 
 
 def attention_in_words(model_config: ModelConfig, sequence_length: int) -> str:
-    """How the model attends to sequences of this length, which may be in full for being short."""
+    """The attention used at this sequence length; short sequences use full attention."""
     if model_config.attention_type == "original_full":
         return "full attention"
     if sequence_length <= model_config.max_full_attention_tokens:

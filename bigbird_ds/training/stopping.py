@@ -1,7 +1,7 @@
-"""Stop on request: a signal or the launcher's end sets a flag; ranks agree on it between steps.
+"""Stop on request: a signal or the launcher's exit sets a flag; ranks agree on it between steps.
 
-Imports neither torch nor DeepSpeed: ``launch/pretrain.py`` sets the handlers on its first lines, so
-that a stop during imports or rendezvous counts too.
+Imports neither torch nor DeepSpeed: ``launch/pretrain.py`` installs the handlers first, so that a
+request during imports or rendezvous is not lost.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bigbird_ds.stop_signals import STOP_SIGNALS
 
 
 class StopRequest:
-    """Whether this process was asked to stop. One rank's request is enough: ranks add up flags.
+    """Whether this process was asked to stop. All ranks stop if any of them was asked to.
 
     Attributes:
-        reason: a signal's name, or what became of the launcher; None: nobody asked.
+        reason: the name of a signal, or a text on the launcher's exit; None without a request.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class StopRequest:
         return self.reason is not None
 
     def set(self, reason: str) -> None:
-        """Ask to stop; the first reason is told at once and kept."""
+        """Request a stop. The first reason is printed at once and kept."""
         if self.reason is None:
             self.reason = reason
-            # Not through a logger: a signal may arrive while one writes. The terminal may be gone.
+            # No logger: a signal may interrupt one that is writing. The terminal may be gone.
             with contextlib.suppress(OSError):
                 text = f"{reason}: finishing the step, then saving (process {os.getpid()})\n"
                 os.write(2, text.encode())
@@ -46,11 +46,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this context ``STOP_SIGNALS`` set the flag and end nothing.
+    """Within this context ``STOP_SIGNALS`` set the flag instead of ending the process.
 
-    SIGHUP stays ignored where it is (``nohup``). After the context the signals are ignored: the run
-    has said how it ended, and its exit code must stay. After an exception they do again what they
-    did before.
+    SIGHUP stays ignored if it already is (``nohup``). On a normal exit the signals are ignored from
+    then on, so that none changes the exit code. On an exception the previous handlers are restored.
     """
     request = StopRequest()
     handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
@@ -70,10 +69,10 @@ def _is_ignored_hangup(number: signal.Signals) -> bool:
 
 
 def stop_with_launcher(request: StopRequest) -> None:
-    """Ask to stop when the launcher of this process ends; without one, do nothing.
+    """Request a stop when the launcher of this process exits; do nothing without a launcher.
 
-    ``deepspeed``, ``torchrun`` and what starts them can be killed and leave their ranks running,
-    which would hold devices and ports.
+    If ``deepspeed``, ``torchrun`` or their parent is killed, the ranks may keep running and hold
+    devices and ports.
     """
     watched = {}
     for pid in _launcher_processes(os.environ):
@@ -95,10 +94,10 @@ def _watch(watched: Mapping[int, int], request: StopRequest) -> None:
 
 
 def _launcher_processes(environment: Mapping[str, str]) -> list[int]:
-    """The processes without which this one has lost its launcher.
+    """The process ids of the launcher.
 
-    Under ``torchrun`` the parent; under ``deepspeed`` its ``launch.py`` and the command (or the
-    remote shell) that started that. A parent that is a shell or ``srun`` may end as it likes.
+    Under ``torchrun`` this is the parent; under ``deepspeed`` its ``launch.py`` and the command (or
+    remote shell) that started it. A parent that is a shell or ``srun`` is not watched.
     """
     parent = os.getppid()
     if "TORCHELASTIC_RUN_ID" in environment:
@@ -109,7 +108,7 @@ def _launcher_processes(environment: Mapping[str, str]) -> list[int]:
 
 
 def _parent_of(pid: int) -> int:
-    """0 where the process has ended, or its parent lies outside of this container."""
+    """The parent's id; 0 if the process has exited or its parent is outside this container."""
     with contextlib.suppress(OSError):
         # The second field, the name, may hold spaces and parentheses.
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]

@@ -1,7 +1,7 @@
 """Sections of the run config whose ``name`` picks an entry of a registry.
 
-The keys of such a section are ``name`` and the options of all entries, side by side. Entries may
-share an option. An option that the chosen entry does not read is refused where it is set.
+The keys of such a section are ``name`` and the options of all entries, which may share options.
+Setting an option that the chosen entry does not read is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bigbird_ds.sections import Options, Section
 
 
 class Choice(Section):
-    """What all these sections have; see :func:`choice`."""
+    """Base of all these sections; see :func:`choice`."""
 
     registry: ClassVar[Registry[Any]]
     all_options: ClassVar[frozenset[str]]
@@ -29,10 +29,10 @@ class Choice(Section):
 
     @property
     def options(self) -> Any:
-        """The options of the entry, of its ``options_class``.
+        """The options of the entry, as an instance of its ``options_class``.
 
         Raises:
-            ConfigError: a value out of range.
+            ConfigError: a value is out of range.
         """
         own = self.kind.options_class
         return own(**{name: getattr(self, name) for name in own.model_fields})
@@ -41,7 +41,7 @@ class Choice(Section):
     def _check_effect(self) -> Choice:
         options: Options = self.options
         unread = self.all_options - set(type(options).model_fields) | set(options.without_effect())
-        for option in type(self).model_fields:  # in their order
+        for option in type(self).model_fields:  # in order of definition
             if option in unread:
                 self._refuse_where_set(option)
         return self
@@ -58,8 +58,10 @@ class Choice(Section):
 
 
 def choice(registry: Registry[Any], default: str) -> Any:
-    """The base class of a section: ``name``, by default ``default``, and the options of all
-    entries, each with the names of those that read it in its description."""
+    """Create the base class of a section: ``name`` and the options of all entries.
+
+    The description of an option names the entries that read it, unless all do.
+    """
     summaries = "; ".join(f"{entry.name}: {entry.summary}" for entry in registry.values())
     fields: dict[str, Any] = {"name": (_one_of(registry), Field(default, description=summaries))}
     for entry in registry.values():
@@ -83,7 +85,7 @@ def _first_of(registry: Registry[Any], option: str) -> Any:
 
 
 def _told_of_its_readers(registry: Registry[Any], option: str) -> Any:
-    """The field of an option, its description preceded by who reads it, if not all do."""
+    """The field of an option; the description names its readers, unless all entries read it."""
     readers = [e.name for e in registry.values() if option in e.options_class.model_fields]
     field = _first_of(registry, option)
     told = "" if len(readers) == len(registry) else f"{', '.join(sorted(readers))}: "

@@ -1,4 +1,4 @@
-"""From a YAML file and ``key.sub=value`` words to a checked ``RunConfig``."""
+"""Read a YAML file and ``key.sub=value`` overrides into a validated ``RunConfig``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.config.strict_yaml import parse_yaml
 
 MODEL_CONFIG_NAME = "config.json"
-# Keys whose value may name a JSON file that holds the mapping, and what the name may be of; their
-# sub-keys are not ours to list.
+# Keys whose value may be a path instead of a mapping -> what the path may be. Their sub-keys are
+# not defined here.
 FILE_KEYS = {"model": "a folder in Hub format, or a JSON file", "deepspeed": "a JSON file"}
 
 
@@ -30,14 +30,14 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
 
     Args:
         path: a YAML file.
-        overrides: words ``key.sub=value``, the value in YAML; they win over the file, also inside
-            the JSON files that ``model`` and ``deepspeed`` may name, and inside the default of
+        overrides: ``key.sub=value``, with the value in YAML. They take precedence over the file,
+            over the JSON files that ``model`` and ``deepspeed`` may name, and over the default of
             ``deepspeed``. File names are relative to the current folder.
 
     Raises:
-        ConfigError: no such file, no YAML mapping, an unknown key (the nearest known one is
-            named), a value of the wrong kind, values that contradict each other, or an override
-            that is given twice.
+        ConfigError: the file is missing or not a YAML mapping, a key is unknown (the error names
+            the nearest known one), a value has the wrong type, values are inconsistent, or an
+            override is given twice.
     """
     settings = _read_yaml(Path(path))
     words = [_parse_override(word) for word in overrides]
@@ -46,7 +46,7 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
         if len(keys) == 1:
             settings[keys[0]] = value
     _expand_files(settings)
-    # Single keys go into the default; a mapping or file that was given stands for itself.
+    # The default applies unless a mapping or file was given; single keys are set in either.
     settings.setdefault("deepspeed", default_deepspeed())
     for keys, value in words:
         if len(keys) > 1:
@@ -55,7 +55,7 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
 
 
 def check_run_config(settings: dict[str, Any], origin: str) -> RunConfig:
-    """Validate a mapping; ``origin`` names where it came from in the error."""
+    """Validate a mapping; error messages name its ``origin``."""
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as cause:
@@ -63,12 +63,12 @@ def check_run_config(settings: dict[str, Any], origin: str) -> RunConfig:
 
 
 def dump_run_config(config: RunConfig) -> str:
-    """The resolved config as YAML, which ``load_run_config`` reads back to the same."""
+    """The resolved config as YAML; ``load_run_config`` reads back the same config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def default_deepspeed() -> dict[str, Any]:
-    """What ``deepspeed`` is where a run config says nothing of it."""
+    """The default of ``deepspeed``."""
     value: dict[str, Any] = RunConfig.model_fields["deepspeed"].get_default(
         call_default_factory=True
     )
@@ -162,7 +162,7 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _expand_files(settings: dict[str, Any]) -> None:
-    """Replace the file names under ``model`` and ``deepspeed`` by what the files hold."""
+    """Replace file names under ``model`` and ``deepspeed`` with the contents of the files."""
     model = settings.get("model")
     if isinstance(model, str) and (Path(model).is_dir() or looks_like_hub_name(model)):
         require_model_folder(Path(model), ConfigError, "model")
@@ -199,7 +199,7 @@ def _expand_files(settings: dict[str, Any]) -> None:
 
 
 def _explain(cause: ValidationError, origin: str) -> UserError:
-    """The first problem that pydantic found, in the project's form."""
+    """The first problem that pydantic found, as a user error."""
     first = cause.errors(include_url=False)[0]
     key = _key_of(first["loc"])
     others = cause.error_count() - 1
@@ -229,7 +229,7 @@ def _explain(cause: ValidationError, origin: str) -> UserError:
 
 
 def _key_of(location: tuple[int | str, ...]) -> str:
-    """The dotted key of a problem; where in a value, or in which kind of value, is left out."""
+    """The dotted key of a pydantic error location, without any position inside the value."""
     section: type[BaseModel] = RunConfig
     parts: list[str] = []
     for part in map(str, location):

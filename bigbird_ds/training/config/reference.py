@@ -1,4 +1,4 @@
-"""Every key of a run config as Markdown: ``python -m bigbird_ds.training.config.reference``.
+"""Config reference in Markdown: ``python -m bigbird_ds.training.config.reference``.
 
 ``docs/config.md`` is its output; a test compares the two.
 """

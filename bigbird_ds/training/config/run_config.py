@@ -1,7 +1,7 @@
-"""The run config: what a pretraining run is, as frozen pydantic models. One key, one meaning.
+"""The run config of a pretraining run, as frozen pydantic models.
 
-Read from YAML by ``bigbird_ds.training.config.file``; every description below is also what
-``docs/config.md`` lists. A key that would have no effect is refused, never ignored.
+``bigbird_ds.training.config.file`` reads it from YAML; ``docs/config.md`` is made from the
+descriptions below. A key that would have no effect is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Schedule: Any = choice(SCHEDULES, default="linear")
 
 
 class ObjectiveConfig(_Objective):
-    """What the model is asked to learn."""
+    """The pretraining objective and its options."""
 
 
 class DataConfig(Section):
@@ -89,7 +89,7 @@ class TrainConfig(Section):
 
 
 class RunConfig(Section):
-    """A whole run. ``model`` and ``deepspeed`` are mappings here; files were read before."""
+    """The config of a run. ``model`` and ``deepspeed`` are mappings, already read from any file."""
 
     model: dict[str, Any] = Field(
         description="Hub-format config.json, a folder with one (its weights are the start), "

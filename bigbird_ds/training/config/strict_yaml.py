@@ -1,4 +1,4 @@
-"""YAML as run configs are written in: safe, each key once, ``1e-4`` a number."""
+"""Strict YAML for run configs: safe, no duplicate keys, ``1e-4`` is a number."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import yaml
 
 from bigbird_ds.errors import ConfigError
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<`, whose keys may be given anew
+_MERGE_TAG = "tag:yaml.org,2002:merge"  # `<<`, whose keys may be overridden
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The value that a YAML text stands for.
+    """Parse a YAML document.
 
     Args:
         text: one document.
-        origin: the file or word that it comes from, for errors.
+        origin: the file or argument that it comes from, for error messages.
 
     Raises:
-        ConfigError: a key that is given twice in one mapping (the first would have no effect).
-        yaml.YAMLError: no YAML.
+        ConfigError: a key appears twice in one mapping (the first would have no effect).
+        yaml.YAMLError: the text is not YAML.
     """
     loader = _Loader(text)
     loader.name = origin
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e-4 and 5e8, which have no point, for words; YAML 1.2 and everyone else do not.
+# YAML 1.1 reads 1e-4 and 5e8, which have no decimal point, as strings; YAML 1.2 does not.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -1,1 +1,1 @@
-"""What a run gives to DeepSpeed, and what it takes from it."""
+"""The interface to DeepSpeed: its config, validation of its keys, and its training state."""

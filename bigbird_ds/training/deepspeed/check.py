@@ -1,7 +1,7 @@
-"""What DeepSpeed says of its own keys, told as every mistake in a run config is.
+"""Validate DeepSpeed's own keys and report problems as user errors.
 
-DeepSpeed checks most of its sections with classes of its own; of the others it reads the keys that
-it knows and passes over the rest, so those are listed here (of DeepSpeed 0.19.8).
+DeepSpeed validates most of its sections with pydantic classes. In the others it ignores unknown
+keys, so their known keys are listed here (for DeepSpeed 0.19.8).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bigbird_ds.errors import ConfigError, nearest
 
-# Sections that DeepSpeed reads without a class -> the keys that it reads there.
+# Sections that DeepSpeed reads without a class -> their known keys.
 _KEYS_OF_UNCHECKED = {
     "data_types": ("grad_accum_dtype",),  # the other types follow from bf16.enabled
     "flops_profiler": (
@@ -32,13 +32,13 @@ _KEYS_OF_UNCHECKED = {
 
 
 def check_sections(settings: dict[str, Any]) -> None:
-    """Let DeepSpeed read a mapping, without a process group.
+    """Let DeepSpeed validate its config, without a process group.
 
     Args:
-        settings: DeepSpeed's keys, but for those of the batch; unchanged.
+        settings: DeepSpeed's keys, without those of the batch; not modified.
 
     Raises:
-        ConfigError: DeepSpeed refuses a key or a value, or would pass over it.
+        ConfigError: DeepSpeed rejects a key or a value, or would ignore it.
     """
     for section, known in _KEYS_OF_UNCHECKED.items():
         for key in settings.get(section, {}):
@@ -52,7 +52,7 @@ def check_sections(settings: dict[str, Any]) -> None:
             change="`pip install wandb`, or deepspeed.wandb.enabled=false",
         )
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns when it is imported
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns on import
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
     try:
@@ -69,7 +69,7 @@ def check_sections(settings: dict[str, Any]) -> None:
 
 
 def _explain(cause: ValidationError) -> ConfigError:
-    """The first problem that DeepSpeed's classes found."""
+    """The first problem that DeepSpeed's classes found, as a user error."""
     first = cause.errors(include_url=False)[0]
     section = [name for name, kind in _classes().items() if kind.__name__ == cause.title]
     path = (*section, *map(str, first["loc"]))  # csv_monitor and wandb are in `loc` already
@@ -96,16 +96,16 @@ def _unknown(path: tuple[str, ...], known: tuple[str, ...]) -> ConfigError:
 
 
 def _known_beside(path: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys that DeepSpeed knows where the last one of ``path`` stands."""
+    """The keys that DeepSpeed knows in the section that holds the last key of ``path``."""
     kind: Any = _classes()[path[0]]
     for name in path[1:-1]:
-        annotation = kind.model_fields[name].annotation  # a class, or one of them and None
+        annotation = kind.model_fields[name].annotation  # a class, or a union of one with None
         kind = next(a for a in (*get_args(annotation), annotation) if hasattr(a, "model_fields"))
     return tuple(kind.model_fields)
 
 
 def _classes() -> dict[str, type]:
-    """Sections -> the classes that DeepSpeed reads them with."""
+    """Sections -> DeepSpeed's classes for them."""
     from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.monitor.config import CSVConfig, WandbConfig
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config

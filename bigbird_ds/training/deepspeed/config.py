@@ -1,7 +1,7 @@
-"""The DeepSpeed config of a run: the user's mapping plus what the run config decides.
+"""The DeepSpeed config of a run: the user's mapping plus the keys that the run config sets.
 
-The run config is the one place for batch, optimizer, schedule and clipping. A user's DeepSpeed
-mapping may hold ``"auto"`` there (as files written for the Hugging Face trainer do), nothing else.
+Batch, optimizer, schedule and clipping are set only in the run config. For these, the user's
+DeepSpeed mapping may hold only ``"auto"``, as files written for the Hugging Face trainer do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.check import check_sections
 
-# DeepSpeed key -> the run config key that decides instead
+# DeepSpeed key -> the run config key that replaces it.
 DECIDED_ELSEWHERE = {
     "train_batch_size": "batch.sequences",
     "train_micro_batch_size_per_gpu": "batch.micro",
@@ -28,8 +28,8 @@ DECIDED_ELSEWHERE = {
     "seed": "train.seed",
 }
 
-# Keys that pass through to DeepSpeed as they are -> what their value is. Those that hold a mapping
-# are checked by DeepSpeed's own classes (``check.py``).
+# Keys that are passed to DeepSpeed unchanged -> the type of their value. ``check.py`` validates
+# the mappings.
 PASSED_ON: dict[str, type | tuple[type, ...]] = {
     "zero_optimization": dict,
     "bf16": dict,
@@ -49,8 +49,7 @@ PASSED_ON: dict[str, type | tuple[type, ...]] = {
     "disable_allgather": bool,
 }
 
-# Keys of zero_optimization that are refused where they are set to anything but false or 0 -> why.
-# Seen with DeepSpeed 0.19.8.
+# Keys of zero_optimization that may only be false or 0 -> why. Observed with DeepSpeed 0.19.8.
 REFUSED_ZERO_KEYS = {
     "round_robin_gradients": "DeepSpeed stores weights in another order than it returns them: "
     "checkpoints would be scrambled",
@@ -70,7 +69,7 @@ def uses_bf16(config: RunConfig) -> bool:
 
 
 def offloads(config: RunConfig, what: str) -> bool:
-    """Whether ``what`` (``offload_optimizer`` or ``offload_param``) lies in the host's memory."""
+    """Whether ``what`` (``offload_optimizer`` or ``offload_param``) is enabled."""
     return _offload_device(config.deepspeed.get("zero_optimization", {}), what) != "none"
 
 
@@ -79,12 +78,12 @@ def _offload_device(zero: dict[str, Any], what: str) -> str:
 
 
 def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
-    """The mapping that ``deepspeed.initialize`` gets.
+    """The config to pass to ``deepspeed.initialize``.
 
     Raises:
-        ConfigError: an unknown key, a key that the run config decides, a value of the wrong kind,
-            fp16, or a ZeRO stage or an offload that does not exist or that the optimizer or the
-            precision cannot have.
+        ConfigError: a key is unknown or set by the run config, a value has the wrong type, fp16 is
+            enabled, or a ZeRO stage, an offload or a gradient dtype is invalid or not supported in
+            this combination.
     """
     user = copy.deepcopy(config.deepspeed)
     for key in list(user):
@@ -121,7 +120,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         )
     _check_gradient_dtype(user, stage)
     _prepare_offload(user, stage)
-    # DeepSpeed knows few optimizers by name; those of the registry say themselves what they need.
+    # DeepSpeed knows few optimizers by name; a registry entry declares what it requires.
     user.setdefault("zero_allow_untested_optimizer", True)
     accumulation = config.accumulation(world_size)
     user.update(
@@ -134,7 +133,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
 
 
 def _check_keys(user: dict[str, Any]) -> None:
-    """Every key is known, and its value of the right kind."""
+    """Check that every key is known and its value of the right type."""
     for key, value in user.items():
         kind = dict if key == "fp16" else PASSED_ON.get(key)
         if kind is None:
@@ -187,7 +186,7 @@ def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
 
 
 def _prepare_offload(user: dict[str, Any], stage: int) -> None:
-    """Refuse an offload that would not happen; let the run's own optimizer step one that does."""
+    """Reject an offload without effect; make an offloaded state use the run's own optimizer."""
     zero = user.get("zero_optimization", {})
     for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
         if zero.get(old):
@@ -213,7 +212,7 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
                 needed=f"stage {least} or higher",
                 change=f"deepspeed.zero_optimization.stage={least}, or leave out {name}",
             )
-    # DeepSpeed would else insist on its own CPU optimizer, which is compiled at the first start.
+    # By default DeepSpeed requires its own CPU optimizer, which it compiles at the first start.
     device = _offload_device(zero, "offload_optimizer")
     if device != "none" and user.setdefault(_FORCE, False):
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The full training state of a DeepSpeed engine, by parameter name, under every ZeRO stage.
+"""The full training state of a DeepSpeed engine, by parameter name, at every ZeRO stage.
 
-The only file that knows names inside DeepSpeed (written against 0.19.8; ``tests/training`` runs it
-for every stage and precision). Everything here is collective: all ranks call it, in the same order.
+The only file that uses DeepSpeed's internal names (of 0.19.8; ``tests/training`` covers every stage
+and precision). Everything here is collective: all ranks call it, in the same order.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from bigbird_ds.training.optimizers import kind_of
 def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
     """Yield ``(kind, parameter name, fp32 tensor)``: kind is ``weight`` or one of ``state_shapes``.
 
-    Frozen parameters and buffers have a weight alone. A tensor is valid until the next one is asked
-    for.
+    Frozen parameters and buffers have only a weight. A tensor is valid until the next is yielded.
     """
     access = _access(engine)
     access.link()
@@ -40,9 +39,9 @@ def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tens
 
 
 def equals_module(engine: Any, parameter: nn.Parameter, weight: Tensor) -> bool:
-    """Whether ``weight``, the gathered fp32 one, is what the module computes with on this rank.
+    """Whether the gathered fp32 ``weight`` matches the module's own parameter on this rank.
 
-    Where it is not, DeepSpeed keeps its fragments in another order than this file reads them.
+    A mismatch means that DeepSpeed stores fragments in another order than this file reads them.
     """
     own, part = _access(engine).own_part_of(parameter, weight)
     return torch.equal(own, part.to(own))
@@ -55,15 +54,15 @@ def set_optimizer_state(
     weight: Callable[[str], Tensor],
     moment: Callable[[str, str], Tensor],
 ) -> None:
-    """Put fp32 weights, moments and the step count into an engine that was just initialised.
+    """Load fp32 weights, moments and the step count into a newly initialized engine.
 
-    The module must have held the same weights when the engine was made, so that its low-precision
+    The module must have held the same weights when the engine was built, so that its low-precision
     copies are right.
 
     Args:
         optimizer_step: number of optimizer steps done.
-        weight: parameter name -> its fp32 weight, on any device.
-        moment: (kind as ``state_shapes`` names it, parameter name) -> the fp32 tensor.
+        weight: maps a parameter name to its fp32 weight, on any device.
+        moment: maps (kind as in ``state_shapes``, parameter name) to the fp32 tensor.
     """
     access = _access(engine)
     access.make_state()
@@ -78,10 +77,10 @@ def set_optimizer_state(
 
 
 def set_weights(engine: Any, model: nn.Module, weight: Callable[[str], Tensor]) -> None:
-    """Put fp32 weights into an engine whose module holds the same, rounded if need be.
+    """Load fp32 weights into an engine whose module holds the same weights, possibly rounded.
 
     Args:
-        weight: parameter name -> its fp32 weight, on any device.
+        weight: maps a parameter name to its fp32 weight, on any device.
     """
     access = _access(engine)
     for name, parameter in model.named_parameters():
@@ -90,9 +89,9 @@ def set_weights(engine: Any, model: nn.Module, weight: Callable[[str], Tensor]) 
 
 
 def forget_empty_step(engine: Any) -> None:
-    """Undo the optimizer step without gradients that DeepSpeed makes at stage 0 in bf16.
+    """Undo the optimizer step without gradients that DeepSpeed takes at stage 0 in bf16.
 
-    It would count as a step, and no other stage makes it.
+    It would count as a step, and no other stage takes it.
     """
     access = _access(engine)
     if isinstance(access, _Stage0):
@@ -100,9 +99,9 @@ def forget_empty_step(engine: Any) -> None:
 
 
 def global_gradient_norm(engine: Any, model: nn.Module) -> Callable[[], float]:
-    """Call between the last backward and ``engine.step()``; the result, after the step, the norm.
+    """The gradient norm over all parameters and ranks, before clipping.
 
-    The norm is over all parameters and ranks, before clipping.
+    Call this between the last backward and ``engine.step()``, and the returned function after it.
     """
     if _access(engine).reports_norm:
         return lambda: float(engine.get_global_grad_norm() or 0.0)
@@ -117,14 +116,14 @@ def _step_device(state: dict[str, Any]) -> torch.device:
 
 
 class _Access:
-    """How one kind of DeepSpeed optimizer keeps its state."""
+    """Access to the state of one kind of DeepSpeed optimizer."""
 
     reports_norm = True
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.optimizer = engine.optimizer
-        # The torch optimizer that DeepSpeed wraps; the same object that we passed in.
+        # The torch optimizer that DeepSpeed wraps: the object passed to it.
         self.inner: torch.optim.Optimizer = engine.basic_optimizer
         self.kind = kind_of(self.inner)
 
@@ -132,11 +131,11 @@ class _Access:
         """Make DeepSpeed's per-parameter views of the moments point at them."""
 
     def shapes(self, tensor: Tensor) -> dict[str, tuple[int, ...]]:
-        """What the optimizer keeps for a tensor."""
+        """Names and shapes of the optimizer's state for a tensor."""
         return self.kind.state_shapes(tensor.shape)
 
     def make_state(self) -> None:
-        """Make zero moments exist for every tensor that the optimizer steps."""
+        """Create zero moments for every tensor that the optimizer steps."""
         for group in self.inner.param_groups:
             for tensor in group["params"]:
                 self._make_moments(tensor)
@@ -157,7 +156,7 @@ class _Access:
         return safe_get_full_optimizer_state(parameter, kind)
 
     def own_part_of(self, parameter: nn.Parameter, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What this rank's module holds of a parameter, and the same part of ``weight``."""
+        """This rank's part of a parameter, and the same part of ``weight``."""
         return parameter.detach(), weight
 
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -168,7 +167,7 @@ class _Access:
 
 
 class _Stage0(_Access):
-    """No partition. The parameters themselves are stepped in fp32, in bf16 fp32 copies of them."""
+    """No partitioning. The optimizer steps fp32 parameters, or fp32 master copies of bf16 ones."""
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
@@ -200,8 +199,8 @@ class _Stage1And2(_Access):
     """ZeRO 1 and 2 and the bf16 optimizer: flat fp32 partitions, fragments linked to parameters."""
 
     def link(self) -> None:
-        # DeepSpeed links once, inside the first group's step, when the second group has no moments
-        # yet; so it is done again here.
+        # DeepSpeed links only once, in the step of the first group, when the second group has no
+        # moments yet. Link again.
         self.optimizer._hp_optimizer_states_linked = False
         self.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -221,7 +220,7 @@ class _Stage3(_Access):
 
     def own_part_of(self, parameter: nn.Parameter, weight: Tensor) -> tuple[Tensor, Tensor]:
         part = weight.flatten()[self._own_span(parameter)]
-        # Beyond it lies the padding of the last part.
+        # The slice drops the padding of the last part.
         return parameter.ds_tensor.flatten()[: part.numel()], part  # type: ignore[attr-defined]
 
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -231,13 +230,13 @@ class _Stage3(_Access):
         safe_set_local_optimizer_state(parameter, self._own_part(parameter, value), kind)
 
     def _own_part(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
-        # DeepSpeed's own setter for whole tensors fails where the last part is padded.
+        # DeepSpeed's own setter for full tensors fails if the last part is padded.
         own = parameter.ds_tensor  # type: ignore[attr-defined]
         part = value.flatten()[self._own_span(parameter)].to(own.device)
         return torch.nn.functional.pad(part, (0, own.ds_numel - part.numel()))
 
     def _own_span(self, parameter: nn.Parameter) -> slice:
-        """Where this rank's part lies in the flat parameter."""
+        """This rank's slice of the flat parameter."""
         size = parameter.ds_tensor.ds_numel  # type: ignore[attr-defined]
         start = size * self.optimizer._get_param_partition_rank(parameter)
         return slice(start, start + size)
