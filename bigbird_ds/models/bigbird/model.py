@@ -61,15 +61,15 @@ class BigBirdModel(BigBirdPreTrainedModel):
         self.finish_init()
 
     def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
-        """Share every sequence with other ranks from now on.
+        """Use sequence parallelism from now on; None turns it off.
 
-        Each rank is given the whole batch, embeds and computes its own part, and returns the states
-        of that part: rank r of P those of tokens r * S / P on. The pooled state is that of the
-        part's first token, so it is the sequence's on the first rank alone.
+        Each rank gets the whole batch, and embeds and computes only its own part: rank r of P
+        returns the states of the S / P tokens from r * S / P on. The pooled state is that of the
+        part's first token, so only the first rank has that of the sequence.
 
         Raises:
-            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
-                ranks do not divide.
+            ConfigError: (in ``forward``) inputs with full attention, or whose number of blocks is
+                not divisible by the number of ranks.
         """
         self.parallel = parallel
 
