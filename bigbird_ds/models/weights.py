@@ -193,7 +193,7 @@ def common_dtype(tensors: Tensors) -> torch.dtype:
 
 
 def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], max_shard_size: int) -> None:
-    """Write ``tensors`` to ``folder`` as one file, or as shards of ``max_shard_size`` bytes at most.
+    """Write ``tensors`` to ``folder``: one file, or shards of at most ``max_shard_size`` bytes.
 
     A tensor larger than ``max_shard_size`` gets its own shard. Old weights in the folder are
     removed once the new ones are complete.
