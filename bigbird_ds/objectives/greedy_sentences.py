@@ -179,4 +179,4 @@ class GreedyByWordTypes(_Greedy):
         self._num_left[words] -= 1
         self._sum_left[words] -= sentence
         for other in self._sum_left[words[self._num_left[words] == 1]].tolist():
-            surplus[other] -= 1  # the only one left with the word; selecting it empties the rest of it
+            surplus[other] -= 1  # the last one with the word: selecting it takes it from the rest
