@@ -85,7 +85,7 @@ def find_inputs(
     ``spool_stdin`` handles ``-``.
 
     Args:
-        default_kind: the kind of files without a known suffix; None: they are skipped.
+        default_kind: the kind of files without a known suffix; None: they are not inputs.
         text_kind: the document format of text files, one of TEXT_KINDS.
 
     Raises:

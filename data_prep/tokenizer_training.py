@@ -28,7 +28,7 @@ from data_prep.sentencepiece_model import named_normalizer, round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
 from data_prep.units import plan_units
 
-# ASCII characters never become unknown, even if rare in a corpus.
+# ASCII letters, digits and punctuation are never unknown, even if rare in a corpus.
 _ALWAYS_COVERED = string.ascii_letters + string.digits + string.punctuation
 
 _DRAWS_AT_ONCE = 1 << 12

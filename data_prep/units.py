@@ -1,4 +1,4 @@
-"""Splits the input into work units, using only names and sizes.
+"""Splits the input into work units, using only names, sizes and the metadata of tables.
 
 A unit is processed by one worker and becomes one shard per split. The plan depends only on the
 inputs and the unit size, so shards are the same for any number of workers, machines and

@@ -1,8 +1,8 @@
 """The random styles: how the random key blocks of each query block are drawn.
 
-Every function returns ``(H or 1, n - 2, r)`` int32: the r random key blocks of query blocks 1 .. n
-- 2, for each head (or once for all heads). Legend: n = number of blocks of the sequence, r =
-``num_random_blocks``, H = ``num_heads``. A block drawn twice counts twice.
+Every function returns ``(H or 1, n - 2, r)`` int32: the r random key blocks of query blocks
+1 .. n - 2, for each head (or once for all heads). A block drawn twice counts twice.
+Legend: n = number of blocks of the sequence, r = ``num_random_blocks``, H = ``num_heads``.
 
 The two draws of the original code ("capped" and "planned" here) are reproduced bit for bit, with
 their bugs, because released models were trained with them: the legacy MT19937 generator seeded with

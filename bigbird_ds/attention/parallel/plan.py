@@ -1,10 +1,11 @@
 """The exchange plan: which rank sends which key block to which rank; cached per pattern.
 
-A rank holds n / P consecutive blocks. Blocks that at least half of the (other rank, head) pairs
-read are *shared*: their owner broadcasts them, at a cost per rank that does not grow with P. These
-are the first and last block, and the prefix with the random blocks of ``hf`` and ``google``. All
-other blocks go only to the ranks and heads that read them, in one all-to-all with known split sizes
-(the blocks of neighboring ranks; all random blocks of ``uniform``).
+A rank holds n / P consecutive blocks. With more than two ranks, blocks that at least half of the
+(other rank, head) pairs read are *shared*: their owner broadcasts them, at a cost per rank that
+does not grow with P. These are the first and last block, and the prefix with the random blocks of
+``hf`` and ``google``. All other blocks go only to the ranks and heads that read them, in one
+all-to-all with known split sizes (the blocks of neighboring ranks; all random blocks of
+``uniform``).
 (Legend: ``__init__.py``.)
 """
 

@@ -2,11 +2,11 @@
 
 Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys; BLOCK = block size.
 
-Weights are recomputed from the saved log-sum-exp. With P the weights, dP = dO V^T and delta =
-rowsum(dO * O) - d(log-sum-exp), the gradient of the scores is dS = P * (dP - delta) (Dao et al.,
-2022, appendix B). Query gradients iterate over the lists of ``rows``, key and value gradients over
-those of ``columns``. Every gradient has one writer, so there are no atomics and results are bitwise
-reproducible. Padding rows have log-sum-exp -inf and contribute nothing.
+Weights are recomputed from the saved log-sum-exp. With P the weights, dP = dO V^T and
+delta = rowsum(dO * O) - d(log-sum-exp), the gradient of the scores is dS = P * (dP - delta)
+(Dao et al., 2022, appendix B). Query gradients iterate over the lists of ``rows``, key and value
+gradients over those of ``columns``. Every gradient has one writer, so there are no atomics and
+results are bitwise reproducible. Padding rows have log-sum-exp -inf and contribute nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Work lists of the GPU kernels: the block pairs of a pattern, split into pieces of similar size.
 
-Legend: n = number of blocks, T = tables (one per head, or one for all heads), I = items, E =
-entries, M = merges.
+Legend: n = number of blocks, T = tables (one per head, or one for all heads), I = items,
+E = entries, M = merges.
 
 A GPU program owns one block (queries in the forward, keys in half of the backward) and iterates
 over the blocks paired with it. Most blocks have about eight partners. Global query and key blocks

@@ -94,8 +94,8 @@ def _forward_kernel(
     if MASK_QUERIES:
         real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
         last = tl.where(tl.sum(real_rows.to(tl.int32)) == 0, first, last)  # padding costs no tile
-    # Each entry is loaded a tile ahead: where a tile's addresses hang on a load of the same
-    # iteration, nothing can be fetched in advance.
+    # Each entry is loaded one tile ahead: if a tile's addresses depend on a load of the same
+    # iteration, its loads cannot be pipelined.
     word = tl.load(entries_ptr + first)
     for entry in range(first, last):
         key_block, bias = unpack(word)
@@ -110,7 +110,7 @@ def _forward_kernel(
                 scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
         base = new_highest
-        if MASK_KEYS:  # -inf where a row has met padding alone: nothing may be subtracted from it
+        if MASK_KEYS:  # -inf if a row has seen only padding so far: subtracting it would give nan
             base = tl.where(new_highest == float("-inf"), 0.0, new_highest)
         weights = tl.exp2(scores * scale - (base - bias)[:, None])
         shrink = tl.exp2(highest - base)

@@ -60,7 +60,7 @@ def _merge_kernel(
         known = (slots < last)[:, None]
         parts = tl.load(lines[:, None] + rows[None, :], mask=known, other=float("-inf"))
         highest = tl.maximum(highest, tl.max(parts, 0))
-    # A row of padding has met nothing: its parts are 0, and any finite number keeps them so.
+    # A padding row has seen no keys: its parts are 0 and stay 0 with any finite base.
     base = tl.where(highest == float("-inf"), 0.0, highest)
     total = tl.zeros([ROWS], tl.float32)
     context = tl.zeros([ROWS, WIDTH], tl.float32)

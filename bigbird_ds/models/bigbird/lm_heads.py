@@ -1,7 +1,7 @@
 """The language-model and next-sentence heads, and their losses.
 
-Legend: B = batch, S = sequence length, M = targets per sample, D = hidden size, V = vocabulary
-size.
+Legend: B = batch, S = sequence length, M = targets per sample, D = hidden size,
+V = vocabulary size.
 """
 
 from __future__ import annotations

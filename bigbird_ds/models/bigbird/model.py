@@ -1,7 +1,7 @@
 """``BigBirdModel``: embeddings, encoder and pooler.
 
-Legend: B = batch, S = sequence length, T = length of the encoder states that a decoder reads, H =
-heads, D = hidden size.
+Legend: B = batch, S = sequence length, T = length of the encoder states that a decoder reads,
+H = heads, D = hidden size.
 """
 
 from __future__ import annotations

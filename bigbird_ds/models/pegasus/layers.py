@@ -1,8 +1,8 @@
 """The parts of BigBirdPegasus layers, with the module names of ``transformers``.
 
 Layers are pre-norm. The encoder uses BigBird's attention, the decoder full attention.
-Legend: B = batch, S = sequence length, T = length of the encoder states, H = heads, D = hidden
-size.
+Legend: B = batch, S = sequence length, T = length of the encoder states, H = heads,
+D = hidden size.
 """
 
 from __future__ import annotations
