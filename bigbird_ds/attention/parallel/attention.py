@@ -1,5 +1,6 @@
-"""Sequence-parallel block-sparse attention: exact, with traffic independent of the length.
+"""Sequence-parallel block-sparse attention, exact.
 
+The traffic does not grow with the sequence length, except for the random blocks of ``uniform``.
 The exchange of keys and values overlaps with the attention of the two global rows to this rank's
 keys; the middle rows follow. (Legend: ``__init__.py``.)
 """
