@@ -1,6 +1,6 @@
-"""Take documents that repeat an earlier one out of finished units.
+"""Removes documents that repeat an earlier one from finished units.
 
-A unit comes out as if it had never met them: same keys, same bytes.
+The result is the same, byte for byte, as if the unit had never contained them.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DUPLICATES_DTYPE = np.dtype([("unit", "<u4"), ("row", "<u4")])
 
 
 def without(out: Path, record: UnitRecord, rows: np.ndarray, unknown_id: int) -> UnitRecord:
-    """Write a finished unit again without its documents ``rows``.
+    """Rewrite a finished unit without its documents ``rows``.
 
     Args:
-        rows: (K,) rising numbers of documents among those that the unit wrote.
-        unknown_id: of the unknown piece.
+        rows: (K,) increasing indices among the documents that the unit wrote.
+        unknown_id: id of the unknown piece.
     """
     dropped = set(rows.tolist())
     unknown_tokens = 0
@@ -81,7 +81,7 @@ def without(out: Path, record: UnitRecord, rows: np.ndarray, unknown_id: int) ->
 
 
 def write_duplicates(out: Path, records: list[UnitRecord]) -> FileRecord | None:
-    """``OUT/duplicates.npy``: all documents that were taken out so, to mend a unit later."""
+    """Write ``OUT/duplicates.npy``: all removed documents, needed to repair a unit later."""
     parts = [
         np.load(files.inside(out / UNFINISHED_NAME, each.duplicates.name, DataError))
         for each in records
@@ -91,7 +91,7 @@ def write_duplicates(out: Path, records: list[UnitRecord]) -> FileRecord | None:
 
 
 def duplicates_of(out: Path, number: int) -> np.ndarray:
-    """The rows that were taken out of a unit of a complete folder."""
+    """The rows that were removed from a unit of a complete folder."""
     path = out / DUPLICATES_NAME
     if not path.is_file():
         return np.empty(0, np.uint32)
@@ -101,7 +101,7 @@ def duplicates_of(out: Path, number: int) -> np.ndarray:
 
 
 def _in_order(out: Path, record: UnitRecord) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    """(number, split, contents) of all samples of a unit, as they were written."""
+    """Yield (number, split, contents) of all samples of a unit, in the order written."""
     streams = [
         _numbered(out / record.shards[split].tar.name, split)
         for split in SPLITS
@@ -119,7 +119,7 @@ def _numbered(path: Path, split: str) -> Iterator[tuple[int, str, dict[str, byte
 def _hashes_without(
     out: Path, record: UnitRecord, rows: np.ndarray
 ) -> tuple[FileRecord, UnknownText]:
-    """The unit's hashes with what is left numbered anew, and its counts of unknown text."""
+    """Write the hashes of the remaining documents, renumbered; also return unknown-text counts."""
     path = hashes_path(out, record.number)
     table = np.load(path, allow_pickle=False)
     is_dropped = np.isin(table["row"], rows)

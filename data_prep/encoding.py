@@ -1,8 +1,8 @@
-"""Text to token ids, sentence by sentence, in linear time and bounded memory.
+"""Encodes text sentence by sentence, in linear time and bounded memory.
 
-Encoding a long text in one call is slower per character the longer it is, and its ids depend on
-rounding far away; sentence by sentence neither happens. Shapes: T tokens, S sentences of a
-document.
+Encoding a long text in one call gets slower per character with its length, and its ids depend on
+rounding in distant parts of the text; encoding by sentence avoids both. Shapes: T tokens, S
+sentences of a document.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 _BATCH_CHARS = 1 << 18
-# normalizer_spec { add_dummy_prefix: false }, which counts when it follows a serialized model
+# normalizer_spec { add_dummy_prefix: false }, which takes effect after a serialized model
 _NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 @dataclass(frozen=True)
 class EncodedDocument:
-    """A document's tokens.
+    """The tokens of a document.
 
     Attributes:
         ids: (T,) uint16 or uint32.
-        sentence_starts: (S,) uint32, rising, the first 0; empty where T is 0.
-        num_unknown: how many ids are the unknown piece's.
-        num_chars: characters that were encoded, white space normalised.
-        unknown: the characters that became unknown pieces, with their counts. A run of them is one
-            piece, so that these tell more than ``num_unknown``.
+        sentence_starts: (S,) uint32, increasing, the first 0; empty if T is 0.
+        num_unknown: number of ids that are the unknown piece.
+        num_chars: number of encoded characters, after white space normalization.
+        unknown: counts of the characters that became unknown pieces. A run of them is one piece, so
+            these counts tell more than ``num_unknown``.
     """
 
     ids: np.ndarray
@@ -52,26 +52,26 @@ class EncodedDocument:
 
     @property
     def unknown_share(self) -> float:
-        """Share of the characters that became unknown pieces."""
+        """Fraction of the characters that became unknown pieces."""
         return self.unknown.total() / max(1, self.num_chars)
 
 
 def normalize_white_space(text: str) -> str:
-    """``text`` with every run of white space as one space, none at the ends.
+    """Replace every run of white space by one space and strip the ends.
 
-    BigBird's vocabularies know the space alone: a newline or tab would be an unknown token. The
-    original program replaces newlines for the same reason (``substitute_newline``).
+    BigBird's vocabularies contain only the space: a newline or tab would be an unknown token. The
+    original code replaces newlines for the same reason (``substitute_newline``).
     """
     return " ".join(text.split())
 
 
 def sentences_of(text: str) -> Iterator[str]:
-    """The sentences of ``text``, white space normalised, empty ones left out."""
+    """The non-empty sentences of ``text``, with normalized white space."""
     return (sentence for sentence, _ in _sentences_and_joins(text, sentence_spans))
 
 
 def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
-    """With each sentence, whether it follows the one before without white space, as in Chinese."""
+    """Yield each sentence and whether no white space precedes it, as in Chinese."""
     for start, end in spans(text):
         if sentence := normalize_white_space(text[start:end]):
             is_joined = start > 0 and not (text[start - 1].isspace() or text[start].isspace())
@@ -81,15 +81,15 @@ def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
 class DocumentEncoder:
     """Encodes documents with the ``spiece.model`` of a tokenizer folder.
 
-    Special pieces written out in a text ("[MASK]" in an article about BERT) are encoded as the
-    plain characters they are, so that special ids never occur in the data.
+    Names of special pieces in a text ("[MASK]" in an article about BERT) are encoded as plain
+    characters, so that special ids never occur in the data.
 
     Args:
-        sentences: how to find them; see ``sentence_choice.spans_by``.
+        sentences: the sentence rule; see ``sentence_choice.spans_by``.
 
     Raises:
-        DataError: the folder holds no tokenizer.
-        ConfigError: there is no such way to find sentences.
+        DataError: the folder contains no tokenizer.
+        ConfigError: unknown sentence rule.
     """
 
     def __init__(self, folder: Path, sentences: str = RULE) -> None:
@@ -112,8 +112,8 @@ class DocumentEncoder:
     ) -> EncodedDocument:
         """Encode one document.
 
-        ``on_batch`` is called now and then with the number of tokens made since the last call: to
-        show progress, or to stop by raising.
+        ``on_batch`` is called after each batch of sentences with its number of tokens, to show
+        progress, or to stop by raising an exception.
         """
         ids: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
@@ -140,9 +140,9 @@ class DocumentEncoder:
     def _encode_batch(
         self, sentences: list[str], joined: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all ``sentences``, and the number of ids of each.
+        """Return the concatenated ids of ``sentences``, and the number of ids of each.
 
-        ``joined`` are the numbers of those without white space before.
+        ``joined`` are the indices of the sentences without white space before them.
         """
         encoded = self._processor.Encode(sentences, out_type=int, num_threads=1)
         if joined:
@@ -156,7 +156,7 @@ class DocumentEncoder:
 
     @functools.cached_property
     def _joined_processor(self) -> SentencePieceProcessor:
-        """As the other, but it puts no space before a text."""
+        """A processor that adds no space before a text."""
         from sentencepiece import SentencePieceProcessor
 
         processor = SentencePieceProcessor()
@@ -164,10 +164,10 @@ class DocumentEncoder:
         return processor
 
     def _without_reserved(self, sentences: list[str]) -> list[str]:
-        """The sentences, with the names of special pieces spelled out where they would be found.
+        """Break up names of special pieces in the sentences, so that they are not recognized.
 
-        A model may bring such names about itself, when it normalises: full-width letters become
-        plain ones. So the second look is at what the model makes of the sentence.
+        The model's normalization may create such names, e.g. from full-width letters, so sentences
+        that still contain one are checked again after normalization.
         """
         spelled = [self._reserved_name.sub(_spelled_out, sentence) for sentence in sentences]
         for index, sentence in enumerate(spelled):
@@ -201,12 +201,12 @@ class DocumentEncoder:
 
 
 def _spelled_out(match: re.Match[str]) -> str:
-    """``[MASK]`` as ``[ MASK]``, which no longer is one piece."""
+    """``[MASK]`` as ``[ MASK]``, which is no longer one piece."""
     return match[0][0] + " " + match[0][1:]
 
 
 def _batches(sentences: Iterator[tuple[str, bool]]) -> Iterator[tuple[list[str], list[int]]]:
-    """Sentences up to about ``_BATCH_CHARS``, and the numbers of those that are joined."""
+    """Yield batches of about ``_BATCH_CHARS``, and the indices of joined sentences in each."""
     batch: list[str] = []
     joined: list[int] = []
     num_chars = 0

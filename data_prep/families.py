@@ -1,12 +1,12 @@
-"""What the two families of tokenizers have special: ids, names, and what goes around a text.
+"""Special ids, names and templates of the two tokenizer families.
 
 BigBird: <pad> 0, </s> 1, <s> 2, <sep_0> 3 .. <sep_61> 64, [CLS] 65, [SEP] 66, [MASK] 67, unused
 ones up to 99, <unk> 100; learned pieces follow. A text becomes ``[CLS] text [SEP]``.
 
 Pegasus: <pad> 0, </s> 1, <mask_1> 2 (a sentence), <mask_2> 3 (a word), <unk_2> 4 .. <unk_102> 104,
-<unk> 105. A text becomes ``text </s>``. There are two kinds of files. The original program's have
-all of that inside, under other names. Those on the Hub lack the 103 ids from 2 on, which
-transformers adds to every id; they are put in here, so that ids never need an offset again.
+<unk> 105. A text becomes ``text </s>``. There are two kinds of files. Those of the original code
+contain all of these, under other names. Those on the Hub lack the 103 ids from 2 on, by which
+transformers offsets every id; they are inserted here, so that ids need no offset.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bigbird_ds.vocabulary import (
 from data_prep.sentencepiece_model import Piece, PieceType, SentencePieceModel, insert_pieces
 
 _BIGBIRD_UNKNOWN = 100
-_HUB_UNKNOWN = 2  # of Pegasus files on the Hub, behind <pad> and </s>
+_HUB_UNKNOWN = 2  # of Pegasus files on the Hub, after <pad> and </s>
 _PEGASUS_MASKS = ["<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103))]
 
 
@@ -36,10 +36,10 @@ class Family:
 
     Attributes:
         name: ``bigbird`` or ``pegasus``.
-        unknown_id: of <unk>; the ids below are special, too.
-        user_defined: pieces that training puts between <s> or </s> and <unk>.
+        unknown_id: id of <unk>; all lower ids are special too.
+        user_defined: pieces that training inserts between <s> or </s> and <unk>.
         has_bos: whether id 2 is <s>.
-        single, pair: templates of one text (A) and of two (B), for ``tokenizers``.
+        single, pair: ``tokenizers`` templates of one text (A) and of a pair (A, B).
     """
 
     name: str
@@ -54,7 +54,7 @@ class Family:
         return self.unknown_id + 1
 
     def special_pieces(self, pieces: Sequence[Piece]) -> dict[str, str]:
-        """Keys of ``tokenizer_config.json`` and their pieces; those of Pegasus go by id."""
+        """Keys of ``tokenizer_config.json`` and their pieces; those of Pegasus depend on ids."""
         if self.name == BIGBIRD:
             return dict(BIGBIRD_SPECIAL_PIECES)
         return {
@@ -100,16 +100,16 @@ FAMILIES = {
 
 
 def family_of(model: SentencePieceModel) -> Family:
-    """The family that a model is of, by the place of its unknown piece."""
+    """The family of a model, determined by the id of its unknown piece."""
     is_pegasus = model.unknown_id == PEGASUS_UNKNOWN or _is_hub_pegasus(model)
     return FAMILIES[PEGASUS if is_pegasus else BIGBIRD]
 
 
 def with_all_ids(data: bytes, source: Path) -> bytes:
-    """A serialized model whose ids are the family's: unchanged, or with Pegasus' masks put in.
+    """Return a serialized model with all ids of its family, inserting Pegasus' masks if needed.
 
     Raises:
-        DataError: no sentencepiece model.
+        DataError: not a sentencepiece model.
     """
     model = SentencePieceModel.parse(data, source)
     if not _is_hub_pegasus(model):
@@ -119,7 +119,7 @@ def with_all_ids(data: bytes, source: Path) -> bytes:
 
 
 def check_family(model: SentencePieceModel, wanted: str, source: Path) -> None:
-    """Raise DataError unless ``model`` is of the family called ``wanted``."""
+    """Raise DataError unless ``model`` belongs to the family ``wanted``."""
     found = family_of(model).name
     if found != wanted:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What an input file's name tells: how documents lie in it, and how it is compressed."""
+"""Document format and compression of an input file, from its name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 
 
 class Kind(enum.Enum):
-    """How documents lie in a file."""
+    """The document format of a file."""
 
-    TEXT = "text"  # a document a file
-    TEXT_LINES = "text by lines"  # a document a line
-    TEXT_BLANK_LINES = "text by blank lines"  # a document between blank lines
-    JSON_LINES = "jsonl"  # an object a line
-    PARQUET = "parquet"  # a row a document
-    ARROW = "arrow"  # a row a document; a file of the Hub's cache of data sets
-    SAVED_DATASET = "saved datasets folder"  # a row a document
+    TEXT = "text"  # one document per file
+    TEXT_LINES = "text by lines"  # one document per line
+    TEXT_BLANK_LINES = "text by blank lines"  # documents separated by blank lines
+    JSON_LINES = "jsonl"  # one object per line
+    PARQUET = "parquet"  # one document per row
+    ARROW = "arrow"  # one document per row; a file of the ``datasets`` cache
+    SAVED_DATASET = "saved datasets folder"  # one document per row
 
 
-# How `--documents` calls the kinds of .txt files.
+# Values of `--documents` for the kinds of .txt files.
 TEXT_KINDS = {"file": Kind.TEXT, "line": Kind.TEXT_LINES, "blank-line": Kind.TEXT_BLANK_LINES}
 LINE_KINDS = (Kind.JSON_LINES, Kind.TEXT_LINES, Kind.TEXT_BLANK_LINES)
 
@@ -41,9 +41,9 @@ _BY_SUFFIX = {
 
 
 def kind_of(path: Path, default: Kind | None = None) -> tuple[Kind, str] | None:
-    """Kind and compression by the file's name, or None.
+    """Return kind and compression by the file's name, or None.
 
-    ``default`` is the kind of a name that tells none.
+    ``default`` is the kind for names without a known suffix.
     """
     suffix, compression = _endings(path)
     kind = _BY_SUFFIX.get(suffix, default)
@@ -53,7 +53,7 @@ def kind_of(path: Path, default: Kind | None = None) -> tuple[Kind, str] | None:
 
 
 def counted_by_suffix(paths: Iterable[Path]) -> str:
-    """Files of other kinds in words: ``3 files of other kinds (.md 2, without suffix 1)``."""
+    """Describe files of other kinds: ``3 files of other kinds (.md 2, without suffix 1)``."""
     counts = Counter("".join(_endings(path)) or "without suffix" for path in paths)
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = listing(f"{suffix} {count:,}" for suffix, count in by_count)
@@ -61,13 +61,13 @@ def counted_by_suffix(paths: Iterable[Path]) -> str:
 
 
 def listing(names: Iterable[str]) -> str:
-    """The first names of many."""
+    """The first five names, joined."""
     shown = list(names)
     return ", ".join(shown[:5]) + (" ..." if len(shown) > 5 else "")
 
 
 def _endings(path: Path) -> tuple[str, str]:
-    """A file's suffix and its compression in small letters, each empty where there is none."""
+    """A file's suffix and compression in lower case, each empty if there is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in _COMPRESSIONS else ""
     return suffixes[-1] if suffixes else "", compression

@@ -1,4 +1,4 @@
-"""All input files below a folder, each once, whatever links lead there."""
+"""Finds all input files below a folder, each once, even if several links lead to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Identity = tuple[int, int]  # device and inode: the same for every path to a fil
 
 @dataclass
 class Found:
-    """What lies below a folder. What is hidden is in none of these.
+    """The content of a folder, without hidden files and folders.
 
     Attributes:
         documents: files of known kinds and saved datasets, by name.
@@ -29,13 +29,13 @@ class Found:
 
 
 def walk(folder: Path, default_kind: Kind | None = None) -> Found:
-    """Find the input files below ``folder``, also through links.
+    """Find the input files below ``folder``, following links.
 
-    A folder is entered once: links may form loops. Links to folders come last, so that a file has
-    the name of its own folder where both lie below ``folder``.
+    Each folder is entered once, because links may form loops. Links to folders come last, so that a
+    file reachable both ways gets the name in its own folder.
 
     Raises:
-        OSError: a folder cannot be listed. Passing over it would lose documents in silence.
+        OSError: a folder cannot be listed. Skipping it would silently lose documents.
     """
     found = Found()
     entered: set[Identity] = set()
@@ -78,7 +78,7 @@ def _add(path: Path, found: Found, default_kind: Kind | None) -> None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        mode = stat.S_IFREG  # a broken link: opening it will say so
+        mode = stat.S_IFREG  # a broken link: opening it will report it
     if stat.S_ISDIR(mode):  # a saved dataset
         found.documents.append(path)
     elif not stat.S_ISREG(mode):
@@ -90,7 +90,7 @@ def _add(path: Path, found: Found, default_kind: Kind | None) -> None:
 
 
 def _each_once(paths: list[Path]) -> list[Path]:
-    """By name, without links to files that are there under their own names as well."""
+    """Sort by name and drop links to files that are also listed under their own names."""
     links = [path for path in paths if path.is_symlink()]
     if not links:
         return sorted(paths)
@@ -104,4 +104,4 @@ def _leads_to_one_of(link: Path, own: set[Identity]) -> bool:
     try:
         return identity_of(link) in own
     except OSError:
-        return False  # a broken link: opening it will say so
+        return False  # a broken link: opening it will report it

@@ -1,8 +1,8 @@
-"""From INPUT arguments to a list of input files, each with its kind, size and identity.
+"""Resolves INPUT arguments to a list of input files with kind and size.
 
 An INPUT is a file, a folder (all files of known kinds below it), a glob, or ``-`` for JSON lines on
-standard input. The list depends on names and sizes alone, in an order that does not depend on the
-file system.
+standard input. The list depends only on names and sizes; its order does not depend on the file
+system.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class InputFile:
     """A file of documents, or a saved ``datasets`` folder.
 
     Attributes:
-        path: where it is.
-        name: what messages and ``meta.json`` call it: its path below the INPUT that named it.
-        kind: how documents lie in it.
+        path: its location.
+        name: its name in messages and ``meta.json``: its path relative to the INPUT argument.
+        kind: its document format.
         compression: ``.gz``, ``.zst``, ``.xz``, ``.bz2`` or empty.
         num_bytes: its size.
-        modified: nanoseconds since the epoch, to notice a change during the job; None for a pipe,
+        modified: nanoseconds since the epoch, to detect changes during the job; None for a pipe,
             which has no size either.
     """
 
@@ -51,15 +51,15 @@ class InputFile:
 
     @property
     def can_be_cut(self) -> bool:
-        """Whether documents can be read from its middle."""
+        """Whether reading can start in the middle of the file."""
         return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW)
 
     def files(self) -> list[Path]:
-        """The files on disk that hold it."""
+        """The files on disk that it consists of."""
         return sorted(self.path.glob("*.arrow")) if self.kind is Kind.SAVED_DATASET else [self.path]
 
     def check_unchanged(self) -> None:
-        """Raise DataError where the file is no longer the one that was planned with."""
+        """Raise DataError if the file has changed since the job was planned."""
         if self.modified is None:
             return
         try:
@@ -79,17 +79,17 @@ class InputFile:
 def find_inputs(
     arguments: Sequence[str], default_kind: Kind | None = None, text_kind: Kind = Kind.TEXT
 ) -> list[InputFile]:
-    """The input files that ``arguments`` name, in order; below one argument by name.
+    """Return the input files of ``arguments``, in order; those of one argument sorted by name.
 
-    A file that is named several times, by whatever path, is taken once, the first time. ``-`` is
-    not among them: see ``spool_stdin``.
+    A file that is named several times, under any path, is read once, at its first position.
+    ``spool_stdin`` handles ``-``.
 
     Args:
-        default_kind: of files whose names tell no kind; None: they are none of ours.
-        text_kind: how documents lie in text files; of TEXT_KINDS.
+        default_kind: the kind of files without a known suffix; None: they are not inputs.
+        text_kind: the document format of text files, one of TEXT_KINDS.
 
     Raises:
-        DataError: an argument names nothing or a file of unknown kind, a folder cannot be listed,
+        DataError: an argument matches nothing or a file of unknown kind, a folder cannot be listed,
             or all files are empty.
     """
     inputs: list[InputFile] = []
@@ -134,7 +134,7 @@ def spool_stdin(path: Path) -> InputFile:
     """Copy standard input (JSON lines) to ``path``, so that several workers can read it.
 
     Raises:
-        DataError: there is nothing on standard input.
+        DataError: standard input is empty.
     """
     with path.open("wb") as stream:
         shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
@@ -160,7 +160,7 @@ def cannot_be_read(path: Path, cause: OSError) -> DataError:
 
 
 def _paths_of(argument: str, default_kind: Kind | None) -> Iterator[tuple[Path, str]]:
-    """The paths that one argument names, with their names for messages."""
+    """Yield the paths of one argument, with their names for messages."""
     path = Path(argument)
     try:
         if path.is_dir():
@@ -196,7 +196,7 @@ def _paths_in(
 
 
 def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Path, str]]:
-    # glob, not Path.glob: that one takes no absolute pattern
+    # glob, because Path.glob does not support absolute patterns
     found = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []  # noqa: PTH207
     matches = [Path(match) for match in sorted(found)]
     known = [m for m in matches if m.is_dir() or kind_of(m, default_kind) is not None]
@@ -265,6 +265,6 @@ def _saved_dataset(path: Path, name: str) -> InputFile:
 
 
 def _size_and_time(paths: Sequence[Path]) -> tuple[int, int]:
-    """Bytes of all files, and when the last of them was written to."""
+    """Total bytes of the files, and the latest modification time."""
     status = [os.stat(path) for path in paths]  # noqa: PTH116 (half the time of Path.stat)
     return sum(s.st_size for s in status), max((s.st_mtime_ns for s in status), default=0)

@@ -1,8 +1,8 @@
-"""The state of a shard job on disk: it can be resumed, and done in parts on several machines.
+"""The on-disk state of a shard job, for resuming and for parts on several machines.
 
-``OUT/.units/`` holds ``plan.json`` (what the job is: inputs, options, tokenizer), a record per
-finished unit, the records that it skipped, and a lock for each part in work (see ``job_lock``). It
-goes when the manifest has been written: a shards folder is either in work or complete.
+``OUT/.units/`` holds ``plan.json`` (the job's inputs, options and tokenizer), a record per finished
+unit, the input records that it skipped, and a lock for each running part (see ``job_lock``). It is
+removed once the manifest is written: a shards folder is either unfinished or complete.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _SAMPLE_BYTES = 1 << 15
 
 
 class JobPlan(BaseModel):
-    """What a job is. Two runs with the same plan write the same bytes; others must not be mixed.
+    """The identity of a job. Runs with the same plan write the same bytes; others must not mix.
 
     Attributes:
-        options: what decides the output, as the manifest tells it.
+        options: the options that affect the output, as in the manifest.
         tokenizer: sha256 of its ``spiece.model``.
-        content: a digest of samples of the inputs. It tells a file changed in place, not a copy
-            with other times; and stays out of the manifest.
-        num_units: of all parts.
-        num_parts: of the job that began; others may be cut otherwise.
+        content: a digest of samples of the inputs. It detects files changed in place but ignores
+            modification times; it is not in the manifest.
+        num_units: number of units of all parts.
+        num_parts: number of parts of the first job; later jobs may use another number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,14 +59,14 @@ class JobPlan(BaseModel):
 
 
 def describe_inputs(inputs: Iterable[InputFile]) -> dict[str, Any]:
-    """Number, bytes and a digest of the names and sizes of the inputs."""
+    """Number and bytes of the inputs, and a digest of their names and sizes."""
     inputs = list(inputs)
     digest = _digest(f"{file.name}\0{file.num_bytes}" for file in inputs)
     return {"files": len(inputs), "bytes": sum(i.num_bytes for i in inputs), "sha256": digest}
 
 
 def content_digest(inputs: Iterable[InputFile]) -> str:
-    """A digest of samples of every input: its first and last bytes and some between."""
+    """A digest of samples of every input: its first and last bytes and some in between."""
     return _digest(_sample_digest(path) for file in inputs for path in file.files())
 
 
@@ -99,14 +99,14 @@ class JobFolder:
     def begin(
         self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, part: tuple[int, int] | None
     ) -> Manifest | None:
-        """Claim ``OUT`` for this job, until ``end``.
+        """Lock ``OUT`` for this job until ``end``.
 
         Returns:
-            The manifest where the job is complete already.
+            The manifest if the job is already complete, else None.
 
         Raises:
-            DataError: ``OUT`` holds something else, another job, or units of ours without
-            ``resume``; or another process does some of these units now.
+            DataError: ``OUT`` holds other files, another job, or finished units although ``resume``
+                is False; or another process is working on some of these units.
         """
         is_complete = (self._out / MANIFEST_NAME).is_file()
         if is_complete and not resume:
@@ -147,7 +147,7 @@ class JobFolder:
             files.write_json(plan_path, plan.model_dump())
 
     def _refuse_foreign_files(self) -> None:
-        """Raise where ``OUT`` holds something and no job: but for what killed workers left."""
+        """Raise DataError if ``OUT`` has files but no job, except leftovers of killed workers."""
         if (self._folder / "plan.json").is_file() or not self._out.is_dir():
             return
         foreign = [e for e in self._out.iterdir() if e != self._folder and not _is_leftover(e)]
@@ -155,7 +155,7 @@ class JobFolder:
             raise self._exists(f"{len(foreign)} entries")
 
     def end(self) -> None:
-        """Give the folder back; remove it where nothing is in it."""
+        """Release the lock; remove the folders if empty."""
         if self._lock is not None:
             self._lock.release()
         for folder in (self._folder, self._out):
@@ -163,15 +163,15 @@ class JobFolder:
                 folder.rmdir()
 
     def add(self, record: UnitRecord) -> None:
-        """Note a finished unit; its files must be in place."""
+        """Record a finished unit; its files must be in place."""
         files.write_json(self._path(record.number), record.model_dump())
 
     def forget(self, unit: int) -> None:
-        """Count a unit as not finished."""
+        """Mark a unit as not finished."""
         self._path(unit).unlink(missing_ok=True)
 
     def finished(self, unit: int) -> UnitRecord | None:
-        """The unit's record, or None where it is not finished or its files are not intact."""
+        """The unit's record, or None if it is not finished or its files are not intact."""
         path = self._path(unit)
         if not path.is_file():
             return None
@@ -179,7 +179,7 @@ class JobFolder:
         return record if record.is_intact(self._out) else None
 
     def records(self, num_units: int) -> list[UnitRecord]:
-        """The records of all units, which are finished."""
+        """The records of all units; all must be finished."""
         values = (
             files.read_json(self._path(unit), DataError, "a unit's record")
             for unit in range(num_units)
@@ -187,11 +187,11 @@ class JobFolder:
         return [UnitRecord.model_validate(value) for value in values]
 
     def remove(self) -> None:
-        """Remove the state; the shards stay."""
+        """Remove the job state but keep the shards."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def remove_with_shards(self, records: Iterable[UnitRecord]) -> None:
-        """Leave no trace of a job with these finished units."""
+        """Remove the job state and the shards of these finished units."""
         for record in records:
             for shard in record.shards.values():
                 for file in shard.files:
@@ -201,12 +201,12 @@ class JobFolder:
         self.remove()
 
     def remove_if_nothing_is_finished(self) -> None:
-        """After a failure: leave no trace of a job that has not finished a unit."""
+        """After a failure: remove the job state if no unit is finished."""
         if not any(self._folder.glob("[0-9]*.json")):
             self.remove()
 
     def remove_leftovers(self, units: Iterable[int]) -> None:
-        """Remove temporary files that killed workers left behind in these units."""
+        """Remove temporary files of killed workers for these units."""
         numbers = {f"{unit:05d}" for unit in units}
         for path in [*self._out.glob(".*.tmp"), *self._folder.glob(".*.tmp")]:
             if _unit_of_leftover(path) in numbers:
@@ -217,7 +217,7 @@ class JobFolder:
         return [unit for unit in range(num_units) if not self._path(unit).is_file()]
 
     def write_rejected(self, manifest_records: Iterable[UnitRecord]) -> FileRecord | None:
-        """``OUT/rejected.jsonl`` of what the units skipped, or None where that is nothing."""
+        """Write ``OUT/rejected.jsonl`` with all skipped records; None if there are none."""
         parts = [record.rejected for record in manifest_records if record.rejected is not None]
         if not parts:
             return None
@@ -239,7 +239,7 @@ class JobFolder:
         )
 
     def _compare(self, there: Any, wanted: Any) -> None:
-        """Refuse to mix two jobs; name what differs."""
+        """Raise DataError, naming the difference, if the jobs differ."""
         there = _flat(there)
         wanted = _flat(wanted.model_dump() if isinstance(wanted, BaseModel) else wanted)
         for name in [*wanted, *(there.keys() - wanted.keys())]:
@@ -254,7 +254,7 @@ class JobFolder:
 
 
 def describe_unfinished(out: Path) -> str:
-    """What a shards folder in work has and lacks, in a person's words.
+    """Describe the finished and missing units of an unfinished shards folder.
 
     Raises:
         DataError: its plan is damaged.
@@ -297,13 +297,13 @@ def _is_leftover(path: Path) -> bool:
 
 
 def _unit_of_leftover(path: Path) -> str | None:
-    """The number of the unit that a temporary file was to be a part of, or None."""
+    """The number of the unit that a temporary file belongs to, or None."""
     match = re.fullmatch(rf"\.(?:(?:{'|'.join(SPLITS)})-)?(\d{{5,}})\..*\.tmp", path.name)
     return match and match[1]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots."""
+    """Flatten nested mappings, joining keys with dots."""
     if not isinstance(value, dict):
         return {prefix.rstrip("."): value}
     return {

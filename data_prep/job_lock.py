@@ -1,11 +1,11 @@
-"""One job at a time for each unit of a shards folder, on whichever machine it runs.
+"""Locks that allow one job at a time per unit of a shards folder, across machines.
 
-A job that works in a folder keeps a lock file there: ``lock-I-of-N`` for part I of N,
-``lock-1-of-1`` for a job without parts. It holds host, process and time, and a count that goes up
-every few seconds.
-The kernel's lock on the file tells at once whether the owner lives where that lock reaches: on one
-machine always, across machines on most network file systems. For an owner on another machine the
-count decides, which takes some seconds to watch.
+A running job keeps a lock file in the folder: ``lock-I-of-N`` for part I of N, ``lock-1-of-1`` for
+a job without parts. It holds host, process, start time, and a count that increases every few
+seconds.
+The kernel's lock on the file shows immediately whether the owner is alive if the lock is visible:
+always on the same machine, and across machines on most network file systems. For an owner on
+another machine, the count is watched for some seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
 
 BEAT_S = 3.0
-WATCH_S = 15.0  # longer than a network file system keeps what it has read of an open file
+WATCH_S = 15.0  # longer than network file systems cache the content of an open file
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -34,7 +34,7 @@ class JobLock:
     """The lock of one part of a job in ``folder``.
 
     Args:
-        part: (I, N); None: the end of the job, when all units are there.
+        part: (I, N); None: the end of the job, when all units are finished.
     """
 
     def __init__(self, folder: Path, part: tuple[int, int] | None) -> None:
@@ -45,10 +45,10 @@ class JobLock:
         self._ended = threading.Event()
 
     def acquire(self) -> None:
-        """Take the lock, also from an owner that is gone.
+        """Take the lock, also from a dead owner.
 
         Raises:
-            DataError: another job that does some of the same units lives. It says who.
+            DataError: a live job works on some of the same units. The error names its owner.
         """
         self._descriptor = _open_locked(self._path)
         if self._descriptor < 0:
@@ -65,7 +65,7 @@ class JobLock:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def release(self) -> None:
-        """Give the lock back; without effect where it is not held."""
+        """Release the lock; no effect if it is not held."""
         if self._descriptor >= 0:
             self._ended.set()
             self._path.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ class JobLock:
             self._descriptor = -1
 
     def _overlaps(self, other: Path) -> bool:
-        """Whether some unit belongs to both parts."""
+        """Whether both parts have a unit in common."""
         part = _part_of(other)
         if part is None or self._part is None:
             return False
@@ -86,7 +86,7 @@ class JobLock:
             try:
                 self._write(count)
             except OSError:
-                return  # released meanwhile, or the storage is gone, which the job will tell
+                return  # released meanwhile, or the storage is gone, which the job will report
 
     def _write(self, count: int) -> None:
         if count == 0:
@@ -100,7 +100,7 @@ class JobLock:
 
 
 def owners(folder: Path) -> list[str]:
-    """What stands in the lock files of ``folder``, in words, by part; of the dead ones too."""
+    """Describe the owners of the lock files in ``folder``, including dead ones."""
     return [
         f"part {part[0]} of {part[1]}: {_in_words(_read(path))}"
         for path in sorted(folder.glob("lock-*-of-*"))
@@ -116,11 +116,11 @@ def _part_of(path: Path) -> tuple[int, int] | None:
 
 
 def _open_locked(path: Path) -> int:
-    """A descriptor of ``path`` under the kernel's lock, or -1 where another process has it."""
+    """A descriptor of ``path`` under the kernel's lock, or -1 if another process holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # Not lockf, whose locks end when their owner closes another descriptor of the file.
+            # Not lockf: its locks are released when the owner closes any descriptor of the file.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as cause:
             if cause.errno not in _NO_LOCKS:
@@ -135,9 +135,9 @@ def _open_locked(path: Path) -> int:
 
 
 def _require_gone(path: Path, descriptor: int) -> None:
-    """Raise DataError where the job that wrote the file lives on a machine the lock does not reach.
+    """Raise DataError if the file's owner is alive on a machine where the lock is not visible.
 
-    ``descriptor`` has the kernel's lock, if there is one.
+    ``descriptor`` holds the kernel's lock, if supported.
     """
     before = _read(path)
     if not before:

@@ -1,4 +1,4 @@
-"""Documents out of files of lines: JSON, a text a line, texts between blank lines."""
+"""Reads documents from line-based files: JSON lines, one text per line, blank-line separated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_blank_line_texts(piece: Piece, fields: Fields) -> Iterator[Document | B
 
 
 def _text_content(piece: Piece, fields: Fields) -> Callable[[bytes, int], tuple[str, str | None]]:
-    """Of a text its id is the file's name and the byte where it begins."""
+    """A decoder of text documents, with file name and byte offset as the id."""
 
     def content(data: bytes, place: int) -> tuple[str, str | None]:
         return decoded(data, fields).rstrip(
@@ -43,7 +43,7 @@ def _text_content(piece: Piece, fields: Fields) -> Callable[[bytes, int], tuple[
 
 
 def require_bytes(file: InputFile, read: int, planned: int) -> None:
-    """Raise DataError where a file ended before the bytes that it had when the job was planned."""
+    """Raise DataError if a file is shorter than when the job was planned."""
     if file.modified is None or read == planned:
         return
     file.check_unchanged()
@@ -60,7 +60,7 @@ def _read(
     next_data: Callable[[_Lines], bytes],
     content: Callable[[bytes, int], tuple[str, str | None]],
 ) -> Iterator[Document | BadRecord]:
-    """Documents of ``content`` of the bytes that ``next_data`` gives."""
+    """Yield documents: ``next_data`` returns their bytes, ``content`` decodes them."""
     file = piece.file
     try:
         stream, raw = open_bytes(file.path, file.compression)
@@ -85,16 +85,16 @@ def _read(
                 record = Document(*content(data, lines.place), num_bytes)
             except NoDocument as cause:
                 record = cause.at(shown(file), f"line {lines.number}", num_bytes)
-            data = b""  # a document may be a whole book: hold it once
+            data = b""  # free it: a document may be a whole book
             yield record
 
 
 class _Lines:
-    """The lines of a piece that are not blank, one after the other.
+    """Iterates over the non-blank lines of a piece.
 
     Attributes:
-        place: byte of the (decompressed) file where the last data began.
-        consumed: bytes of the piece that were handed out.
+        place: byte offset of the last data in the (decompressed) file.
+        consumed: bytes of the piece that were consumed.
     """
 
     def __init__(self, stream: Any, raw: Any, piece: Piece) -> None:
@@ -102,20 +102,20 @@ class _Lines:
         self._is_plain = not piece.file.compression
         self._position = self._begin = _first_line_start(stream, piece) if piece.start else 0
         self._index = 0  # lines read so far
-        self._first_number: int | None = None  # of the piece's first line, once it is needed
+        self._first_number: int | None = None  # line number of the piece's first line, lazily
         self._index_of_data = 0
         self.place = 0
         self.consumed = 0
 
     @property
     def number(self) -> int:
-        """Of the line where the last data began, in the file, from 1."""
+        """Line number in the file, from 1, of the first line of the last data."""
         if self._first_number is None:
             self._first_number = 1 + _count_lines(self._piece.file, self._begin)
         return self._first_number + self._index_of_data - 1
 
     def next_line(self) -> bytes:
-        """The next line that is not blank and begins in the piece; empty at the end."""
+        """Return the next non-blank line that begins in the piece; empty at the end."""
         while not self._is_plain or self._position < self._piece.stop:
             line = self._read_line()
             if not line:
@@ -128,7 +128,7 @@ class _Lines:
         return b""
 
     def next_text(self) -> bytes:
-        """The next lines up to a blank one, where the first begins in the piece."""
+        """Return the next lines up to a blank one; the first line begins in the piece."""
         parts = [self.next_line()]
         place, index = self.place, self._index_of_data
         while parts[-1].strip():
@@ -137,7 +137,7 @@ class _Lines:
         return b"".join(parts[:-1])  # without the blank line
 
     def skip_begun_text(self) -> None:
-        """Move behind a text that began in the piece before."""
+        """Skip the rest of a text that began in the previous piece."""
         if not self._begin:
             return
         back = max(0, self._begin - _LOOK_BACK_BYTES)
@@ -147,8 +147,8 @@ class _Lines:
                 pass
 
     def consume(self) -> int:
-        """Bytes of input read since the last call."""
-        # what lies behind the piece counts in the next one
+        """Return the bytes of input read since the last call."""
+        # Bytes after the piece belong to the next one.
         place = min(self._position, self._piece.stop) - self._piece.start
         here = place if self._is_plain else self._raw.tell()
         num_bytes, self.consumed = here - self.consumed, here
@@ -162,7 +162,7 @@ class _Lines:
 
 
 def _first_line_start(stream: Any, piece: Piece) -> int:
-    """Move to the first line that begins in the piece; ``piece.stop`` where none does."""
+    """Seek to the first line that begins in the piece; ``piece.stop`` if there is none."""
     stream.seek(piece.start - 1)
     position = piece.start - 1
     while position < piece.stop:
@@ -174,7 +174,7 @@ def _first_line_start(stream: Any, piece: Piece) -> int:
 
 
 def _count_lines(file: InputFile, stop: int) -> int:
-    """Number of line ends in the first ``stop`` bytes."""
+    """Number of newlines in the first ``stop`` bytes."""
     count = 0
     with file.path.open("rb") as stream:
         while stop > 0 and (chunk := stream.read(min(1 << 20, stop))):

@@ -1,4 +1,4 @@
-"""A complete shards folder with damaged or missing files: which units to write again."""
+"""Finds the units to rewrite in a complete shards folder with damaged or missing files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from data_prep.unit_job import UnitRecord
 
 
 def damaged_units(out: Path, manifest: Manifest, numbers: Collection[int]) -> set[int]:
-    """Those of the units ``numbers`` of which a file is missing or not as it was written.
+    """Return the units among ``numbers`` that have a missing or damaged file.
 
     Raises:
-        DataError: a list that comes from all units is.
+        DataError: a file composed from all units is missing or damaged.
     """
     for file in (manifest.rejected, manifest.duplicates):
         if file is not None:
@@ -32,7 +32,7 @@ def damaged_units(out: Path, manifest: Manifest, numbers: Collection[int]) -> se
 
 
 def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> None:
-    """Raise DataError unless a unit that was written again is what the manifest says."""
+    """Raise DataError unless a rewritten unit matches the manifest."""
     wanted = {shard.tar.name: shard for at, shard in _shards(manifest) if at == number}
     found = {} if record is None else {shard.tar.name: shard for shard in record.shards.values()}
     if found != wanted:

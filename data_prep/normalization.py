@@ -1,7 +1,7 @@
-"""How a trained model normalises text: white space always, Unicode on request.
+"""Text normalization of trained models: white space always, Unicode optionally.
 
-Shards hold a space where a text had a line end. So that raw text gives the same ids, the model
-itself sends all white space to the space: as rules in ``spiece.model``, as a step in
+Shards contain spaces instead of line ends. For raw text to give the same ids, the model itself maps
+all white space to the space: by rules in ``spiece.model`` and by a normalizer step in
 ``tokenizer.json``.
 """
 
@@ -16,17 +16,17 @@ from pathlib import Path
 NONE, NFC, NFKC = "none", "nfc", "nfkc"
 NORMALIZATIONS = (NONE, NFC, NFKC)
 
-# All that str.isspace says is white space, but the space.
+# All white space according to str.isspace, except the space.
 WHITE_SPACE = "".join(
     character
     for character in map(chr, range(sys.maxunicode + 1))
     if character.isspace() and character != " "
 )
-_MOST_MARKS = 3  # of a character, whose orders are all known
+_MOST_MARKS = 3  # combining marks per character up to which all orders are listed
 
 
 def write_rules(normalization: str, folder: Path) -> str:
-    """Write the rules for sentencepiece's trainer into ``folder``; returns the file's path."""
+    """Write the rules for sentencepiece's trainer to ``folder``; returns the file's path."""
     rules: dict[str, str] = {}
     if normalization != NONE:
         rules |= dict(_compositions())
@@ -42,12 +42,12 @@ def write_rules(normalization: str, folder: Path) -> str:
 
 
 def model_name(normalization: str) -> str:
-    """What the model calls its normalisation."""
+    """The name of the normalization in the model."""
     return f"bigbird_ds_{normalization}"
 
 
 def _compositions() -> Iterator[tuple[str, str]]:
-    """Every sequence that NFC makes one character of, with that character."""
+    """Yield every sequence that NFC composes to one character, with that character."""
     for code in range(0x80, sys.maxunicode + 1):
         character = chr(code)
         parts = unicodedata.normalize("NFD", character)
@@ -62,7 +62,7 @@ def _compositions() -> Iterator[tuple[str, str]]:
 
 
 def _spellings(character: str, parts: str) -> Iterator[str]:
-    """Ways to write a character: all apart, with its marks in any order, or composed in part."""
+    """Yield spellings of a character: decomposed, marks in any order, or partly composed."""
     marks = parts[1:]
     orders = itertools.permutations(marks) if len(marks) <= _MOST_MARKS else [tuple(marks)]
     for order in orders:

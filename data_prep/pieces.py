@@ -1,4 +1,4 @@
-"""A piece of an input file, and what its readers say of a file that is damaged."""
+"""``Piece``, a part of an input file, and the bad record of a damaged file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from data_prep.records import BadRecord, printable
 
 @dataclass(frozen=True)
 class Piece:
-    """``[start, stop)`` of a file: bytes, Parquet row groups or rows by its kind.
+    """``[start, stop)`` of a file: bytes, Parquet row groups or rows, depending on its kind.
 
-    ``num_bytes`` is its share of the file's size, for progress and planning.
+    ``num_bytes`` is its share of the file size, for progress and planning.
     """
 
     file: InputFile
@@ -22,11 +22,11 @@ class Piece:
 
 
 def damaged(file: InputFile, cause: BaseException, num_bytes: int) -> BadRecord:
-    """The bad record that stands for the rest of a damaged file."""
+    """The bad record that represents the rest of a damaged file."""
     reason = "the file is damaged"
     return BadRecord(reason, shown(file), "", str(cause), "a whole file", num_bytes)
 
 
 def shown(file: InputFile) -> str:
-    """A file in messages."""
+    """The name of a file in messages."""
     return "standard input" if file.name == STDIN else printable(file.path)

@@ -1,4 +1,4 @@
-"""Progress of a long job: a bar on a terminal, a line now and then in a log file."""
+"""Progress of a long job: a bar on a terminal, a periodic line in a log file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Shows how much of ``total_bytes`` of input is done, with counts and rates.
+    """Shows how much of the input is processed, with counts and rates.
 
     Args:
-        what: what is being done, one or two words.
-        total_bytes: bytes of input in all; 0 where nobody knows.
+        what: name of the task, one or two words.
+        total_bytes: total bytes of input; 0 if unknown.
     """
 
     def __init__(self, what: str, total_bytes: int) -> None:
@@ -29,7 +29,7 @@ class Progress:
         if sys.stderr.isatty():
             import tqdm
 
-            tqdm.tqdm.monitor_interval = 0  # no thread beside us
+            tqdm.tqdm.monitor_interval = 0  # no monitor thread
             self._bar = tqdm.tqdm(
                 total=total_bytes or None, desc=what, unit="B", unit_scale=True, leave=False
             )
@@ -47,7 +47,7 @@ class Progress:
             self._bar.close()
 
     def update(self, done_bytes: int, **counts: int) -> None:
-        """Show that ``done_bytes`` of input are done; ``counts`` are totals by name."""
+        """Show that ``done_bytes`` of input are processed; ``counts`` are totals by name."""
         if self._bar is not None:
             texts = {name: _short(count) for name, count in counts.items()}
             if "tokens" in counts:

@@ -2,8 +2,8 @@
 
 ``python -m data_prep.python_docs OUT.jsonl`` writes about 2 MB of English: the topics of the
 language reference (``pydoc_data.topics``) and the docstrings of every module of the standard
-library, one document a topic or module, with the fields ``id`` and ``text``. Sources are parsed and
-never run, so the result depends on the Python installation alone.
+library, one document per topic or module, with the fields ``id`` and ``text``. Sources are parsed,
+not run, so the result depends only on the Python installation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bigbird_ds import files
 
-_MIN_CHARS = 200  # a shorter text is no document
+_MIN_CHARS = 200  # shorter texts are skipped
 _NOT_DOCUMENTATION = {"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data"}
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """(id, text) of every topic and every module with enough documentation, by id."""
+    """Yield (id, text) of every topic and module with enough documentation, sorted."""
     from pydoc_data import topics
 
     for name, text in sorted(topics.topics.items()):
@@ -58,12 +58,12 @@ def documents() -> Iterator[tuple[str, str]]:
 
 
 def module_text(source: Path) -> str:
-    """A module's docstrings in the order of its source: first its own, then of what it defines.
+    """Return a module's docstrings in source order: its own, then those of its definitions.
 
-    Each of the latter under a line that names it; empty where the source cannot be parsed.
+    Each of the latter follows a line with its name. Empty if the source cannot be parsed.
     """
     try:
-        with tokenize.open(source) as stream:  # heeds the encoding that a source declares
+        with tokenize.open(source) as stream:  # respects the declared encoding
             tree = ast.parse(stream.read())
     except (SyntaxError, UnicodeDecodeError):
         return ""
@@ -71,7 +71,7 @@ def module_text(source: Path) -> str:
 
 
 def _sections(node: ast.AST, prefix: str) -> Iterator[str]:
-    """The docstrings of ``node`` and of what it holds; ``prefix`` is its dotted name."""
+    """Yield the docstrings of ``node`` and its children; ``prefix`` is its dotted name."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node)
         if text and text.strip():

@@ -1,7 +1,7 @@
-"""Documents out of input files, one at a time, with every bad record named by file and line.
+"""Reads documents from input files one at a time, reporting bad records by file and line.
 
-A piece is a part of an input file that can be read on its own: a byte range of lines (those that
-begin in it), a range of Parquet row groups or of rows, or a whole file.
+A piece is a part of an input file that can be read independently: the lines that begin in a byte
+range, a range of Parquet row groups or rows, or a whole file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 
 def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
-    """The documents and bad records of a piece, in order, lazily.
+    """Yield the documents and bad records of a piece, in order.
 
     Raises:
-        DataError: the file cannot be read, or is another at the end than it was when the job was
-            planned. That is no bad record: nobody knows what is missing.
+        DataError: the file cannot be read, or it changed since the job was planned. This is not a
+            bad record, because it is unknown what is missing.
     """
     read = {
         Kind.TEXT: _read_text,
@@ -49,7 +49,7 @@ def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
         if record is None:
             break
         if isinstance(record, BadRecord):
-            piece.file.check_unchanged()  # the cause, where it changed
+            piece.file.check_unchanged()  # a change of the file may be the cause
         yield record
     piece.file.check_unchanged()
 

@@ -1,4 +1,4 @@
-"""A record of the input: a document, or the reason why it is none."""
+"""Input records: documents and bad records."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _EXCERPT_CHARS = 120
 
 @dataclass(frozen=True)
 class Fields:
-    """Where a record holds its text and, if not None, its id; and how bytes become text.
+    """The fields of a record with its text and optionally its id, and how bytes are decoded.
 
     Attributes:
-        text, id: names joined by dots.
-        encoding_errors: of bytes that are no UTF-8: ``strict``, the record is bad; ``replace``,
-            each becomes U+FFFD.
+        text, id: field paths, joined by dots.
+        encoding_errors: for invalid UTF-8: ``strict``, the record is bad; ``replace``, invalid
+            bytes become U+FFFD.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Document:
-    """A text, its id if the input gives one, and the bytes of input that it took."""
+    """A text, its id if the input has one, and its size in the input in bytes."""
 
     text: str
     id: str | None
@@ -40,14 +40,14 @@ class Document:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that is no document.
+    """A record that is not a document.
 
     Attributes:
-        reason: of a few kinds, to count by.
+        reason: one of a few categories, for counting.
         source: the file.
-        place: line or row in it, or nothing.
-        seen, needed: for the message.
-        num_bytes: of input that it took.
+        place: line or row in it, or empty.
+        seen, needed: for the error message.
+        num_bytes: its size in the input.
     """
 
     reason: str
@@ -72,7 +72,7 @@ class BadRecord:
 
 
 class NoDocument(Exception):
-    """Why a record is none."""
+    """Raised for a record that is not a document, with the reason."""
 
     def __init__(self, reason: str, seen: str, needed: str) -> None:
         super().__init__(reason)
@@ -83,18 +83,18 @@ class NoDocument(Exception):
 
 
 def parsed(line: bytes, fields: Fields) -> Any:
-    """The value of a line of JSON; raises NoDocument."""
+    """Parse a line of JSON; raises NoDocument."""
     text = decoded(line, fields)
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as cause:  # ValueError: also of numbers too long to read
+    except (ValueError, RecursionError) as cause:  # ValueError: also for numbers that are too long
         raise NoDocument(
             "no JSON", f"{_excerpt(text)} ({cause})", "one JSON object a line"
         ) from None
 
 
 def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
-    """(text, id) of a parsed record; raises NoDocument."""
+    """Return (text, id) of a parsed record; raises NoDocument."""
     text = _text_of(_look_up(record, fields.text), fields)
     identity = None if fields.id is None else _look_up(record, fields.id)
     if fields.id is not None and not isinstance(identity, str | int):
@@ -111,7 +111,7 @@ def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
 
 
 def _text_of(value: Any, fields: Fields) -> str:
-    """A string as it is, bytes decoded, a list of these as paragraphs."""
+    """A string as is, bytes decoded, a list of these joined as paragraphs."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -126,7 +126,7 @@ def _text_of(value: Any, fields: Fields) -> str:
 
 
 def _look_up(record: Any, path: str) -> Any:
-    """The value at ``path``. A name may itself hold dots: the longest that is there is taken."""
+    """The value at ``path``. Names may contain dots: the longest existing name is used."""
     value, rest = record, path
     while rest:
         name = next(
@@ -146,12 +146,12 @@ def _heads(path: str) -> list[str]:
 
 
 def top_level_name(path: str, present: list[str]) -> str | None:
-    """Which of the columns ``present`` the field ``path`` lies in."""
+    """The column among ``present`` that contains the field ``path``, or None."""
     return next((name for name in _heads(path) if name in present), None)
 
 
 def decoded(data: bytes, fields: Fields) -> str:
-    """UTF-8 as text, without a byte order mark; raises NoDocument."""
+    """Decode UTF-8, without a byte order mark; raises NoDocument."""
     try:
         return data.removeprefix(_BYTE_ORDER_MARK).decode(errors=fields.encoding_errors)
     except UnicodeDecodeError as cause:
@@ -163,7 +163,7 @@ def decoded(data: bytes, fields: Fields) -> str:
 
 
 def printable(name: str | Path) -> str:
-    """A file's name for messages and files of ours, whatever bytes it is made of."""
+    """A file name as printable text, for messages and our own files; works for any bytes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return text if text.isprintable() else _escaped(text)
 
@@ -175,5 +175,5 @@ def _excerpt(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
+    """Escape control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""The list of records that a unit skipped: a line of JSON for each, in their order."""
+"""The records that a unit skipped, as JSON lines in input order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WARNINGS = 3
 
 
 class RejectedRecords:
-    """A context that writes ``path``, whole or not at all; no file where nothing was added."""
+    """A context manager that writes ``path`` atomically; no file if nothing was added."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,10 +38,10 @@ class RejectedRecords:
         self._open_files.__exit__(kind, error, traceback)
 
     def add(self, record: BadRecord, source: str) -> None:
-        """Note a record; the first ones are told in the log as well.
+        """Add a record; the first few are also logged.
 
-        ``source`` is the file's name as ``meta.json`` has it, so that the list does not depend on
-        where the inputs lie.
+        ``source`` is the file's name as in ``meta.json``, so that the list does not depend on the
+        location of the inputs.
         """
         if self._stream is None:
             self._stream = self._open_files.enter_context(files.atomic_write(self._path))
@@ -57,5 +57,5 @@ class RejectedRecords:
             logger.warning("skipped %s: %s; seen: %s", record.where, record.reason, record.seen)
 
     def record(self) -> FileRecord | None:
-        """The file, after the context has ended; None where there is none."""
+        """The file, after the context has ended; None if there is none."""
         return FileRecord.of(self._path) if self._count else None

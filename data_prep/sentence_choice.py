@@ -1,4 +1,4 @@
-"""Which sentences a document is cut into: by the rule, by lines, or by a function of the user's."""
+"""How documents are split into sentences: by our rule, by lines, or by a user's function."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from data_prep.sentences import cut_to_length, sentence_spans
 
 RULE, NEWLINE = "rule", "newline"
 
-# The (start, end) character offsets of a text's sentences, in order. Only white space is between.
+# (start, end) character offsets of a text's sentences, in order, with only white space in between.
 Spans = Callable[[str], Iterable[tuple[int, int]]]
 
 _LINE = re.compile(r"[^\n\r\f\v\x1c-\x1e\x85\u2028\u2029]++")
 
 
 def spans_by(name: str) -> Spans:
-    """The function that ``--sentences`` names.
+    """Return the function for a value of ``--sentences``.
 
     Args:
-        name: ``rule``, ``newline``, or ``module:function``, a function from a text to the
-            (start, end) of its sentences.
+        name: ``rule``, ``newline``, or ``module:function``, a function that maps a text to the
+            (start, end) offsets of its sentences.
 
     Raises:
-        ConfigError: no such function.
+        ConfigError: unknown function.
     """
     if name == RULE:
         return sentence_spans
@@ -36,16 +36,16 @@ def spans_by(name: str) -> Spans:
 
 
 def line_spans(text: str) -> Iterator[tuple[int, int]]:
-    """A sentence a line; lines longer than the greatest length are cut."""
+    """One sentence per line; lines longer than the maximum length are split."""
     for match in _LINE.finditer(text):
         yield from cut_to_length(text, match.start(), match.end())
 
 
 def load_function(name: str, option: str, others: str = "") -> Callable[..., Any]:
-    """The function that ``module:function`` names.
+    """Import the function ``module:function``.
 
     Raises:
-        ConfigError: it cannot be imported. ``others`` are further values that ``option`` takes.
+        ConfigError: it cannot be imported. ``others`` lists further values of ``option``.
     """
     module_name, colon, function_name = name.partition(":")
     seen = name
@@ -66,7 +66,7 @@ def load_function(name: str, option: str, others: str = "") -> Callable[..., Any
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Spans:
-    """``function``, whose spans are in order, lose no text and are not too long."""
+    """Wrap ``function``: check that spans are in order and lose no text; split long ones."""
 
     def spans(text: str) -> Iterator[tuple[int, int]]:
         done = 0

@@ -1,13 +1,13 @@
-"""The marks and words that tell where a sentence ends: tables for ``sentences``."""
+"""Tables of ``sentences``: the marks and words that determine where a sentence ends."""
 
 from __future__ import annotations
 
 OPENING = "\"'\u201c\u2018\u00ab(["  # quotes and brackets before a word
-CLOSING = "\"'\u201d\u2019\u00bb)\\]"  # and behind one, as they stand in a regular expression
+CLOSING = "\"'\u201d\u2019\u00bb)\\]"  # and after a word, escaped for a regular expression
 CJK_CLOSING = "\u300d\u300f\u201d\u2019\uff09\u300b"
 
-# Unicode's Sentence_Terminal property (17.0) without the marks of ASCII and of general punctuation,
-# which end a sentence only before white space; and the two marks of Tibetan, which it lacks.
+# Unicode's Sentence_Terminal property (17.0) without the ASCII and general-punctuation marks, which
+# end a sentence only before white space, plus the two Tibetan marks that it lacks.
 _RANGES = """
     0589 061d-061f 06d4 0700-0702 07f9 0837 0839 083d-083e 0964-0965 0f0d-0f0e 104a-104b 1362
     1367-1368 166e 1735-1736 17d4-17d5 1803 1809 1944-1945 1aa8-1aab 1b4e-1b4f 1b5a-1b5b 1b5e-1b5f
@@ -18,7 +18,7 @@ _RANGES = """
     11641-11642 1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44
     16a6e-16a6f 16af5 16b37-16b38 16b44 16d6e-16d6f 16e98 1bc9f 1da88
 """
-# In a regular expression's character class. They need no white space behind them.
+# For a character class of a regular expression. These marks need no white space after them.
 MARKS_WITHOUT_SPACE = "".join(
     "-".join(f"\\U{int(end, 16):08x}" for end in each.split("-")) for each in _RANGES.split()
 )
@@ -48,7 +48,7 @@ SENTENCE_OPENERS = _words("""
     These They This Those Thus To Two Under Until We What When Where Whether Which While Who Why
     With You Your
 """)
-# behind an ordinal number in German: "3. Oktober"
+# after an ordinal number in German: "3. Oktober"
 BEHIND_ORDINAL = _words("""
     Januar J\u00e4nner Februar Feber M\u00e4rz April Mai Juni Juli August September Oktober November
     Dezember Jahrhundert Jahrhunderts Jahrhunderte Jahrtausend Jahrtausends Weltkrieg Weltkriegs

@@ -1,8 +1,8 @@
-"""Read a ``spiece.model`` without protobuf: its pieces and its normaliser.
+"""Reads a ``spiece.model`` without protobuf: its pieces and its normalizer.
 
 The file is one protocol buffer message, ``ModelProto`` of sentencepiece's
-``sentencepiece_model.proto``. Its Python processor tells ids and scores but not which pieces are
-user-defined, nor how text is normalised; both decide whether another program gives the same ids.
+``sentencepiece_model.proto``. sentencepiece's Python API gives ids and scores, but neither which
+pieces are user-defined nor how text is normalized; both are needed to reproduce the ids elsewhere.
 The wire format is a list of (field number, type, value).
 """
 
@@ -41,7 +41,7 @@ class ModelType(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Piece:
-    """A vocabulary entry; its id is its place in the list."""
+    """A vocabulary entry; its id is its index in the list."""
 
     text: str
     score: float = 0.0
@@ -50,12 +50,12 @@ class Piece:
 
 @dataclass
 class SentencePieceModel:
-    """What decides the ids of a text. The defaults are those of the .proto file.
+    """Everything that determines the ids of a text. Defaults are those of the .proto file.
 
     Attributes:
-        pieces: the vocabulary in the order of the ids.
-        normalizer: what the model calls its normalisation.
-        charsmap: sentencepiece's compiled character map, empty for identity normalisation.
+        pieces: the vocabulary in id order.
+        normalizer: the name of the normalization.
+        charsmap: sentencepiece's compiled character map, empty for identity normalization.
         add_dummy_prefix: put a space before the text.
         remove_extra_whitespaces: strip spaces at both ends, collapse runs of them.
         escape_whitespaces: write a space as U+2581.
@@ -73,7 +73,7 @@ class SentencePieceModel:
 
     @classmethod
     def read(cls, path: Path) -> SentencePieceModel:
-        """Parse a file. Raises DataError where it is missing or no sentencepiece model."""
+        """Parse a file. Raises DataError if it is missing or not a sentencepiece model."""
         try:
             return cls.parse(path.read_bytes(), path)
         except OSError as cause:
@@ -81,7 +81,7 @@ class SentencePieceModel:
 
     @classmethod
     def parse(cls, data: bytes, source: Path) -> SentencePieceModel:
-        """The same of a file's bytes; ``source`` names it in an error."""
+        """Parse the bytes of a file; ``source`` names it in errors."""
         try:
             model = cls._parse(data)
         except (ValueError, IndexError, struct.error) as cause:
@@ -130,7 +130,7 @@ class SentencePieceModel:
 
     @property
     def unknown_id(self) -> int:
-        """Id of the piece for text that no other piece covers."""
+        """Id of the unknown piece."""
         return next(i for i, p in enumerate(self.pieces) if p.type == PieceType.UNKNOWN)
 
 
@@ -144,7 +144,7 @@ def _no_model(seen: str) -> DataError:
 
 
 def insert_pieces(data: bytes, place: int, pieces: list[Piece]) -> bytes:
-    """A serialized model with more pieces, the first of which gets id ``place`` (above 0)."""
+    """Insert pieces into a serialized model; the first gets id ``place`` (above 0)."""
     ends = [start + len(_message(value)) for number, value, start in _fields(data) if number == 1]
     split = ends[place - 1]
     inserted = b"".join(_serialize(piece) for piece in pieces)
@@ -152,7 +152,7 @@ def insert_pieces(data: bytes, place: int, pieces: list[Piece]) -> bytes:
 
 
 def _serialize(piece: Piece) -> bytes:
-    """A piece as field 1 of the model, short enough for lengths of one byte."""
+    """Serialize a piece as field 1 of the model; it must be short enough for one-byte lengths."""
     text = piece.text.encode()
     content = b"\x0a" + bytes([len(text)]) + text
     content += b"\x15" + struct.pack("<f", piece.score) + b"\x18" + bytes([piece.type])
@@ -161,7 +161,7 @@ def _serialize(piece: Piece) -> bytes:
 
 
 def named_normalizer(data: bytes, name: str) -> bytes:
-    """A serialized model that calls its normalisation ``name``, without the path of its rules."""
+    """Set the normalization name of a serialized model and drop the path of its rules."""
     parts = []
     end = 0
     for number, value, start in _fields(data):  # all of them messages
@@ -201,12 +201,12 @@ def _written_varint(value: int) -> bytes:
 
 
 def round_scores(data: bytes) -> bytes:
-    """A serialized model with every score rounded to a multiple of 1/128.
+    """Round every score of a serialized model to a multiple of 1/128.
 
-    Sums of such scores are exact in float32 up to 131,072 in size (a sentence's are below). So
-    segmentations of equal score tie exactly, in sentencepiece (float32) as in ``tokenizers``
-    (float64), wherever in the text they stand, and both programs break the tie alike. With scores
-    as they come, rounding decides, and one in a hundred texts with a row of dashes differs.
+    Sums of such scores are exact in float32 up to a magnitude of 131,072, more than any sentence
+    reaches. So segmentations of equal score tie exactly, in sentencepiece (float32) as in
+    ``tokenizers`` (float64), at any position in the text, and both break ties the same way. With
+    unrounded scores, rounding decides, and one in a hundred texts with a row of dashes differs.
     """
     rounded = bytearray(data)
     for number, piece, start in _fields(data):
@@ -244,7 +244,7 @@ def _number(value: int | bytes) -> int:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes, int]]:
-    """(field number, value, offset of the value) of a message; varints as int, others as bytes."""
+    """Yield (field number, value, value offset) of a message; varints as int, others as bytes."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

@@ -1,15 +1,14 @@
-"""Cut a text into sentences: one regular expression, a few guards, a greatest length.
+"""Splits a text into sentences: one regular expression, a few exceptions, a maximum length.
 
-Sentences are where long documents may be cut, what NSP pairs and gap sentences are made of, and the
-unit of tokenization: sentence by sentence, a document of any length takes linear time and little
-memory.
+Long documents are cut at sentence boundaries, NSP pairs and gap sentences consist of sentences, and
+tokenization works by sentence, in linear time and bounded memory for a document of any length.
 
-A sentence ends at ``.``, ``!``, ``?`` or ``…`` before white space (with closing quotes, brackets
-and footnote marks), at the full stops of other scripts, which need no white space, and at the end
-of a paragraph or page. It does not end where the next word is in lower case, unless the whole
-document is; after an abbreviation (``Dr.``, ``e.g.``, ``Fig. 3``, ``z. B.``), an initial
+A sentence ends at ``.``, ``!``, ``?`` or ``…`` before white space (including closing quotes,
+brackets and footnote marks), at the full stops of other scripts, which need no white space, and at
+the end of a paragraph or page. It does not end before a lower-case word (unless the whole document
+is lower case), nor after an abbreviation (``Dr.``, ``e.g.``, ``Fig. 3``, ``z. B.``), an initial
 (``J. R. Tolkien``), a German ordinal (``3. Oktober``) or the number of a list item. PEGASUS splits
-at ``[.!?]+\\s+`` alone.
+only at ``[.!?]+\\s+``.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ from data_prep.sentence_marks import (
     SENTENCE_OPENERS,
 )
 
-MAX_SENTENCE_CHARS = 2000  # longer ones are cut at white space; about 400 tokens of English
+MAX_SENTENCE_CHARS = 2000  # longer ones are split at white space; about 400 tokens of English
 
 _PARAGRAPH = "\n\r\f\u2029"
 
 
 def _boundary(marks_without_space: str) -> re.Pattern[str]:
-    """Where a sentence may end.
+    """The pattern of a possible sentence end.
 
-    It begins with one set of characters, which the search jumps to. Each alternative is found in
-    one pass: a run of full stops begins only where none precedes it (no second look at the same
-    run), and the quantifiers with two signs never give back what they matched.
+    It begins with a single character class, which the search can skip to. Each alternative matches
+    in one pass: a run of full stops begins only where none precedes it, so no run is scanned twice,
+    and the possessive quantifiers never backtrack.
     """
     other = rf"(?<=[{marks_without_space}])[{marks_without_space}]*+[{CJK_CLOSING}]*+ |"
     return re.compile(
@@ -58,25 +57,25 @@ def _boundary(marks_without_space: str) -> re.Pattern[str]:
     )
 
 
-# The long list of marks makes the search slow: it is for documents that have one of them.
+# The long list of marks makes the search slow, so it is used only for documents with such a mark.
 _PLAIN_BOUNDARY = _boundary("")
 _BOUNDARY = _boundary(MARKS_WITHOUT_SPACE)
 _MARK_WITHOUT_SPACE = re.compile(f"[{MARKS_WITHOUT_SPACE}]")
 _NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\S?)")
 _WHOLE_NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\w*+)(\.?)")
 _UP_TO_LAST_SPACE = re.compile(r"(?:.*\s)?", re.DOTALL)
-_LONGEST_WORD = 16  # characters looked back over for an abbreviation
+_LONGEST_WORD = 16  # characters searched backwards for an abbreviation
 
 _CASE_SAMPLE_CHARS = 20_000
 _MIN_CASED_LETTERS = 20
-_FEW_CAPITALS = 0.002  # share of the letters with case; in English prose it is 0.03
+_FEW_CAPITALS = 0.002  # fraction of the cased letters; in English prose it is 0.03
 
 
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """The sentences of ``text`` as (start, end) character offsets, in order, lazily.
+    """Yield the sentences of ``text`` as (start, end) character offsets, in order.
 
-    The spans follow one another without a gap from 0 to ``len(text)``; white space between two
-    sentences belongs to the second. None is longer than MAX_SENTENCE_CHARS.
+    The spans cover 0 to ``len(text)`` without gaps; white space between two sentences belongs to
+    the second. None is longer than MAX_SENTENCE_CHARS.
     """
     start = 0
     case = _Case(text)
@@ -90,7 +89,7 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 class _Case:
-    """Whether capitals tell anything in a document: decided once, where it is first asked."""
+    """Whether upper case is informative in a document; determined lazily, once."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -115,11 +114,11 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _goes_on(text: str, dot: int, end: int, case: _Case) -> bool:
-    """Whether the terminator ``text[dot:end]`` stands inside a sentence."""
+    """Whether the sentence continues after the terminator ``text[dot:end]``."""
     following = _NEXT_WORD.match(text, end, end + 64)
     next_character = following[1] if following else ""
     if text[dot] not in MARKS_BEFORE_SPACE:
-        return text[dot:end] == "\uff0e" and next_character.isdecimal()  # a number in full width
+        return text[dot:end] == "\uff0e" and next_character.isdecimal()  # a full-width number
     has_case = True
     if next_character.islower():
         has_case = case.tells
@@ -160,19 +159,19 @@ def _is_initial(text: str, end: int, letter: str, has_case: bool) -> bool:
 
 
 def _next_word(text: str, end: int) -> tuple[str, str]:
-    """The word behind ``end``, and the full stop behind it if there is one."""
+    """The word after ``end``, and the full stop after the word if there is one."""
     following = _WHOLE_NEXT_WORD.match(text, end, end + 64)
     return (following[1], following[2]) if following else ("", "")
 
 
 def cut_to_length(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """``(start, end)`` in parts of at most MAX_SENTENCE_CHARS, cut behind white space."""
+    """Split ``(start, end)`` into spans of at most MAX_SENTENCE_CHARS, at white space."""
     while end - start > MAX_SENTENCE_CHARS:
         limit = start + MAX_SENTENCE_CHARS
         head = text[start:limit]
         up_to_space = _UP_TO_LAST_SPACE.match(head)
         assert up_to_space is not None
-        # no word is torn, but a run of characters without any white space is
+        # Split inside a run of characters only if it contains no white space.
         if text[limit].isspace():
             cut = limit
         elif up_to_space.end():
@@ -185,12 +184,12 @@ def cut_to_length(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-_LONGEST_CHARACTER = 64  # code points looked back over
+_LONGEST_CHARACTER = 64  # code points searched backwards
 _JOINER = "\u200d"
 
 
 def _between_characters(text: str, start: int, limit: int) -> int:
-    """The last place up to ``limit`` that tears no character made of several code points."""
+    """The last offset up to ``limit`` that does not split a multi-code-point character."""
     for cut in range(limit, max(start, limit - _LONGEST_CHARACTER), -1):
         if not _is_inside(text, start, cut):
             return cut
@@ -201,7 +200,7 @@ def _is_inside(text: str, start: int, cut: int) -> bool:
     after, before = text[cut], text[cut - 1]
     if before == _JOINER or after == _JOINER or unicodedata.category(after).startswith("M"):
         return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff":  # the colour of a skin
+    if "\U0001f3fb" <= after <= "\U0001f3ff":  # skin tone modifiers
         return True
     if not _is_flag_half(after):
         return False

@@ -1,4 +1,4 @@
-"""The shard job: inputs to units, units to workers, records to a manifest."""
+"""The shard job: plans units, runs them in workers, and writes the manifest."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class ShardOptions:
     """Options of a shard job.
 
     Attributes:
-        documents: how documents are taken from records.
-        unit_bytes: bytes of input that become one shard.
-        workers: processes; changes nothing in the output.
-        part: (I, N) to do every N-th unit from the I-th, I from 1; None for all.
-        resume: go on with an interrupted job.
-        default_kind: of inputs whose names tell none.
-        text_kind: how documents lie in text files.
+        documents: how records become documents.
+        unit_bytes: bytes of input per unit (one shard per split).
+        workers: number of processes; does not affect the output.
+        part: (I, N), process every N-th unit from the I-th, I from 1; None: all units.
+        resume: resume an interrupted job.
+        default_kind: the kind of inputs without a known suffix.
+        text_kind: the document format of text files.
     """
 
     documents: DocumentOptions = field(default_factory=DocumentOptions)
@@ -65,7 +65,7 @@ class ShardOptions:
     text_kind: Kind = Kind.TEXT
 
     def recorded(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
-        """What decides the output, as the manifest tells it."""
+        """The options that affect the output, as recorded in the manifest."""
         return {
             "inputs": describe_inputs(inputs),
             "format": None if self.default_kind is None else self.default_kind.value,
@@ -85,18 +85,18 @@ class ShardOptions:
 def write_shards(
     arguments: Sequence[str], tokenizer: Path, out: Path, options: ShardOptions
 ) -> Manifest | None:
-    """Turn the documents that ``arguments`` name into shards in ``out``.
+    """Write the documents of the INPUT ``arguments`` as shards to ``out``.
 
     Returns:
-        The manifest, or None where units of other parts are still to be done.
+        The manifest, or None if units of other parts are not finished yet.
 
     Raises:
-        ConfigError: options that do not go together.
-        DataError: inputs, tokenizer or output that cannot be used. Finished units stay, to be
-        resumed.
+        ConfigError: inconsistent options.
+        DataError: unusable inputs, tokenizer or output. Finished units are kept, so that the job
+            can resume.
     """
     vocabulary = Vocabulary.from_folder(tokenizer)
-    spans_by(options.documents.sentences)  # before the work
+    spans_by(options.documents.sentences)  # fail early
     if STDIN not in arguments:
         inputs = find_inputs(arguments, options.default_kind, options.text_kind)
         return _Job(inputs, tokenizer, vocabulary, out, options).run()
@@ -163,7 +163,7 @@ class _Job:
             self._folder.end()
 
     def _mend(self, manifest: Manifest) -> None:
-        """Write the damaged and missing files of a complete folder again."""
+        """Rewrite damaged and missing files of a complete folder."""
         logger.info("%s is complete already; its files are checked", self._out)
         own = {unit.number: unit for unit in self._own_units}
         units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
@@ -200,7 +200,7 @@ class _Job:
         logger.info("done: %s", summary)
 
     def _compose(self) -> Manifest | None:
-        """Write the manifest once every unit of every part is there."""
+        """Write the manifest if every unit of every part is finished."""
         is_missing = self._folder.missing(len(self._units))
         if is_missing and not (self._out / MANIFEST_NAME).is_file():
             self._tell_missing()
@@ -227,7 +227,7 @@ class _Job:
         try:
             self._check(manifest)
         except DataError:
-            # Mended, it is a job with other inputs or options, which these units would block.
+            # The corrected job has other inputs or options, and these units would block it.
             self._folder.remove_with_shards(records)
             raise
         self._write_tokenizer()
@@ -241,13 +241,13 @@ class _Job:
         logger.info("the last part to end writes the manifest")
 
     def _drop_duplicates(self, records: list[UnitRecord]) -> bool:
-        """Take out what repeats a document of an earlier unit, and change ``records`` so.
+        """Remove documents that repeat one of an earlier unit, and update ``records``.
 
-        Returns False where a unit of another part is not intact any more, because the last attempt
-        at this was killed; the unit counts as missing from then on.
+        Returns False if a unit is no longer intact because an earlier attempt was killed; the unit
+        then counts as missing.
         """
         repeats = find_duplicates([hashes_path(self._out, each.number) for each in records])
-        # one whose hashes are not as written may have been worked on already
+        # A unit whose hashes have changed may have been partly processed already.
         suspect = [
             each
             for place, each in enumerate(records)
@@ -292,7 +292,7 @@ class _Job:
         )
 
     def _check(self, manifest: Manifest) -> None:
-        """No document left is an error; many unknown characters, or none to validate, a warning."""
+        """Raise DataError if no training documents are left; warn about other suspect results."""
         counts = {split: manifest.total(split, "num_documents") for split in SPLITS}
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         if not counts[TRAIN]:

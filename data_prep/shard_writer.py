@@ -1,4 +1,4 @@
-"""Write the shards of one unit: tars and indexes, whole or not at all, the same bytes each time."""
+"""Writes the shards of one unit, tars and indexes, atomically and reproducibly."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NUM_COLUMNS = len(shard_format.DOCUMENT_DTYPE.names or ())
 
 
 class UnitWriter:
-    """A context that writes the documents of unit ``number`` into ``folder``: a shard per split.
+    """A context manager that writes the documents of a unit to ``folder``, one shard per split.
 
-    A split without documents gets none.     Files appear under their names when the context ends
-    well; after an exception none of them does. Same documents, same bytes: members are in the order
-    of the calls, with owner and time 0.
+    A split without documents gets no shard. Files appear under their final names only when the
+    context exits without an exception. The same documents give the same bytes: members are in call
+    order, with owner and time 0.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -53,7 +53,7 @@ class UnitWriter:
         self._open_files.__exit__(kind, error, traceback)
 
     def write(self, split: str, document: EncodedDocument, meta: dict[str, Any]) -> None:
-        """Append a document. ``meta`` must hold ``num_chars``, the characters of its text."""
+        """Append a document. ``meta`` must contain ``num_chars``, the length of its text."""
         if split not in self._shards:
             stem = shard_format.shard_stem(split, self._number)
             streams = [
@@ -66,19 +66,19 @@ class UnitWriter:
         self._shards[split].write(key, document, meta)
 
     def records(self) -> dict[str, ShardRecord]:
-        """What was written, by split; call it after the context has ended."""
+        """Return the records of the shards, by split; call it after the context has exited."""
         return {split: shard.record(self._folder) for split, shard in self._shards.items()}
 
 
 class _ShardWriter:
-    """One tar and its two index files, into streams that someone else opens and closes."""
+    """Writes one tar and its two index files to streams that the caller opens and closes."""
 
     def __init__(
         self, stem: str, tar: IO[bytes], documents: IO[bytes], sentences: IO[bytes]
     ) -> None:
         self._stem = stem
         self._tar, self._documents, self._sentences = tar, documents, sentences
-        self._rows = array("Q")  # four numbers a document, in the order of DOCUMENT_DTYPE
+        self._rows = array("Q")  # four numbers per document, in the order of DOCUMENT_DTYPE
         self._sentence_starts = array("I")
         self._totals = dict.fromkeys(("num_tokens", "num_sentences", "num_chars"), 0)
 
@@ -94,14 +94,14 @@ class _ShardWriter:
             self._totals[name] += count
 
     def _add_array(self, name: str, values: np.ndarray) -> int:
-        """Append a .npy member. Returns the offset in the tar of the first value."""
+        """Append a .npy member. Returns the tar offset of the first value."""
         header = io.BytesIO()
         description = np.lib.format.header_data_from_array_1_0(values)
         np.lib.format.write_array_header_1_0(header, description)
         return self._add(name, header.getvalue(), values.data)  # no copy: it may be a whole book
 
     def _add(self, name: str, head: bytes, body: bytes | memoryview) -> int:
-        """Append a member of ``head`` and ``body``. Returns the offset in the tar of ``body``."""
+        """Append a member of ``head`` and ``body``. Returns the tar offset of ``body``."""
         member = tarfile.TarInfo(name)  # owner, group and time are 0
         member.size = len(head) + memoryview(body).nbytes
         self._tar.write(member.tobuf(tarfile.GNU_FORMAT))

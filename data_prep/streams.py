@@ -1,4 +1,4 @@
-"""Bytes of plain and compressed files, where a damaged file is an error and never a short one."""
+"""Opens plain and compressed files; damaged data is an error, never a silently short file."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import IO, Any
 
 from bigbird_ds.errors import ConfigError
 
-# what the decompressors raise on damaged or truncated data
+# Errors of the decompressors for damaged or truncated data.
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 _BUFFER_BYTES = 1 << 18
-# Compressed bytes given to a decompressor at once. zstd makes up to 32,768 times as many of them,
-# and hands them out all at once.
+# Compressed bytes per call of a decompressor. zstd may expand them 32,768 times and returns the
+# result at once.
 _STEP_BYTES = 1 << 12
 _GREATEST_WINDOW = 1 << 31  # of `zstd --long=31`
 
 
 def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
-    """The file's (decompressed) bytes, and the raw file whose ``tell`` shows how far reading went.
+    """Return a stream of (decompressed) bytes, and the raw file, whose ``tell`` shows progress.
 
     Raises:
-        ConfigError: ``.zst`` without the package that reads it.
-        DAMAGED, now or later from reads: damaged or truncated data. A compressed file of no bytes
+        ConfigError: ``.zst``, and ``zstandard`` is not installed.
+        DAMAGED, here or by later reads: damaged or truncated data. An empty compressed file
             is truncated.
     """
     raw = path.open("rb")
@@ -45,7 +45,7 @@ def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _new_frame(compression: str) -> Callable[[], Any]:
-    """Makes an object that decompresses a frame (in xz and bzip2: a stream) from its first byte."""
+    """A factory of decompressors for one frame (xz and bzip2: one stream)."""
     if compression == ".xz":
         return lzma.LZMADecompressor
     if compression == ".bz2":
@@ -63,19 +63,19 @@ def _new_frame(compression: str) -> Callable[[], Any]:
 
 
 class _FramedFile(io.RawIOBase):
-    """All frames of a file, one after the other.
+    """Reads all frames of a file in sequence.
 
-    The readers of the libraries end silently at a cut (``zstandard``) or at whatever follows a
-    frame and is none (``lzma``, ``bz2``).
+    The libraries' own readers silently stop at truncated data (``zstandard``) or at trailing data
+    that is not a frame (``lzma``, ``bz2``).
     """
 
     def __init__(self, raw: IO[bytes], new_frame: Callable[[], Any], padding: bytes) -> None:
         self._raw = raw
         self._new_frame = new_frame
-        self._padding = padding  # may stand between two frames
+        self._padding = padding  # allowed between two frames
         self._frame: Any = None
-        self._unread = b""  # compressed, behind the end of the last frame
-        self._pending = memoryview(b"")  # decompressed, not yet handed out
+        self._unread = b""  # compressed data after the end of the last frame
+        self._pending = memoryview(b"")  # decompressed, not yet returned
 
     def readable(self) -> bool:
         return True
@@ -106,7 +106,7 @@ class _FramedFile(io.RawIOBase):
             self._frame = self._new_frame()
         try:
             self._pending = memoryview(self._frame.decompress(data))
-        except Exception as cause:  # each library has its own
+        except Exception as cause:  # each library has its own exceptions
             raise EOFError(str(cause)) from cause
         if self._frame.eof:
             self._unread = self._frame.unused_data

@@ -1,4 +1,4 @@
-"""Documents out of tables: Parquet, Arrow files, saved data sets."""
+"""Reads documents from tables: Parquet, Arrow files, saved ``datasets`` folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_parquet(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]
 
 
 def read_arrow(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
-    """A file in Arrow's stream format, as the Hub's cache has them, or in its file format."""
+    """Read a file in Arrow's stream format, as in the ``datasets`` cache, or its file format."""
     import pyarrow
 
     with piece.file.path.open("rb") as stream:
@@ -54,7 +54,7 @@ def read_saved_dataset(piece: Piece, fields: Fields) -> Iterator[Document | BadR
 
     try:
         dataset = datasets.load_from_disk(str(piece.file.path))
-    except Exception as cause:  # whatever its readers raise on a damaged folder
+    except Exception as cause:  # any error of its readers for a damaged folder
         yield damaged(piece.file, cause, piece.num_bytes)
         return
     dataset = dataset.select_columns(_columns(dataset.column_names, piece.file, fields))
@@ -66,12 +66,12 @@ def read_saved_dataset(piece: Piece, fields: Fields) -> Iterator[Document | BadR
 
 
 def _share(piece: Piece, num_rows: int) -> Callable[[int], int]:
-    """Bytes of the piece that its first rows stand for."""
+    """A function from a number of rows to their share of the piece's bytes."""
     return lambda rows: piece.num_bytes * rows // num_rows
 
 
 def _record_batches(stream: Any) -> tuple[Iterable[Any], list[str]]:
-    """The record batches of an Arrow file, lazily, and its columns."""
+    """Return the record batches of an Arrow file, lazily, and its column names."""
     import pyarrow
 
     try:
@@ -116,12 +116,12 @@ def _rows(
     first: int,
     bytes_of: Callable[[int], int],
 ) -> Iterator[Document | BadRecord]:
-    """Documents of table rows.
+    """Yield the documents of table rows.
 
     Args:
-        batches: of a few rows.
-        first: the number of the first row.
-        bytes_of: how many bytes of input so many rows took.
+        batches: batches of a few rows.
+        first: index of the first row.
+        bytes_of: maps a number of rows to the bytes of input that they took.
     """
     import pyarrow
 
@@ -145,7 +145,7 @@ def _rows(
 
 
 def _rows_of(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a batch. Strings that are no UTF-8 are handed on as bytes, to be told apart."""
+    """Yield the rows of a batch. If a string is invalid UTF-8, all strings are given as bytes."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
     except UnicodeDecodeError:
@@ -162,7 +162,7 @@ def _with_bytes_for_strings(table: Any) -> Any:
 
 
 def _bytes_type(kind: Any) -> Any:
-    """``kind`` with binary in the place of strings, also inside lists and structures."""
+    """``kind`` with strings replaced by binary, also inside lists and structs."""
     import pyarrow
 
     if pyarrow.types.is_large_string(kind):

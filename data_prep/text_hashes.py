@@ -1,7 +1,7 @@
-"""Exact duplicates: hashes of normalised texts, and which documents repeat an earlier one.
+"""Exact deduplication by hashes of normalized texts.
 
-Each unit leaves a sorted file of its documents' hashes. They are compared range by range of the
-hash, so that memory does not grow with the corpus, and over the units of all parts of a job.
+Each unit writes a sorted file of its documents' hashes. The files of all parts of a job are
+compared one range of hashes at a time, so that memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ HASH_DTYPE = np.dtype(
     [
         ("high", "<u8"),
         ("low", "<u8"),
-        ("row", "<u4"),  # number of the document among those that the unit wrote
+        ("row", "<u4"),  # index among the documents that the unit wrote
         ("num_unknown", "<u4"),  # characters
         ("is_lossy", "?"),
     ]
 )
-_ROWS_AT_ONCE = 1 << 21  # compared at one time, in all units together
-_MOST_REMEMBERED = 1 << 20  # hashes that a unit looks up while it works
+_ROWS_AT_ONCE = 1 << 21  # compared at a time, over all units
+_MOST_REMEMBERED = 1 << 20  # hashes that a unit keeps in memory for lookup
 
 
 def text_hash(text: str) -> bytes:
-    """16 bytes that tell texts apart, but not white space or the form of Unicode (NFC)."""
+    """A 16-byte hash of a text, independent of white space and Unicode composition (NFC)."""
     plain = normalize_white_space(text)
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", plain)
@@ -41,7 +41,7 @@ def text_hash(text: str) -> bytes:
 
 
 class UnitHashes:
-    """The hashes of the documents that a unit wrote, in their order."""
+    """The hashes of the documents that a unit wrote, in order."""
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
@@ -50,7 +50,7 @@ class UnitHashes:
         self._is_lossy = bytearray()
 
     def has(self, value: bytes) -> bool:
-        """Whether a document of this hash was written lately. The rest is found at the end."""
+        """Whether this hash is in memory; further duplicates are found at the end of the job."""
         return value in self._seen
 
     def add(self, value: bytes, document: EncodedDocument) -> None:
@@ -79,13 +79,13 @@ def write_hashes(path: Path, table: np.ndarray) -> FileRecord:
 
 
 def find_duplicates(paths: Sequence[Path]) -> dict[int, np.ndarray]:
-    """Documents that repeat an earlier one.
+    """Find documents that repeat an earlier one.
 
     Args:
-        paths: the units' files of hashes, in the order of the units.
+        paths: the hash files of the units, in unit order.
 
     Returns:
-        By place in ``paths``, the rising numbers (``row``) of its documents that are repeats.
+        Index in ``paths`` -> the increasing indices (``row``) of its duplicate documents.
     """
     tables = [np.load(path, "r", allow_pickle=False) for path in paths]
     repeats: dict[int, list[np.ndarray]] = {}
@@ -100,7 +100,7 @@ def find_duplicates(paths: Sequence[Path]) -> dict[int, np.ndarray]:
 
 
 def _ranges(tables: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(unit, row) of all documents, a range of hashes at a time."""
+    """Yield (units, rows) of all documents, one range of hashes at a time."""
     total = sum(map(len, tables))
     count = max(1, -(-total // _ROWS_AT_ONCE))
     bounds = [(1 << 64) * i // count for i in range(1, count)]

@@ -1,17 +1,17 @@
-"""Write a tokenizer folder: ``spiece.model`` and a ``tokenizer.json`` that gives the same ids.
+"""Writes a tokenizer folder: ``spiece.model`` and a ``tokenizer.json`` that gives the same ids.
 
-``transformers`` builds a tokenizer of its own from a ``spiece.model``, and there the ids differ:
-spaces at the ends stay, and the character map is dropped. So the ``tokenizers`` pipeline is built
-here, step by step what sentencepiece does, and saved beside the model.
+The tokenizer that ``transformers`` builds from a ``spiece.model`` gives different ids: it keeps
+spaces at the ends and drops the character map. So the ``tokenizers`` pipeline is built here, where
+it reproduces each step of sentencepiece, and saved next to the model.
 
-The ids agree for every text, but for three things that are meant:
+The ids agree for every text, with three intended exceptions:
 
-- White space of every kind is a space, as in the shards. Models trained here do the same; the
-  original BigBird vocabulary makes an unknown piece of a line end or tab.
-- ``[MASK]`` takes the space before it, as in transformers' own BigBirdTokenizer: a mask stands for
-  a whole word, whose piece holds that space.
-- ``<pad>``, ``</s>`` and ``<unk>`` written out in a text become these special ids, as everywhere in
-  ``transformers``; sentencepiece spells them out.
+- All white space becomes a space, as in the shards. Models trained here do the same; with the
+  original BigBird vocabulary, sentencepiece turns a line end or tab into an unknown piece.
+- ``[MASK]`` includes the space before it, as in transformers' BigBirdTokenizer: a mask replaces a
+  whole word, whose piece includes that space.
+- ``<pad>``, ``</s>`` and ``<unk>`` in a text become special ids, as everywhere in
+  ``transformers``; sentencepiece encodes them as plain text.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceMod
 def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -> None:
     """Write ``out/spiece.model`` and the files that ``transformers`` loads.
 
-    ``spiece`` is copied as it is, but for a Pegasus file of the Hub, which gets the ids that it
-    lacks (see ``families``): in a tokenizer folder the ids of ``spiece.model`` are the model's.
+    ``spiece`` is copied unchanged, except that Pegasus files from the Hub get the ids that they
+    lack (see ``families``): in a tokenizer folder the ids of ``spiece.model`` are the model's.
 
     Args:
-        family: that the model has to be of; None: either.
+        family: the required family; None: either.
 
     Raises:
-        DataError: ``spiece`` is no sentencepiece model, or not one that the pipeline can follow.
+        DataError: ``spiece`` is not a sentencepiece model, or one that is not supported.
     """
     if not spiece.is_file():
-        SentencePieceModel.read(spiece)  # says what is wrong
+        SentencePieceModel.read(spiece)  # raises the specific error
     data = with_all_ids(spiece.read_bytes(), spiece)
     model = SentencePieceModel.parse(data, spiece)
     if family is not None:
@@ -58,13 +58,13 @@ def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -
 
 
 def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model") -> Any:
-    """A ``tokenizers.Tokenizer`` that gives sentencepiece's ids, with the family's special pieces.
+    """Build a ``tokenizers.Tokenizer`` with sentencepiece's ids and the family's special pieces.
 
-    What goes around a text and a pair of texts, and their type ids: see ``families``.
+    For the templates of texts and pairs and their type ids see ``families``.
 
     Raises:
-        DataError: the model is no unigram model, normalises in a way that BigBird's do not, or
-            lacks a special piece. ``source`` names it in the message.
+        DataError: the model is not a unigram model, has unsupported normalization options, or lacks
+            a special piece. ``source`` names it in the message.
     """
     from tokenizers import (
         AddedToken,
@@ -86,12 +86,12 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
         )
     )
     names = [p.text for p in model.pieces if p.type not in (PieceType.NORMAL, PieceType.UNUSED)]
-    # `\A` and `\z`, not `^` and `$`: those match at every newline. Text begins with exactly one
-    # space; a special piece on its own stays as it is, because `tokenizers` normalises the names it
-    # looks for.
+    # `\A` and `\z`, because `^` and `$` match at every newline. Text begins with exactly one space;
+    # a special piece alone stays unchanged, because `tokenizers` also normalizes the names of added
+    # tokens.
     either = "|".join(re.escape(name) for name in names)
     steps: list[Any] = [
-        # First, because the map of a model may drop some white space; shards have a space for each.
+        # First, because a model's map may drop some white space, for which shards have a space.
         normalizers.Replace(Regex(f"[{WHITE_SPACE}]"), " "),
         *_unicode_steps(model),
         normalizers.Replace(Regex(f"[ {WORD_START}]+\\z"), ""),
@@ -99,8 +99,7 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
         normalizers.Replace(Regex(f"\\A *(?!(?:{either})\\z)(?=[^ ])"), " "),
     ]
     tokenizer.normalizer = normalizers.Sequence(steps)
-    # Pieces that reach over a space exist in the original vocabulary: then words are not encoded
-    # one by one.
+    # The original vocabulary has pieces that span a space; then words cannot be encoded separately.
     reaches_over_space = any(WORD_START in piece.text[1:] for piece in model.pieces)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
         WORD_START, prepend_scheme="never", split=not reaches_over_space
@@ -109,9 +108,9 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     family = family_of(model)
     special = family.special_pieces(model.pieces)
     mask = special["mask_token"]
-    # The special ones first, each kind in the order of the ids.
+    # Special pieces first; otherwise in id order.
     for name in sorted(names, key=lambda name: name not in special.values()):
-        # normalised: found in the text after its spaces were put in order, as sentencepiece does
+        # normalized=True: matched after normalization, as in sentencepiece
         is_special = name in special.values()
         token = AddedToken(name, lstrip=name == mask, normalized=True, special=is_special)
         (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([token])
@@ -133,8 +132,8 @@ def _unicode_steps(model: SentencePieceModel) -> list[Any]:
         return [normalizers.NFKC()]
     if model.normalizer == model_name(NONE) or not model.charsmap:
         return []
-    # A map of sentencepiece's own. `tokenizers` looks up whole graphemes, where sentencepiece takes
-    # the longest match: they differ for some rows of combining marks.
+    # One of sentencepiece's own maps. `tokenizers` looks up whole graphemes, sentencepiece uses the
+    # longest match; they differ for some sequences of combining marks.
     return [normalizers.Precompiled(model.charsmap)]
 
 
@@ -167,7 +166,7 @@ def _tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:
 
 
 def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
-    """Refuse what the pipeline does not follow, rather than give other ids."""
+    """Raise DataError for unsupported models, for which the ids would differ."""
     reasons = [
         (model.model_type != ModelType.UNIGRAM, f"a model of type {model.model_type.name}"),
         (model.byte_fallback, "byte fallback"),

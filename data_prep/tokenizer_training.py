@@ -1,4 +1,4 @@
-"""Train a sentencepiece unigram model with a family's special ids on documents."""
+"""Trains a sentencepiece unigram model with a family's special ids on documents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from data_prep.sentencepiece_model import named_normalizer, round_scores
 from data_prep.sentences import MAX_SENTENCE_CHARS
 from data_prep.units import plan_units
 
-# A "?" may be rare enough in a corpus to fall out; nobody wants it unknown.
+# ASCII letters, digits and punctuation are never unknown, even if rare in a corpus.
 _ALWAYS_COVERED = string.ascii_letters + string.digits + string.punctuation
 
 _DRAWS_AT_ONCE = 1 << 12
@@ -39,15 +39,16 @@ class TrainingOptions:
     """Options of tokenizer training.
 
     Attributes:
-        vocab_size: number of pieces, the special ones (``family.num_special``) among them.
-        max_sentences: train on at most so many, a uniform sample of all. A million take about 4 GB.
-        character_coverage: share of the characters that get a piece; the rest is unknown.
-        fields: where a record holds its text.
-        skip_bad_records: pass over records that are no documents; otherwise they are errors.
-        family: whose special pieces the model gets.
-        default_kind: of inputs whose names tell none.
-        text_kind: how documents lie in text files.
-        normalization: of NORMALIZATIONS; the model carries it.
+        vocab_size: number of pieces, including the special ones (``family.num_special``).
+        max_sentences: maximum number of sentences, a uniform sample of all. A million need about
+            4 GB of memory.
+        character_coverage: fraction of the characters that get a piece; the rest is unknown.
+        fields: the field of a record with its text.
+        skip_bad_records: skip records that are not documents; otherwise they are errors.
+        family: the tokenizer family, which defines the special pieces.
+        default_kind: the kind of inputs without a known suffix.
+        text_kind: the document format of text files.
+        normalization: one of NORMALIZATIONS, stored in the model.
     """
 
     vocab_size: int
@@ -62,14 +63,14 @@ class TrainingOptions:
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
-    """Train on the documents that ``arguments`` name (see ``inputs``). Returns a ``spiece.model``.
+    """Train on the documents of the INPUT ``arguments``. Returns a ``spiece.model``.
 
-    Same documents and options, same bytes.
+    The same documents and options give the same bytes.
 
     Raises:
-        ConfigError: a vocabulary size that the documents cannot fill, or that is too small for
-            their characters.
-        DataError: no documents, or a record that is none.
+        ConfigError: a vocabulary size that is too large for the documents, or too small for their
+            characters.
+        DataError: no documents, or a record that is not a document.
     """
     pieces = list(_pieces(arguments, options))
     with Progress("reading", sum(piece.num_bytes for piece in pieces)) as progress:
@@ -86,10 +87,10 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
 
 
 def sample(sentences: Iterable[str], size: int) -> list[str]:
-    """``size`` of the sentences, each subset equally likely, all of them where they are fewer.
+    """Return a uniform sample of ``size`` sentences, or all if there are fewer.
 
-    Reservoir sampling (Vitter 1985, algorithm R) with a fixed key: one pass, memory for the sample
-    alone.
+    Reservoir sampling (Vitter 1985, algorithm R) with a fixed key: one pass, and only the sample is
+    kept in memory.
     """
     generator = keyed_generator(0, "tokenizer sentences")
     chosen: list[str] = []
@@ -99,7 +100,7 @@ def sample(sentences: Iterable[str], size: int) -> list[str]:
             chosen.append(sentence)
             continue
         if not places:
-            # for a sentence with n before it, a place in [0, n]; the nearest is popped first
+            # For a sentence with n before it, a place in [0, n]; the next one's is popped first.
             bounds = range(index + _DRAWS_AT_ONCE, index, -1)
             places = generator.integers(0, list(bounds)).tolist()
         place = places.pop()
@@ -110,7 +111,7 @@ def sample(sentences: Iterable[str], size: int) -> list[str]:
 
 def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piece]:
     if STDIN not in arguments:
-        whole = sys.maxsize  # nothing needs cutting here
+        whole = sys.maxsize  # no splitting needed
         inputs = find_inputs(arguments, options.default_kind, options.text_kind)
         for unit in plan_units(inputs, whole):
             yield from unit.pieces
@@ -165,9 +166,9 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
                 bos_id=2 if options.family.has_bos else -1,
                 unk_id=options.family.unknown_id,
                 user_defined_symbols=list(options.family.user_defined),
-                max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be left out
+                max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be skipped
                 input_sentence_size=0,  # all of the sample
-                num_threads=16,  # sums are per thread: another number gives another model
+                num_threads=16,  # sums are per thread, so the number affects the model
                 minloglevel=2,
             )
     except RuntimeError as cause:
@@ -187,7 +188,7 @@ def _no_text(seen: str) -> DataError:
 
 
 def _vocabulary_size_error(message: str, vocab_size: int) -> ConfigError | None:
-    """What sentencepiece says of a size that it cannot reach, in our form."""
+    """Convert sentencepiece's error about an impossible vocabulary size."""
     if match := re.search(r"too high .* value <= (\d+)", message):
         problem, needed = "the documents are too few for this vocabulary", f"at most {match[1]}"
     elif match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):

@@ -1,4 +1,4 @@
-"""What a worker does with one unit: read, encode, split, write, and record what came of it."""
+"""The work of one unit: read, encode, split and write documents, and record the result."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from data_prep.unknown_text import UnknownCounts, is_lossy
 
 @dataclass(frozen=True)
 class DocumentOptions:
-    """How documents are taken from records.
+    """How records become documents.
 
     Attributes:
-        fields: where a record holds its text and id.
-        min_tokens: shorter documents are dropped; at least 1.
-        validation_fraction: share of the documents that go to the validation split.
-        max_unknown: documents with a larger share of unknown characters are dropped.
-        sentences: how they are found; see ``sentence_choice.spans_by``.
-        keep_duplicates: keep documents whose text was met before.
-        skip_bad_records: drop and count records that are no documents; otherwise they are errors.
+        fields: the fields of a record with its text and id.
+        min_tokens: drop shorter documents; at least 1.
+        validation_fraction: fraction of the documents that go to the validation split.
+        max_unknown: drop documents with a larger fraction of unknown characters.
+        sentences: the sentence rule; see ``sentence_choice.spans_by``.
+        keep_duplicates: keep documents whose text occurred before.
+        skip_bad_records: drop and count records that are not documents; otherwise they are errors.
     """
 
     fields: Fields = field(default_factory=lambda: Fields("text"))
@@ -57,12 +57,12 @@ class DocumentOptions:
 
 
 class UnitRecord(BaseModel):
-    """What came of a unit: its shard per split, lists, and counts.
+    """The result of a unit: its shard per split, lists and counts.
 
     Attributes:
-        rejected: the list of what it skipped.
-        hashes: of its documents' texts, where duplicates are dropped.
-        duplicates: documents that were taken out after the unit was finished.
+        rejected: the list of skipped records.
+        hashes: the hashes of its documents' texts, if duplicates are dropped.
+        duplicates: the documents that were removed after the unit was finished.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,7 +77,7 @@ class UnitRecord(BaseModel):
     duplicates: FileRecord | None = None
 
     def is_intact(self, folder: Path, *, lists_only: bool = False) -> bool:
-        """Whether its files in ``folder`` are as they were written; all, or all but the shards."""
+        """Whether its files in ``folder`` are unchanged; ``lists_only`` excludes the shards."""
         try:
             for shard in [] if lists_only else self.shards.values():
                 for file in shard.files:
@@ -92,12 +92,12 @@ class UnitRecord(BaseModel):
 
 DUPLICATE = "duplicate"  # why a document was dropped
 
-# report(input bytes, documents, tokens, lossy documents) since the last call; may raise to stop
+# report(input bytes, documents, tokens, lossy documents) since the last call; raises to stop
 Report = Callable[[int, int, int, int], None]
 
 
 class UnitJob:
-    """Turns units into shards in ``out``, one after the other."""
+    """Writes the shards of units to ``out``, one unit at a time."""
 
     def __init__(
         self, encoder: DocumentEncoder, out: Path, options: DocumentOptions, report: Report
@@ -111,7 +111,7 @@ class UnitJob:
         """Write the shards of ``unit``.
 
         Raises:
-            DataError: a record is no document, unless such records are to be skipped.
+            DataError: a record is not a document, unless such records are skipped.
         """
         dropped: Counter[str] = Counter()
         counts = _Counts()
@@ -145,7 +145,7 @@ class UnitJob:
     def _write(
         self, document: Document, source: InputFile, writer: UnitWriter, counts: _Counts
     ) -> str | None:
-        """Encode, count and write. Returns why it was dropped, or None."""
+        """Encode, count and write a document. Returns why it was dropped, or None."""
         value = text_hash(document.text)
         if not self._options.keep_duplicates and counts.hashes.has(value):
             return DUPLICATE
@@ -171,7 +171,7 @@ class UnitJob:
 
 @dataclass
 class _Counts:
-    """Of the documents that a unit wrote."""
+    """Counts over the documents that a unit wrote."""
 
     num_unknown_tokens: int = 0
     unknown: UnknownCounts = field(default_factory=UnknownCounts)
@@ -189,19 +189,19 @@ def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataErr
 
 
 def hashes_path(out: Path, number: int) -> Path:
-    """Where a unit keeps the hashes of its documents."""
+    """The file with the hashes of a unit's documents."""
     return out / UNFINISHED_NAME / f"{number:05d}.hashes.npy"
 
 
 def content_id(text: str) -> str:
-    """An id where the input gives none: a hash of the text."""
+    """The id of a document without one in the input: a hash of its text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def split_of(value: bytes, validation_fraction: float) -> str:
-    """The split of a document: by the hash of its text alone.
+    """The split of a document, determined only by the hash of its text.
 
-    So it stays where it is when others come or go, and no text is in both splits.
+    So adding or removing other documents does not change it, and no text is in both splits.
     """
     digest = hashlib.blake2b(value, digest_size=8, key=b"bigbird_ds split").digest()
     place = int.from_bytes(digest, "big") / 2**64

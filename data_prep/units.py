@@ -1,8 +1,8 @@
-"""Cut the input into work units, from names and sizes alone.
+"""Splits the input into work units, using only names, sizes and the metadata of tables.
 
-A unit is what one worker does at one time and what one shard (per split) comes from. The plan
-depends on the inputs and the unit size only, so shards are the same for any number of workers,
-machines and interruptions.
+A unit is processed by one worker and becomes one shard per split. The plan depends only on the
+inputs and the unit size, so shards are the same for any number of workers, machines and
+interruptions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_prep.records import printable
 
 @dataclass(frozen=True)
 class Unit:
-    """Pieces of input that become one shard; ``number`` names it."""
+    """Pieces of input that become one shard per split; ``number`` is part of its name."""
 
     number: int
     pieces: tuple[Piece, ...]
@@ -33,7 +33,7 @@ class Unit:
 def plan_units(files: Iterable[InputFile], unit_bytes: int) -> list[Unit]:
     """Group the files' pieces, in order, into units of about ``unit_bytes`` of input.
 
-    A file that cannot be cut (compressed, or one text) is one piece whatever its size.
+    A file that cannot be split (compressed, or a single text) is one piece of any size.
     """
     units: list[Unit] = []
     pending: list[Piece] = []
@@ -65,14 +65,14 @@ def _pieces(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
 
 
 def _even_ranges(length: int, num_bytes: int, unit_bytes: int) -> Iterator[tuple[int, int]]:
-    """``[0, length)`` in equal parts, each worth at most about ``unit_bytes`` of ``num_bytes``."""
+    """Split ``[0, length)`` evenly into parts of at most about ``unit_bytes`` of ``num_bytes``."""
     count = max(1, min(length, -(-num_bytes // unit_bytes)))
     bounds = [length * i // count for i in range(count + 1)]
     yield from ((a, b) for a, b in itertools.pairwise(bounds) if b > a)
 
 
 def _row_groups(file: InputFile, unit_bytes: int) -> Iterator[Piece]:
-    """Neighbouring row groups together up to ``unit_bytes``; shares of the file by their sizes."""
+    """Group adjacent row groups up to ``unit_bytes``, weighted by their sizes."""
     import pyarrow
     import pyarrow.parquet
 
@@ -96,7 +96,7 @@ def _saved_dataset_rows(file: InputFile) -> int:
 
     try:
         return len(datasets.load_from_disk(str(file.path)))
-    except Exception as cause:  # whatever its readers raise on a damaged folder
+    except Exception as cause:  # any error of its readers for a damaged folder
         raise _unreadable(file, cause) from cause
 
 

@@ -1,8 +1,8 @@
-"""How much of the text the tokenizer cannot tell: counts over documents.
+"""Counts how much text is unknown to the tokenizer.
 
-A run of unknown characters is one unknown piece, so that a share of tokens hides how much is lost:
-a page of Chinese is a few tokens of an English vocabulary. So characters are counted, and documents
-that lose many of theirs.
+A run of unknown characters is one unknown piece, so a fraction of tokens hides how much is lost: a
+page of Chinese is a few tokens of an English vocabulary. So unknown characters are counted, and
+documents that lose many of their characters.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from data_prep.encoding import EncodedDocument
 
 _MOST_FREQUENT_OF_UNIT = 256
 _MOST_FREQUENT = 50
-# Shares of the documents (that lose much) and of the characters above which the tokenizer does not
-# suit the text.
+# Fractions of lossy documents and of unknown characters above which a warning says that the
+# tokenizer does not suit the text.
 _MANY_DOCUMENTS = 0.01
 _MANY_CHARACTERS = 0.01
-_ENOUGH_DOCUMENTS = 100  # to judge while a job runs
+_ENOUGH_DOCUMENTS = 100  # minimum for a warning while a job runs
 
 
 class UnknownCounts:
-    """Counts over the documents of a unit."""
+    """Counts unknown characters and lossy documents of a unit."""
 
     def __init__(self) -> None:
         self._documents = 0
@@ -47,7 +47,7 @@ def is_lossy(document: EncodedDocument) -> bool:
 
 
 def merged(records: Iterable[UnknownText]) -> UnknownText:
-    """The counts of all units together."""
+    """Sum the counts of all units."""
     records = list(records)
     characters: Counter[str] = Counter()
     for record in records:
@@ -60,14 +60,14 @@ def merged(records: Iterable[UnknownText]) -> UnknownText:
 
 
 def warning_while_running(num_lossy: int, num_documents: int) -> str | None:
-    """What to say of a job in work, where there is something to say."""
+    """A warning for a running job, or None."""
     if num_documents < _ENOUGH_DOCUMENTS or num_lossy <= _MANY_DOCUMENTS * num_documents:
         return None
     return f"so far {_lossy_in_words(num_lossy, num_documents)}; {_ADVICE}"
 
 
 def warning_at_the_end(unknown: UnknownText, num_documents: int, num_chars: int) -> str | None:
-    """What to say of all documents, where there is something to say."""
+    """A warning about all documents, or None."""
     share = unknown.num_characters / max(1, num_chars)
     if share <= _MANY_CHARACTERS and unknown.num_documents <= _MANY_DOCUMENTS * num_documents:
         return None

@@ -1,7 +1,7 @@
-"""Worker processes for units: bounded queue, shared counters, a clean stop.
+"""Worker processes for units: bounded queue, shared counters, clean shutdown.
 
-Workers do not hear SIGINT: the parent does, asks them to stop and waits until they have removed
-what was half written. They end by themselves when the parent is gone.
+Workers block SIGINT: the parent handles it, asks them to stop and waits until they have removed
+unfinished files. They exit when the parent is gone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COUNTS = ("bytes", "documents", "tokens", "lossy documents")
 
 
 class WorkerDied(RuntimeError):
-    """A worker process was killed or crashed, most often for want of memory."""
+    """A worker process was killed or crashed, usually because it ran out of memory."""
 
 
 class _Stopped(Exception):
@@ -41,7 +41,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker process needs before its first unit."""
+    """The data that a worker process needs before its first unit."""
 
     tokenizer: Path
     out: Path
@@ -49,16 +49,16 @@ class WorkerSetup:
 
 
 def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress: Progress) -> str:
-    """Do all ``units`` in ``workers`` processes; each leaves its record in the job folder.
+    """Process all ``units`` in ``workers`` processes; each unit's record is in the job folder.
 
     Returns:
         A line of totals and rates.
 
     Raises:
-        DataError: from a worker, as it was raised there; the others have stopped by then.
-        WorkerDied: a worker is gone.
+        DataError: raised in a worker; the others have stopped by then.
+        WorkerDied: a worker process died.
     """
-    context = multiprocessing.get_context("spawn")  # no locks or threads of ours in the workers
+    context = multiprocessing.get_context("spawn")  # workers inherit no locks or threads
     counters, stop = context.Array("q", len(_COUNTS)), context.Event()
     waiting = iter(units)
     running: set[Future[None]] = set()
@@ -92,7 +92,7 @@ def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress:
 
 @contextlib.contextmanager
 def _sigint_held_back() -> Iterator[None]:
-    """Block SIGINT; a process started meanwhile keeps it blocked from its first instruction on."""
+    """Block SIGINT; a process started in this context inherits the blocked signal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -135,7 +135,7 @@ def _run_unit(unit: Unit) -> None:
         if record is None:
             _records.add(_job.run(unit))
     except _Stopped:
-        pass  # nobody waits for the result
+        pass  # the result is not used
     finally:
         _is_busy = False
         if _terminated:
@@ -143,7 +143,7 @@ def _run_unit(unit: Unit) -> None:
 
 
 def _terminate(*_: object) -> None:
-    """On SIGTERM: end, in a unit at its next report, so that temporary files are removed first."""
+    """On SIGTERM: exit; inside a unit only at its next report, after removing temporary files."""
     global _terminated
     _terminated = True
     if not _is_busy:

@@ -1,4 +1,4 @@
-"""The block-sparse attention pattern and the kernels that compute with it."""
+"""Block-sparse attention: the pattern and the backends that compute it."""
 
 from bigbird_ds.attention.dispatch import block_sparse_attention
 from bigbird_ds.attention.pattern import BlockPattern

@@ -1,4 +1,4 @@
-"""What activation checkpointing keeps of attention."""
+"""Which attention results activation checkpointing keeps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 def checkpoint_contexts(x: torch.Tensor) -> Callable[[], Contexts]:
-    """``context_fn`` for ``torch.utils.checkpoint.checkpoint`` around a layer that works on ``x``.
+    """``context_fn`` of ``torch.utils.checkpoint.checkpoint`` for a layer with input ``x``.
 
-    On a GPU the results of our attention kernel are kept, and only the rest of the layer is
-    computed again; elsewhere all of it is.
+    On a GPU the results of the Triton attention kernel are kept and only the rest of the layer is
+    recomputed; elsewhere the whole layer is recomputed.
     """
     if not runs_triton_kernels(x.device):
         return noop_context_fn

@@ -1,6 +1,6 @@
-"""The attention backends, and which of them computes.
+"""The attention backends and how one is chosen.
 
-Triton and its kernels are imported when a tensor on a GPU first needs them, and never before.
+Triton and its kernels are imported only when a tensor on a GPU first needs them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def _nothing_against(q: torch.Tensor, pattern: BlockPattern) -> str | None:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute block-sparse attention; all give the same numbers.
+    """A backend of block-sparse attention; all give the same results.
 
     Attributes:
-        name: what ``backend=`` calls it.
-        attention: from q, k, v ``(B, H, S, D)``, the pattern and the mask to the context, as
+        name: its name in ``backend=``.
+        attention: maps q, k, v ``(B, H, S, D)``, the pattern and the mask to the context, as
             ``block_sparse_attention``; differentiable.
-        why_not: why it cannot compute these queries with this pattern, in a few words; None if it
-            can.
-        needs: what it computes, for the message to those who asked for it by name.
-        clears_padding: whether it returns zeros in the rows of padding; else they are cleared.
+        why_not: returns a short reason why these queries and this pattern are unsupported, or
+            None.
+        needs: what is supported, for the error if it was requested by name.
+        clears_padding: whether it returns zeros in padding rows; if not, the caller clears them.
     """
 
     name: str
@@ -55,13 +55,13 @@ def triton_attention(
     pattern: BlockPattern,
     mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """``triton.backend.triton_attention``, imported at the first call."""
+    """``triton.backend.triton_attention``, imported on the first call."""
     from bigbird_ds.attention.triton import backend
 
     return backend.triton_attention(q, k, v, pattern, mask)
 
 
-# ``auto`` takes the first that can compute.
+# ``auto`` takes the first supported one.
 BACKENDS: Registry[Backend] = Registry(
     "attention backend",
     "backend",
@@ -78,14 +78,14 @@ BACKENDS: Registry[Backend] = Registry(
         Backend("reference", reference_attention),
     ],
 )
-# Those whose parts compiled layers and ranks that share a sequence use.
+# Backends for compiled layers and for sequence parallelism.
 IN_PARTS = ("triton", "gathered")
 
 
 def choose_backend(q: torch.Tensor, pattern: BlockPattern, among: Iterable[str] = BACKENDS) -> str:
-    """The first of the backends ``among`` that can compute this; the log says once which and why.
+    """Return the first supported backend in ``among``; logs once which one and why.
 
-    The last of them must be one that can compute anything.
+    The last one must support everything.
     """
     passed_over = []
     for name in among:

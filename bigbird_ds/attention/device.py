@@ -1,4 +1,4 @@
-"""What the Triton kernels need of a device and of its tensors. Imports no Triton."""
+"""Requirements of the Triton kernels on devices and tensors. Does not import Triton."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 from bigbird_ds.attention.pattern import BlockPattern
 
-SIZES = (16, 32, 64, 128)  # tiles of the matrix units
+SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_SPARE_SHARED_MEMORY = 8 * 1024  # bytes beside the tiles
+_SPARE_SHARED_MEMORY = 8 * 1024  # bytes in addition to the tiles
 
 
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
-    """Why the Triton kernels cannot compute this, in a few words; None if they can."""
+    """A short reason why the Triton kernels do not support this input, or None."""
     block, width = pattern.block_size, q.shape[-1]
     if block not in SIZES:
         return f"block size {block}"
@@ -29,12 +29,12 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
 
 
 def tile_width(head_size: int) -> int:
-    """Columns of the kernels' tiles for heads of this size: the rest are zeros."""
+    """Width of the kernels' tiles for this head size; extra columns are zeros."""
     return next(size for size in SIZES if size >= head_size)
 
 
 def runs_triton_kernels(device: torch.device) -> bool:
-    """Whether the kernels run on this device at all, whatever the sizes and types."""
+    """Whether the kernels run on this device, regardless of sizes and dtypes."""
     return _why_not_device(device, 0) is None
 
 
@@ -57,6 +57,6 @@ def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
 
 
 def shared_memory_bytes(device: torch.device) -> int:
-    """Shared memory that one program on an NVIDIA GPU may use."""
+    """Shared memory available to one program on an NVIDIA GPU, in bytes."""
     properties: Any = torch.cuda.get_device_properties(device)  # the stubs lack a field
     return properties.shared_memory_per_block_optin

@@ -1,4 +1,4 @@
-"""``block_sparse_attention``: one entrance, several backends that give the same numbers."""
+"""``block_sparse_attention``: one entry point for all backends, with the same results."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def block_sparse_attention(
     mask: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Attention in which each query block reads the key blocks of ``pattern``.
+    """Attention in which each query block reads its key blocks of ``pattern``.
 
-    Scores are scaled by ``head_dim ** -0.5``; there is no dropout. Everything is computed in the
-    dtype of ``q``, under autocast too. (``gathered`` holds scores in that dtype: in fp16 they must
-    stay below 65,504; the kernels of a GPU hold them in fp32.)
+    Scores are scaled by ``head_dim ** -0.5``; there is no dropout. The computation uses the dtype
+    of ``q``, also under autocast. ``gathered`` keeps scores in that dtype, so in fp16 they must
+    stay below 65,504; the Triton kernels keep them in fp32.
 
     Args:
         q, k, v: ``(batch, heads, seq_len, head_dim)``, one floating dtype.
         pattern: for the same ``seq_len`` and number of heads.
-        mask: ``(batch, seq_len)``, bool, integer or float, nonzero for real tokens (so no bias that
-            is added to scores, in which 0 is a real token); None: all real.
+        mask: ``(batch, seq_len)``, bool, integer or float, nonzero for non-padding tokens (not an
+            additive mask, in which 0 means non-padding); None: no padding.
         backend: ``reference`` (dense, quadratic), ``gathered`` (any device, linear memory),
-            ``triton`` (NVIDIA GPUs), or ``auto``, the fastest one that serves.
+            ``triton`` (NVIDIA GPUs), or ``auto``, the fastest supported one.
 
     Returns:
-        ``(batch, heads, seq_len, head_dim)``, zeros in the rows of padding, differentiable.
+        ``(batch, heads, seq_len, head_dim)``, zeros in padding rows, differentiable.
 
     Raises:
-        ConfigError: shapes that do not fit together, an unknown backend, or one that cannot serve.
+        ConfigError: inconsistent shapes, or an unknown or unsupported backend.
     """
     _check(q, k, v, pattern, mask)
     name = choose_backend(q, pattern) if backend == "auto" else backend

@@ -1,4 +1,4 @@
-"""A pattern as a picture: which key blocks each query block reads, and how often each counts."""
+"""Plots a pattern: which key blocks each query block reads, and how often each counts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.plotting import pyplot, save_figure
 
-MAX_DRAWN_BLOCKS = 1024  # a picture of more blocks shows nothing
+MAX_DRAWN_BLOCKS = 1024  # more blocks are not discernible
 MAX_DRAWN_HEADS = 4
 
 
 def count_matrix(pattern: BlockPattern, head: int) -> np.ndarray:
-    """(n, n) int: how often query block i reads key block j. For pictures and tests alone."""
+    """(n, n) int: how often query block i reads key block j. Only for plots and tests."""
     n = pattern.num_blocks
     counts = np.zeros((n, n), dtype=np.int64)
     counts[[0, n - 1]] = 1
@@ -26,11 +26,10 @@ def count_matrix(pattern: BlockPattern, head: int) -> np.ndarray:
 
 
 def draw_pattern(pattern: BlockPattern, target: Path) -> None:
-    """Write a PNG with one panel a head (the first four; one where all heads agree).
+    """Write a PNG with one panel per head (the first four; one if all heads agree).
 
     Raises:
-        ConfigError: too many blocks to see anything, matplotlib is not installed, or ``target``
-            cannot be written.
+        ConfigError: too many blocks, matplotlib is not installed, or ``target`` cannot be written.
     """
     if pattern.num_blocks > MAX_DRAWN_BLOCKS:
         raise ConfigError(

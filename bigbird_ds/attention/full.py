@@ -1,4 +1,4 @@
-"""Attention of every query to every key, as the models use it on short inputs and in decoders.
+"""Full attention, for short inputs and decoders.
 
 Legend: B = batch, H = heads, L = queries, S = keys, D = head dimension.
 """
@@ -14,13 +14,13 @@ from bigbird_ds.attention.bias import rows_without_keys
 def full_bias(
     mask: torch.Tensor | None, causal: bool, queries: int, keys: int, like: torch.Tensor
 ) -> torch.Tensor | None:
-    """Bias ``(B or 1, 1, L or 1, S)`` in the dtype and on the device of ``like``, or None.
+    """Additive mask ``(B or 1, 1, L or 1, S)`` in the dtype and on the device of ``like``, or None.
 
-    Hidden keys get -inf.
+    Masked keys get -inf.
 
     Args:
-        mask: ``(B, S)``, nonzero for real tokens; None: all real.
-        causal: hide later keys; the last query is at the place of the last key.
+        mask: ``(B, S)``, nonzero for non-padding tokens; None: no padding.
+        causal: mask later keys; the last query is at the position of the last key.
     """
     hidden = None if mask is None else (mask == 0)[:, None, None, :]
     if causal and queries > 1:
@@ -40,16 +40,16 @@ def full_attention(
     bias: torch.Tensor | None,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Softmax attention in one fused call: q ``(B, H, L, D)``, k and v ``(B, H, S, D)``.
+    """Fused softmax attention: q ``(B, H, L, D)``, k and v ``(B, H, S, D)``.
 
     Args:
-        bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores; -inf hides a key. A
-            query that sees no key gets the mean of all values, as in transformers.
-        dropout: probability of dropping a weight; the caller passes 0 outside training.
+        bias: broadcastable to ``(B, H, L, S)``, added to the scaled scores; -inf masks a key. A
+            query with all keys masked gets the mean of all values, as in transformers.
+        dropout: dropout probability of the weights; the caller passes 0 outside training.
     """
     if bias is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    # A softmax over nothing is nan, and not every kernel of torch guards against it.
+    # A softmax over no keys is nan, and not every torch kernel guards against it.
     unseeing = rows_without_keys(bias)
     bias = bias.masked_fill(unseeing, 0.0)
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
@@ -57,7 +57,7 @@ def full_attention(
 
 
 def full_probabilities(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The weights ``(B, H, L, S)`` that :func:`full_attention` uses, before dropout."""
+    """Return the weights ``(B, H, L, S)`` of :func:`full_attention`, before dropout."""
     scores = torch.matmul(q, k.transpose(-1, -2)) * q.shape[-1] ** -0.5
     if bias is None:
         return torch.softmax(scores, dim=-1)

@@ -1,13 +1,13 @@
-"""The backend for any device: gather each row's key blocks, then plain batched matrix products.
+"""The backend for any device: gathers each row's key blocks, then uses batched matrix products.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension, s = block size, R = query
-blocks (rows) a head, M = key blocks a head, W = key blocks that a row reads, T = tables: H, or 1
-where all heads read the same.
+blocks (rows) per head, M = key blocks per head, W = key blocks that a row reads, T = tables: H, or
+1 if all heads read the same.
 
-The rows are worked through in chunks that fit a cache, forward and backward, and the weights are
-computed again in the backward: what lives from one to the other is q, k and v alone, and memory
-grows with S. The two global rows are one fused call. Within a chunk, everything is one gather and a
-few batched products; the number of chunks is no number of blocks.
+Forward and backward process the rows in cache-sized chunks, and the backward pass recomputes the
+weights. Only q, k and v are saved, so memory is linear in S. The two global rows are one fused
+attention call. A chunk is one gather and a few batched products over many rows; there is no loop
+over blocks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from bigbird_ds.attention.bias import count_bias, padding_bias, rows_without_key
 from bigbird_ds.attention.full import full_attention
 from bigbird_ds.attention.pattern import BlockPattern
 
-# Scores held at a time. On the CPU a chunk's scores, keys and values stay in the cache of a core;
-# on an accelerator a chunk must be large enough to fill it.
+# Scores per chunk. On the CPU a chunk's scores, keys and values should stay in a core's cache; on
+# an accelerator a chunk must be large enough to fill it.
 _CHUNK_SCORES_CPU = 1 << 19
 _CHUNK_SCORES_ACCELERATOR = 1 << 26
 
 
 class RowTables(NamedTuple):
-    """What each row reads: ``key_blocks`` (T, R, W) int64, ``key_counts`` (T, R, W) int32.
+    """The key blocks of each row: ``key_blocks`` (T, R, W) int64, ``key_counts`` (T, R, W) int32.
 
     A count of 0 marks an unused slot.
     """
@@ -45,9 +45,9 @@ def gathered_attention(
     pattern: BlockPattern,
     mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Block-sparse attention in linear memory; arguments and result as ``block_sparse_attention``.
+    """Linear-memory block-sparse attention; arguments and result as ``block_sparse_attention``.
 
-    The caller clears the rows of padding.
+    The caller clears the padding rows.
     """
     size = pattern.block_size
     key_bias = None if mask is None else padding_bias(mask, q.dtype)[:, None]
@@ -67,23 +67,23 @@ def attend_rows(
     tables: RowTables,
     key_bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention of query blocks that read some of the key blocks each; differentiable.
+    """Attention of query blocks, each to its own selection of key blocks; differentiable.
 
     Args:
         q: ``(B, H, R * s, D)``.
-        k, v: ``(B, H, M * s, D)``; the key blocks need not be those of the queries.
-        tables: which key blocks, 0 .. M - 1, each query block reads.
-        key_bias: ``(B, H or 1, M * s)``, added to the scores of a key, -inf hides it; None: nothing
-            to add.
+        k, v: ``(B, H, M * s, D)``; they may come from other tokens than the queries.
+        tables: the key blocks, 0 .. M - 1, that each query block reads.
+        key_bias: ``(B, H or 1, M * s)``, added to the scores of a key; -inf masks it. None: no
+            bias.
 
     Returns:
-        ``(B, H, R * s, D)``. A query block that sees no key gets anything finite.
+        ``(B, H, R * s, D)``. Rows without keys are arbitrary but finite.
     """
     return _Rows.apply(q, k, v, tables, key_bias)
 
 
 class _Gather:
-    """The chunks of all rows of a batch: which blocks each row reads, with which bias."""
+    """The chunks of all rows of a batch, with the key blocks and bias of each row."""
 
     def __init__(
         self, q: torch.Tensor, k: torch.Tensor, tables: RowTables, key_bias: torch.Tensor | None
@@ -101,7 +101,7 @@ class _Gather:
         self.chunk = max(1, scores // (self.size * self.size * self.width))
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """For each chunk of c rows: the rows, key blocks (c * W,), bias (c, 1, W * s).
+        """Yield for each chunk of c rows: the rows, key blocks (c * W,), bias (c, 1, W * s).
 
         Rows are indices into ``(B * H * R, s, D)``, key blocks into ``(B * H * M, s, D)``.
         """
@@ -125,7 +125,7 @@ class _Gather:
 
 
 class _Rows(torch.autograd.Function):
-    """``attend_rows``, with the weights computed again in the backward."""
+    """``attend_rows``, recomputing the weights in the backward pass."""
 
     @staticmethod
     def forward(
@@ -155,7 +155,7 @@ def rows_context(
     tables: RowTables,
     key_bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """What :func:`attend_rows` returns, of tensors without a history."""
+    """:func:`attend_rows` without autograd."""
     gather = _Gather(q, k, tables, key_bias)
     q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
     out = torch.empty_like(q_blocks)
@@ -173,12 +173,12 @@ def rows_gradients(
     key_bias: torch.Tensor | None,
     grad: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v from that of the result, which has the shape of q."""
+    """Gradients of q, k and v from the gradient of the result, which has the shape of q."""
     gather = _Gather(q, k, tables, key_bias)
     scale = q.shape[-1] ** -0.5
     q_blocks, k_blocks, v_blocks = (_as_blocks(x, gather.size) for x in (q, k, v))
     grad_rows = _as_blocks(grad, gather.size)
-    # key blocks are summed over many rows: in fp32 at least
+    # Gradients of key blocks are sums over many rows, accumulated in fp32 or wider.
     wide = torch.promote_types(q.dtype, torch.float32)
     grad_q = torch.empty_like(q_blocks)
     grad_k = torch.zeros_like(k_blocks, dtype=wide)
@@ -203,12 +203,12 @@ def _as_blocks(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _take(blocks: torch.Tensor, keys: torch.Tensor, gather: _Gather) -> torch.Tensor:
-    """The W key blocks of each of c rows, one after the other: (c, W * s, D)."""
+    """The W key blocks of each of c rows, concatenated: (c, W * s, D)."""
     return blocks.index_select(0, keys).view(-1, gather.width * gather.size, blocks.shape[-1])
 
 
 def _add(total: torch.Tensor, keys: torch.Tensor, part: torch.Tensor) -> None:
-    """Add a chunk's (c, W * s, D) to the key blocks it was gathered from."""
+    """Scatter-add a chunk's (c, W * s, D) to the key blocks it was gathered from."""
     total.index_add_(0, keys, part.view(len(keys), *total.shape[1:]).to(total.dtype))
 
 

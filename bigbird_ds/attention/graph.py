@@ -1,9 +1,9 @@
-"""Block-sparse attention as one operator, for the graphs that ``torch.compile`` makes of layers.
+"""Block-sparse attention as one operator, for layers under ``torch.compile``.
 
-An operator in a graph takes tensors and numbers, so it cannot take a ``BlockPattern``. A pattern
-written into the graph as a constant would serve one layer and one length only. So the graph takes
-the layer's ``PatternRecipe``, in a tensor, as an input like any other, and the pattern is looked up
-when the graph runs, in another process too.
+An operator in a graph takes tensors and numbers, so it cannot take a ``BlockPattern``. A constant
+pattern in the graph would fit only one layer and one length. So the graph takes the layer's
+``PatternRecipe`` as an input tensor and looks the pattern up at run time, which also works in
+another process.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks.
 """
@@ -33,7 +33,7 @@ from bigbird_ds.attention.reference import (
 def pattern_attention(
     q: Tensor, k: Tensor, v: Tensor, recipe: PatternRecipe, mask: Tensor | None
 ) -> Tensor:
-    """``block_sparse_attention`` over the recipe's pattern; one node while a graph is traced."""
+    """``block_sparse_attention`` with the recipe's pattern; a single node when traced."""
     if torch.compiler.is_compiling():
         return attention_in_graph(q, k, v, recipe.as_tensor(), mask)
     return block_sparse_attention(q, k, v, recipe.build(q.shape[2]), mask)
@@ -42,7 +42,7 @@ def pattern_attention(
 def pattern_probabilities(
     q: Tensor, k: Tensor, recipe: PatternRecipe, mask: Tensor | None
 ) -> Tensor:
-    """``attention_probabilities`` of the recipe's pattern, in a graph too."""
+    """``attention_probabilities`` of the recipe's pattern, traceable."""
     if torch.compiler.is_compiling():
         counts = recipe_counts(q, recipe.as_tensor(), recipe.block_size)
         return counted_probabilities(q, k, counts, recipe.block_size, mask)
@@ -52,23 +52,22 @@ def pattern_probabilities(
 def attention_in_graph(
     q: Tensor, k: Tensor, v: Tensor, recipe: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """``block_sparse_attention`` by the backend that serves best, as one node of a graph.
+    """``block_sparse_attention`` with the best supported backend, as one node of a graph.
 
     Args:
         q, k, v: ``(B, H, S, D)``, one floating dtype.
         recipe: ``PatternRecipe.as_tensor`` of a layer with H heads.
-        mask: ``(B, S)``, nonzero for real tokens; None: all real.
+        mask: ``(B, S)``, nonzero for non-padding tokens; None: no padding.
 
     Returns:
-        ``(B, H, S, D)``, zeros in the rows of padding, differentiable.
+        ``(B, H, S, D)``, zeros in padding rows, differentiable.
     """
     context, _ = recipe_attention(q, k, v, mask, recipe)
     return context
 
 
 def keeps_attention(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """Policy of activation checkpointing in a graph: keep attention's results, compute the rest
-    again."""
+    """Checkpointing policy in a graph: save attention results, recompute everything else."""
     kept = op is torch.ops.bigbird_ds.recipe_attention.default
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
@@ -77,8 +76,8 @@ def keeps_attention(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointP
 def recipe_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, recipe: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The context (B, H, S, D), laid out as (B, S, H, D), and the log-sum-exp (B, H, S) in fp32
-    where the backend's gradients need it, else zeros."""
+    """Return the context (B, H, S, D), in memory as (B, S, H, D), and the log-sum-exp (B, H, S) in
+    fp32, or zeros if the backend's backward does not need it."""
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern, IN_PARTS) == "triton":
@@ -106,7 +105,7 @@ def recipe_attention_backward(
     context: Tensor,
     lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from that of the context, each laid out as (B, S, H, D)."""
+    """Gradients of q, k and v from that of the context, each in memory as (B, S, H, D)."""
     pattern = PatternRecipe.from_tensor(recipe).build(q.shape[2])
     with torch.autocast(q.device.type, enabled=False):
         if choose_backend(q, pattern, IN_PARTS) == "triton":
@@ -191,7 +190,7 @@ def _gathered_gradients(
 
 
 def _apart(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The rows between the two global blocks, and those of the global blocks."""
+    """Split into the rows between the two global blocks and the rows of the global blocks."""
     return x[:, :, size:-size], torch.cat([x[:, :, :size], x[:, :, -size:]], dim=2)
 
 

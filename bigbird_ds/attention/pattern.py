@@ -1,10 +1,10 @@
-"""``BlockPattern``: which key blocks a query block reads, and how often each counts, as plain data.
+"""``BlockPattern``: which key blocks each query block reads, and how often each counts.
 
-Legend: N = sequence length, n = N / block_size = number of blocks, H = heads, r = random blocks a
+Legend: N = sequence length, n = N / block_size = number of blocks, H = heads, r = random blocks per
 row, W = the most distinct key blocks that any row reads.
 
-The pattern is a multiset: a key block drawn twice counts twice in the softmax, which is the same as
-a bias ``log(count)`` on its scores. Nothing of size N x N, nor n x n, is built.
+The pattern is a multiset: a key block drawn twice counts twice in the softmax, equivalent to a bias
+``log(count)`` on its scores. Nothing of size N x N or n x n is built.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _CACHED_PATTERNS = 128
 
 @dataclass(frozen=True, eq=False)
 class BlockPattern:
-    """A drawn block-sparse pattern; make one with :meth:`build`.
+    """A block-sparse pattern; create one with :meth:`build`.
 
     Query blocks 0 and n - 1 are global: they read every key once and are not in the tables. The
-    tables hold query blocks 1 .. n - 2, each row sorted by key block and without repeats.
+    tables hold query blocks 1 .. n - 2, each row sorted by key block and without duplicates.
 
     Attributes:
         seq_len, num_heads, block_size, num_random_blocks, style, layer: as given to :meth:`build`.
         key_blocks: ``(H or 1, n - 2, W)`` int32, the key blocks that query block ``row + 1`` reads;
-            one table for all heads where they do not differ. Read-only.
-        key_counts: the same shape, int32, how often each counts; 0 marks an unused slot (whose key
-            block is 0). Read-only.
+            a single table if all heads agree. Read-only.
+        key_counts: the same shape, int32, how often each counts; 0 marks an unused slot (with key
+            block 0). Read-only.
     """
 
     seq_len: int
@@ -66,31 +66,32 @@ class BlockPattern:
         training: bool = True,
         max_positions: int = 4096,
     ) -> BlockPattern:
-        """The pattern of one layer; drawn once, then taken from a cache.
+        """Return the pattern of one layer; drawn once, then cached.
 
         Args:
             seq_len: tokens, a multiple of ``block_size``, at least 4 blocks.
             num_heads, block_size, num_random_blocks: as in the model's config.
-            style: ``hf`` (what transformers does: drawn in training, block 0 repeated in
-                evaluation), ``hf_eval`` (its evaluation pattern in both), ``google`` (the original:
-                one drawn pattern for both), ``uniform`` (anywhere, never a block already read).
+            style: ``hf`` (as transformers: random in training, block 0 repeated in evaluation),
+                ``hf_eval`` (its evaluation pattern in both), ``google`` (the original: the same
+                random pattern in both), ``uniform`` (uniform over all blocks that the row does not
+                read already).
             layer: the layer's index, which seeds the draw.
-            training: tells the two patterns of ``hf`` apart; the other styles have one.
-            max_positions: the model's ``max_position_embeddings``; it shapes what ``hf`` draws at
+            training: selects one of the two patterns of ``hf``; the other styles have only one.
+            max_positions: the model's ``max_position_embeddings``; affects the draw of ``hf`` at
                 1,024, 3,072 and 4,096 tokens.
 
         Raises:
-            ConfigError: an argument that cannot be meant, or a style that cannot draw here.
+            ConfigError: an invalid argument, or a style that cannot draw for these sizes.
         """
         _check(seq_len, num_heads, block_size, num_random_blocks, style, layer)
-        # What does not shape the draw is not part of the key.
+        # What does not affect the draw is not part of the cache key.
         training = training or STYLES[style].draw_in_evaluation is None
         return _build(
             seq_len, num_heads, block_size, num_random_blocks, style, layer, training, max_positions
         )
 
     def on_device(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """``key_blocks`` (int64) and ``key_counts`` (int32) on ``device``; copied there once."""
+        """Return ``key_blocks`` (int64) and ``key_counts`` (int32) on ``device``; copied once."""
         if device not in self._on_device:
             self._on_device[device] = (
                 torch.from_numpy(self.key_blocks.astype(np.int64)).to(device),
@@ -100,7 +101,7 @@ class BlockPattern:
 
 
 def forget_patterns() -> None:
-    """Draw patterns anew from now on, and copy their tables to the devices anew."""
+    """Clear the cache of patterns and of their tables on devices."""
     _build.cache_clear()
 
 
@@ -131,14 +132,14 @@ def _build(
 
 
 def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of distinct key blocks and counts from the fixed blocks and the random ones.
+    """Tables of distinct key blocks and their counts, from the fixed and the random blocks.
 
-    Fixed are the window (the row's own block and one either side) and blocks 0 and n - 1, each once
-    even where the window covers a global block.
+    Fixed blocks are the window (the row's own block and one on either side) and blocks 0 and n - 1,
+    each counted once even if the window contains a global block.
     """
     tables, rows, _ = random_blocks.shape
     row = np.arange(1, num_blocks - 1, dtype=np.int32)
-    unused = np.int32(num_blocks)  # sorts behind every block
+    unused = np.int32(num_blocks)  # sorts after every block
     first = np.where(row == 1, unused, np.int32(0))
     last = np.where(row == num_blocks - 2, unused, np.int32(num_blocks - 1))
     fixed = np.stack([first, row - 1, row, row + 1, last], axis=-1)

@@ -1,4 +1,4 @@
-"""``PatternRecipe``: everything that decides a layer's pattern but the length of the input."""
+"""``PatternRecipe``: everything that determines a layer's pattern except the input length."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bigbird_ds.attention.styles import STYLES
 
 @dataclass(frozen=True)
 class PatternRecipe:
-    """The arguments of ``BlockPattern.build`` that belong to a layer; see there.
+    """The arguments of ``BlockPattern.build`` that are fixed for a layer.
 
-    As a tensor it passes through the graphs of ``torch.compile`` and ``torch.export``: the pattern
-    is looked up when the graph runs, for the length that it then has.
+    As a tensor it is an input to graphs of ``torch.compile`` and ``torch.export``, which look the
+    pattern up at run time for the actual length.
     """
 
     num_heads: int
@@ -27,12 +27,12 @@ class PatternRecipe:
     max_positions: int
 
     def build(self, seq_len: int) -> BlockPattern:
-        """The pattern for ``seq_len`` tokens, from the cache where it was drawn before.
+        """Return the pattern for ``seq_len`` tokens, cached.
 
         Raises:
-            ConfigError: as ``BlockPattern.build``.
+            ConfigError: see ``BlockPattern.build``.
         """
-        # Padding to whole blocks may pass the end of the position table; no original draws there.
+        # Padding to whole blocks may exceed the position table; the original has no draw for that.
         max_positions = max(self.max_positions, seq_len)
         return BlockPattern.build(
             seq_len,
@@ -46,7 +46,7 @@ class PatternRecipe:
         )
 
     def as_tensor(self) -> torch.Tensor:
-        """(7,) int64 on the CPU, from which :meth:`from_tensor` makes the recipe again."""
+        """Return the recipe as (7,) int64 on the CPU; the inverse of :meth:`from_tensor`."""
         numbers = [
             self.num_heads,
             self.block_size,
@@ -60,7 +60,7 @@ class PatternRecipe:
 
     @classmethod
     def from_tensor(cls, tensor: torch.Tensor) -> PatternRecipe:
-        """The recipe that :meth:`as_tensor` wrote."""
+        """The inverse of :meth:`as_tensor`."""
         heads, block_size, random_blocks, style, layer, training, positions = tensor.tolist()
         return cls(
             heads, block_size, random_blocks, list(STYLES)[style], layer, bool(training), positions

@@ -1,4 +1,4 @@
-"""The dense backend: what the others must equal. Quadratic; for tests, small inputs and pictures.
+"""The dense reference backend. Quadratic; for tests, small inputs and plots.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension, n = number of blocks.
 """
@@ -24,7 +24,7 @@ def dense_counts(pattern: BlockPattern, device: torch.device) -> torch.Tensor:
 def attention_probabilities(
     q: torch.Tensor, k: torch.Tensor, pattern: BlockPattern, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """``(B, H, S, S)`` weights in the dtype of ``q``; each row of a real token sums to 1.
+    """``(B, H, S, S)`` weights in the dtype of ``q``; each row of a non-padding token sums to 1.
 
     The weight of a key block that counts c times is the sum over its c copies.
     """
@@ -58,6 +58,6 @@ def reference_attention(
 ) -> torch.Tensor:
     """Dense attention over ``pattern``; arguments and result as ``block_sparse_attention``.
 
-    The caller clears the rows of padding.
+    The caller clears the padding rows.
     """
     return torch.matmul(attention_probabilities(q, k, pattern, mask), v)

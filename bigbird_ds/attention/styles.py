@@ -1,13 +1,12 @@
-"""Which random key blocks each query block reads: the styles, and their draws.
+"""The random styles: how the random key blocks of each query block are drawn.
 
 Every function returns ``(H or 1, n - 2, r)`` int32: the r random key blocks of query blocks
-1 .. n - 2, for each head (or once for all heads). Legend: n = number of blocks of the sequence,
-r = ``num_random_blocks``, H = ``num_heads``. A block may come twice; it then counts twice.
+1 .. n - 2, for each head (or once for all heads). A block drawn twice counts twice.
+Legend: n = number of blocks of the sequence, r = ``num_random_blocks``, H = ``num_heads``.
 
-The two draws of the original code ("capped" and "planned" here) are reproduced bit for bit,
-oddities included, because released models were trained with them: the legacy MT19937 generator
-seeded with the layer index, the same calls in the same order. A generator of our own replaces the
-global one.
+The two draws of the original code ("capped" and "planned" here) are reproduced bit for bit, with
+their bugs, because released models were trained with them: the legacy MT19937 generator seeded with
+the layer index, the same calls in the same order. A private generator replaces the global one.
 Source: google-research/bigbird, core/attention.py; transformers, modeling_big_bird.py.
 """
 
@@ -22,7 +21,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.registry import Registry
 
-# Lengths for which the original code draws rows for its maximum length and keeps the first ones.
+# Lengths for which the original code draws rows for the maximum length and keeps the first ones.
 CAPPED_LENGTHS_HF = frozenset({1024, 3072, 4096})
 CAPPED_LENGTHS_GOOGLE = frozenset({1024, 2048, 3072, 4096})
 GOOGLE_MAX_POSITIONS = 4096
@@ -31,7 +30,7 @@ CAP_TOKENS = 1024  # the capped draw takes its blocks from the first 1,024 token
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """What decides a draw. ``seed`` is the layer index; lengths are in tokens."""
+    """The inputs of a draw. ``seed`` is the layer index; lengths are in tokens."""
 
     seq_len: int
     num_heads: int
@@ -50,9 +49,9 @@ class Style:
     """One way to draw random blocks.
 
     Attributes:
-        name: what ``random_style`` calls it.
-        draw: the random key blocks, ``(H or 1, n - 2, r)`` int32, of a request with r > 0.
-        draw_in_evaluation: the same where evaluation has another pattern; None: it has not.
+        name: its name in ``random_style``.
+        draw: returns the random key blocks, ``(H or 1, n - 2, r)`` int32, for a request with r > 0.
+        draw_in_evaluation: the same for evaluation; None: evaluation uses ``draw`` too.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Style:
 
 
 def draw_random_blocks(style: str, request: DrawRequest, training: bool) -> np.ndarray:
-    """The random key blocks of a style, shape ``(H or 1, n - 2, r)``, int32.
+    """Draw the random key blocks of a style, ``(H or 1, n - 2, r)`` int32.
 
     Raises:
         ConfigError: the style cannot draw r blocks for this length and block size.
@@ -75,7 +74,7 @@ def draw_random_blocks(style: str, request: DrawRequest, training: bool) -> np.n
 
 
 def block_zero(request: DrawRequest) -> np.ndarray:
-    """The draw of transformers in evaluation: every random slot is block 0, for all heads."""
+    """transformers' evaluation pattern: every random slot is block 0, for all heads."""
     return np.zeros((1, request.num_blocks - 2, request.num_random_blocks), dtype=np.int32)
 
 
@@ -87,17 +86,17 @@ def draw_hf(request: DrawRequest) -> np.ndarray:
 
 
 def draw_google(request: DrawRequest) -> np.ndarray:
-    """The draw of the original program."""
+    """The draw of the original implementation."""
     if request.seq_len in CAPPED_LENGTHS_GOOGLE:
         return draw_capped(request, GOOGLE_MAX_POSITIONS)
     return draw_planned(request)
 
 
 def draw_capped(request: DrawRequest, max_positions: int) -> np.ndarray:
-    """The draw of the paper's own lengths: rows for ``max_positions``, the first n - 2 kept.
+    """The draw for the paper's lengths: draws rows for ``max_positions``, keeps the first n - 2.
 
-    Candidates are the blocks of the first 1,024 tokens outside the window. The original forgets to
-    exclude the window in the last two rows of the longest length, and the last block at 1,024.
+    Candidates are the blocks of the first 1,024 tokens outside the window. The original does not
+    exclude the window in the last two rows of the maximum length, nor the last block at 1,024.
     """
     if max_positions < request.seq_len:
         raise ConfigError(
@@ -117,7 +116,7 @@ def draw_capped(request: DrawRequest, max_positions: int) -> np.ndarray:
         for row in range(1, num_drawn - 1):
             candidates = _capped_candidates(middle, row, last, num_drawn)
             chosen = generator.permutation(candidates)[:wanted]
-            # One candidate fills every slot, as numpy's assignment does in the original.
+            # A single candidate fills every slot, as numpy broadcasting does in the original.
             if row < request.num_blocks - 1 and len(chosen) not in (1, wanted):
                 raise _too_few_candidates(request, row, len(chosen))
             if len(chosen) in (1, wanted):
@@ -126,7 +125,7 @@ def draw_capped(request: DrawRequest, max_positions: int) -> np.ndarray:
 
 
 def _capped_candidates(middle: np.ndarray, row: int, last: int, num_drawn: int) -> np.ndarray:
-    """The key blocks that query block ``row`` may draw; ``middle`` holds blocks 1, 2, 3, ..."""
+    """The candidate key blocks of query block ``row``; ``middle`` holds blocks 1, 2, 3, ..."""
     if row in (1, 2):
         return middle[row + 1 : last]
     if row in (num_drawn - 3, num_drawn - 2):
@@ -140,10 +139,10 @@ def _capped_candidates(middle: np.ndarray, row: int, last: int, num_drawn: int) 
 
 
 def draw_planned(request: DrawRequest) -> np.ndarray:
-    """The draw of all other lengths: in sections of the sequence, each with its share of blocks.
+    """The draw for all other lengths: each section of the sequence provides a number of blocks.
 
-    For n > 2r + 5 all r blocks come from the first 2r + 5 blocks, and the last of those is treated
-    as if it were the global one.
+    For n > 2r + 5 all r blocks come from the first 2r + 5 blocks, the last of which is treated as
+    if it were global.
     """
     generator = np.random.RandomState(request.seed)
     num_blocks, heads = request.num_blocks, request.num_heads
@@ -151,7 +150,7 @@ def draw_planned(request: DrawRequest) -> np.ndarray:
     drawn = np.zeros((heads, num_blocks, request.num_random_blocks), dtype=np.int32)
 
     def fill(rows: range, section: int) -> None:
-        """Draw the share of ``section`` for query blocks ``rows``, all heads of a row in turn."""
+        """Draw the blocks from ``section`` for query blocks ``rows``, row by row, head by head."""
         count = section_counts[section]
         if count == 0 or len(rows) == 0:
             return
@@ -170,7 +169,7 @@ def draw_planned(request: DrawRequest) -> np.ndarray:
 
 
 def _plan_sections(num_blocks: int, num_random_blocks: int) -> tuple[list[int], list[int]]:
-    """Where the sections end (in blocks), and how many random blocks come from each."""
+    """The section ends (in blocks) and the number of random blocks from each section."""
     long, medium = 2 * num_random_blocks + 5, num_random_blocks + 5
     if num_blocks > long:
         return [long, num_blocks], [num_random_blocks, 0]
@@ -206,22 +205,22 @@ def _draw_section_rows(
         worst = int(np.argmax(short))
         raise _too_few_candidates(request, rows.start + worst, int(num_legal[worst]))
     first_legal = np.argsort(illegal, axis=-1, kind="stable")[..., :count]
-    # One candidate fills every slot, as numpy's assignment does in the original.
+    # A single candidate fills every slot, as numpy broadcasting does in the original.
     first_legal = np.where((num_legal == 1)[:, None, None], first_legal[..., :1], first_legal)
     return np.take_along_axis(shuffled, first_legal, axis=-1).transpose(1, 0, 2)
 
 
 def draw_uniform(request: DrawRequest) -> np.ndarray:
-    """As the paper says: r distinct blocks from anywhere but the window and the global blocks."""
+    """As in the paper: r distinct blocks outside the window and the global blocks."""
     num_blocks, heads = request.num_blocks, request.num_heads
     generator = keyed_generator(request.seed, "attention.uniform", epoch=num_blocks)
     row = np.arange(1, num_blocks - 1)
-    # The blocks already read; rows 1 and n - 2 have a global block in their window.
+    # Blocks already read; rows 1 and n - 2 have a global block in their window.
     read = np.stack([np.zeros_like(row), row - 1, row, row + 1, np.full_like(row, num_blocks - 1)])
     taken = np.sort(np.broadcast_to(read.T, (heads, len(row), 5)), axis=-1)
     repeated = np.zeros(taken.shape, dtype=bool)
     repeated[..., 1:] = taken[..., 1:] == taken[..., :-1]
-    # A repeat is moved out of the way: a taken block beyond every block shifts no draw.
+    # Move duplicates beyond the last block, where they do not shift any draw.
     taken = np.sort(np.where(repeated, num_blocks + request.num_random_blocks, taken), axis=-1)
     free = num_blocks - (5 - repeated.sum(-1))
     if (free < request.num_random_blocks).any():
@@ -229,7 +228,7 @@ def draw_uniform(request: DrawRequest) -> np.ndarray:
 
     drawn = np.empty((heads, len(row), request.num_random_blocks), dtype=np.int32)
     for slot in range(request.num_random_blocks):
-        # the k-th block not taken yet, k uniform: walk past the taken ones in order
+        # The k-th free block, k uniform: skip the taken ones in order.
         block = generator.integers(0, free - slot)
         for column in range(taken.shape[-1]):
             block = block + (block >= taken[..., column])

@@ -1,19 +1,19 @@
-"""The tanh form of GELU as one operation, in the place of the eight that transformers makes of it.
+"""Replaces transformers' tanh GELU, eight elementwise operations, by one fused operation.
 
-transformers computes ``gelu_new`` and ``gelu_fast``, the activations of the released models, one
-elementary function after the other, and keeps most of their results for the backward pass.
+transformers computes ``gelu_new`` and ``gelu_fast``, the activations of the released models, as
+separate elementwise operations and saves most intermediate results for the backward pass.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-# Classes of transformers.activations that compute this one formula.
+# Classes of transformers.activations that compute this formula.
 _UNFUSED = ("NewGELUActivation", "FastGELUActivation")
 
 
 class FusedGELU(nn.GELU):
-    """The tanh form of GELU; ``replaced`` is the module of transformers that stood here."""
+    """GELU with tanh approximation; ``replaced`` holds the transformers module it replaced."""
 
     def __init__(self, theirs: nn.Module) -> None:
         super().__init__(approximate="tanh")
@@ -22,7 +22,7 @@ class FusedGELU(nn.GELU):
 
 
 def fuse_activations(model: nn.Module) -> None:
-    """Put :class:`FusedGELU` wherever ``model`` has the unfused form, in place."""
+    """Replace unfused GELU modules in ``model`` by :class:`FusedGELU`, in place."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ in _UNFUSED:

@@ -1,14 +1,13 @@
 """Our block-sparse attention inside a BigBird or BigBirdPegasus of ``transformers``.
 
-``accelerate(model)`` puts, in every encoder layer, a module of ours in the place of the attention.
-It holds the very same projections: parameters, their names, checkpoints and ``save_pretrained`` are
-as before. The activations become one operation each. ``restore(model)`` puts the replaced modules
-back.
+``accelerate(model)`` replaces the attention module of every encoder layer. The new module keeps the
+same projections, so parameters, their names, checkpoints and ``save_pretrained`` do not change. It
+also replaces GELU activations by fused ones. ``restore(model)`` undoes all replacements.
 
-What changes: nothing of size N x N is built; ``autocast`` works; an input that is short enough for
-full attention leaves the next long one block-sparse, where transformers stays in full attention for
-good; the weights of ``output_attentions`` sum to 1. What does not change: the numbers of a fresh
-model of transformers, in training and in evaluation.
+What changes: nothing of size N x N is built; ``autocast`` works; a short input, which uses full
+attention, does not switch later long inputs to full attention, as it permanently does in
+transformers; the weights of ``output_attentions`` sum to 1. What does not change: the results of an
+unmodified transformers model, in training and evaluation.
 
 Legend: B = batch, S = sequence length, H = heads, D = hidden size.
 """
@@ -50,28 +49,26 @@ except ImportError as cause:
 
 _HOOK = "_bigbird_ds_hook"
 _PROJECTIONS = ("query", "key", "value")
-_DROPOUT = "dropout"  # in the module for full attention, which ours is one of, not in their sparse
+_DROPOUT = "dropout"  # a child of the full-attention class (our base), not of their sparse one
 
 
 def accelerate(model: nn.Module, style: str = "hf") -> Any:
     """Replace the block-sparse attention in every layer of ``model``, in place.
 
-    Its activations, where they are the tanh form of GELU, are replaced by the same in one
-    operation.
+    Tanh-GELU activations are replaced by a fused version.
 
     Args:
         model: any BigBird or BigBirdPegasus class of transformers. Call this before wrapping the
             model (DDP, DeepSpeed) or compiling it.
-        style: which random blocks are read. ``hf`` is what transformers does. A model that was
-            pretrained with another ``random_style`` reads what it did then with
-            ``style=model.config.random_style``.
+        style: the random style. ``hf`` matches transformers. For a model that was pretrained with
+            another style, pass ``style=model.config.random_style``.
 
     Returns:
-        ``model`` itself.
+        ``model``.
 
     Raises:
-        ConfigError: there is no block-sparse attention in it, it is replaced already, or this
-            version of transformers is built in another way than the known one.
+        ConfigError: the model has no block-sparse attention, its attention is already replaced, or
+            the structure of this version of transformers is unknown.
     """
     found = [
         (encoder, family)
@@ -106,9 +103,9 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
 
 
 def restore(model: nn.Module) -> Any:
-    """Undo :func:`accelerate`, in place; weights and modules inside stay what they have become.
+    """Undo :func:`accelerate`, in place, keeping the current weights and projections.
 
-    Adapters (LoRA) and quantized layers that took the place of a projection since then are kept.
+    Adapters (LoRA) and quantized layers that have replaced a projection since then are kept.
 
     Raises:
         ConfigError: nothing is replaced in ``model``.
@@ -134,7 +131,7 @@ def restore(model: nn.Module) -> Any:
 
 
 def _give_back(ours: Any, theirs: Any) -> None:
-    """The modules inside ``ours``, as they are now, into ``theirs``."""
+    """Move the current child modules of ``ours`` into ``theirs``."""
     their_self = theirs.self
     for parent, name, our_self in _found_in(ours, _SelfAttention):
         _move_children(our_self, their_self)
@@ -150,7 +147,7 @@ def _move_children(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def _found_in(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, Any]]:
-    """Every module of ``kind`` inside ``root``, with what holds it and under which name."""
+    """Every module of ``kind`` inside ``root``, as (parent, name, module)."""
     return [
         (parent, name, child)
         for parent in root.modules()
@@ -160,9 +157,9 @@ def _found_in(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, An
 
 
 class _SelfAttention(nn.Module):
-    """Ours where the input is block-sparse; else what transformers does in full.
+    """Our block-sparse attention for long inputs; transformers' full attention for short ones.
 
-    Mixed into transformers' module for full attention, which it knows to record weights from.
+    A mixin for transformers' full-attention class, from which it records attention weights.
     """
 
     num_attention_heads: int
@@ -184,12 +181,12 @@ class _SelfAttention(nn.Module):
         to_mask: torch.Tensor | None = None,
         output_attentions: bool | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, S, D) to the context (B, S, D); the weights are (B, H, S, S).
+        """Return the context (B, S, D) and the weights (B, H, S, S) or None.
 
         Args:
-            attention_mask: added to the scores of full attention.
-            to_mask: (B, 1, 1, S), nonzero for real tokens; given where block-sparse.
-            output_attentions: whether block-sparse weights are wanted; None: as the config says.
+            attention_mask: additive mask of full attention.
+            to_mask: (B, 1, 1, S), nonzero for non-padding tokens; given for block-sparse inputs.
+            output_attentions: whether to return block-sparse weights; None: as in the config.
         """
         if to_mask is None:
             full: tuple[torch.Tensor, torch.Tensor] = super().forward(hidden_states, attention_mask)
@@ -225,21 +222,21 @@ class _PegasusSelfAttention(_SelfAttention, BigBirdPegasusSelfAttention):
 
 
 class _Attention(nn.Module, ABC):
-    """In the place of transformers' attention module, with the same parameters and their names.
+    """Replaces transformers' attention module, with the same parameters and names.
 
-    Whether it is block-sparse follows from the masks of the call and not from a state, so a layer
-    that is computed again in the backward pass does what it did before.
+    The masks of a call, not a state, decide whether it is block-sparse, so activation checkpointing
+    recomputes the same.
     """
 
     self_class: type[Any]
 
     def __init__(self, theirs: Any, config: Any, layer: int, style: str) -> None:
-        nn.Module.__init__(self)  # not that of transformers, which would make new weights
-        with torch.device("meta"):  # its projections are replaced at once
+        nn.Module.__init__(self)  # not that of transformers, which would create new weights
+        with torch.device("meta"):  # its projections are replaced immediately
             self.self = self.self_class(config, layer_idx=layer)
         self.self.prepare(theirs.self, config, layer, style)
         self.output = theirs.output
-        self.replaced = (theirs,)  # in a tuple, or it would be a submodule
+        self.replaced = (theirs,)  # in a tuple, so that it is not registered as a submodule
         self._forward_hooks = theirs._forward_hooks
         self.train(theirs.training)
 
@@ -251,16 +248,16 @@ class _Attention(nn.Module, ABC):
         output_attentions: bool | None = None,
         **others: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attention, projection and, in BigBird, residual and norm; the other masks go unused."""
+        """Attention, projection and, in BigBird, residual and norm; other masks are unused."""
         context, weights = self.self(hidden_states, attention_mask, to_mask, output_attentions)
         return self.project(context, hidden_states), weights
 
     @abstractmethod
     def project(self, context: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The layer's output (B, S, D) from the context and from what attention read."""
+        """Return the output (B, S, D) from the context and the attention's input."""
 
     def set_attention_type(self, value: str, layer_idx: int | None = None) -> None:
-        """Refused: which attention is used follows from the length of the input."""
+        """Not supported: the length of the input decides which attention is used."""
         raise ConfigError(
             "in an accelerated model the attention follows from the length of the input",
             seen=f"set_attention_type({value!r})",
@@ -285,12 +282,12 @@ class _PegasusAttention(_Attention, BigBirdPegasusEncoderAttention):
 
 @dataclass(frozen=True)
 class _Family:
-    """Where a family of models keeps its attention.
+    """Where a model family keeps its attention.
 
     Attributes:
         encoder: the class that chooses between full and block-sparse attention.
-        layers, attention: path of its layers, and name of the attention in one.
-        attention_class, replacement: theirs and ours.
+        layers, attention: path of its layers, and name of the attention in a layer.
+        attention_class, replacement: their class and ours.
     """
 
     encoder: type[nn.Module]
@@ -300,8 +297,8 @@ class _Family:
     replacement: type[_Attention]
 
 
-# The arguments of transformers' attention that ours uses. transformers passes them by name. The
-# others (block masks; the cache, whose name depends on the release) have no effect on the result.
+# The arguments of transformers' attention that ours uses, passed by name. The others (block masks;
+# the cache, whose name depends on the release) do not affect the result.
 _USED_ARGUMENTS = frozenset({"hidden_states", "attention_mask", "to_mask"})
 
 _FAMILIES = (
@@ -330,10 +327,10 @@ def _encoders(model: nn.Module) -> Iterator[tuple[Any, _Family]]:
 
 
 def _choose_attention(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before each forward pass: full or block-sparse by the length of this input alone.
+    """Forward pre-hook: choose full or block-sparse attention by the length of this input.
 
-    In the encoder's own attribute, which it reads to make the masks; it would set it to full for
-    good at the first short input.
+    Sets the encoder's own attribute, from which it builds the masks, and which it would otherwise
+    set to full attention permanently at the first short input.
     """
     inputs = kwargs.get("input_ids", args[0] if args else None)
     if inputs is None:

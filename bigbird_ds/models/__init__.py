@@ -1,1 +1,1 @@
-"""The networks: own PyTorch code with the names of ``transformers``, which knows their files."""
+"""The models: plain PyTorch with the parameter names and checkpoint format of ``transformers``."""

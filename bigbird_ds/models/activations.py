@@ -13,7 +13,7 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 _gelu_tanh: Activation = functools.partial(F.gelu, approximate="tanh")
 _BY_NAME: dict[str, Activation] = {
     "gelu": F.gelu,
-    # three names of one formula
+    # three names for one formula
     "gelu_new": _gelu_tanh,
     "gelu_fast": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,

@@ -1,6 +1,6 @@
-"""Keys and values of the tokens that a decoder has already read, for writing on token by token.
+"""Key-value caches for token-by-token generation.
 
-Legend: B = batch, H = heads, D = head dimension, T = length of another sequence that is read.
+Legend: B = batch, H = heads, D = head dimension, T = length of the encoder states.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class KeyValueCache:
-    """What a decoder keeps between calls; every call extends it in place.
+    """Keys and values that a decoder keeps between calls; every call extends it in place.
 
     Attributes:
-        memory: layer -> keys and values (B, H, T, D) of the sequence that cross-attention reads.
+        memory: layer -> keys and values (B, H, T, D) of the encoder states.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class KeyValueCache:
         self.memory: dict[int, KeysAndValues] = {}
 
     def get_seq_length(self) -> int:
-        """The number of tokens read so far."""
+        """The number of cached tokens."""
         return self._own[0][0].shape[2] if self._own else 0
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> KeysAndValues:
-        """Add the keys and values (B, H, new, D) of a layer; return those of all tokens so far."""
+        """Append keys and values (B, H, new, D) of a layer; return those of all tokens."""
         if layer in self._own:
             before = self._own[layer]
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
@@ -40,23 +40,23 @@ class KeyValueCache:
         return k, v
 
     def memory_of(self, layer: int, project: Callable[[], KeysAndValues]) -> KeysAndValues:
-        """Keys and values of the other sequence; ``project`` makes them at the first call."""
+        """Keys and values of the encoder states; ``project`` computes them on the first call."""
         if layer not in self.memory:
             self.memory[layer] = project()
         return self.memory[layer]
 
     @property
     def as_given(self) -> Any:
-        """What the caller of a model gets back."""
+        """The cache object to return to the caller of a model."""
         return self
 
 
 class TransformersCache(KeyValueCache):
-    """A cache of transformers, which is extended as its own models do.
+    """Wraps a transformers cache and extends it as transformers' own models do.
 
     Args:
-        theirs: a ``DynamicCache``, or an ``EncoderDecoderCache`` of two of them. The first keeps
-            nothing of the sequence that cross-attention reads.
+        theirs: a ``DynamicCache``, or an ``EncoderDecoderCache`` of two of them. A
+            ``DynamicCache`` does not cache the encoder states.
     """
 
     def __init__(self, theirs: Any) -> None:
@@ -91,10 +91,10 @@ class TransformersCache(KeyValueCache):
 
 
 def given_cache(past_key_values: Any, cache: Any) -> KeyValueCache | None:
-    """The cache that a caller gives, under the old name in transformers or that from 5.24 on.
+    """The cache passed by the caller, under either name (``cache`` since transformers 5.24).
 
     Raises:
-        ConfigError: under both names, or something else than a cache that can be extended.
+        ConfigError: both names are given, or the object is not a cache that can be extended.
     """
     if past_key_values is not None and cache is not None and cache is not past_key_values:
         raise ConfigError(
@@ -119,14 +119,14 @@ def cached_keys_and_values(
     hidden: torch.Tensor,
     memory: torch.Tensor | None,
 ) -> KeysAndValues:
-    """The keys and values (B, H, keys, D) that a layer's queries read.
+    """Return the keys and values (B, H, keys, D) that a layer's queries read.
 
     Args:
-        cache: of earlier calls, read and extended; None: nothing is kept.
-        layer: whose they are.
-        project: states (B, S, width) to their keys and values (B, H, S, D).
-        hidden: the states of the sequence itself.
-        memory: those of the sequence that cross-attention reads instead; projected once.
+        cache: of earlier calls, read and extended; None: no caching.
+        layer: index of the layer.
+        project: maps states (B, S, width) to keys and values (B, H, S, D).
+        hidden: states of the sequence itself.
+        memory: encoder states, which cross-attention reads instead; projected once.
     """
     if memory is None:
         k, v = project(hidden)
@@ -157,7 +157,7 @@ def _unflatten(values: Any, layers: list[Any]) -> KeyValueCache:
     return cache
 
 
-# For torch.export and DDP, which look for the tensors of what a model takes and returns.
+# torch.export and DDP look for tensors in the inputs and outputs of a model.
 pytree.register_pytree_node(
     KeyValueCache,
     _flatten,

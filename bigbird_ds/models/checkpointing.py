@@ -1,12 +1,12 @@
-"""Activation checkpointing: what of a layer is computed again in the backward, and in which pieces.
+"""Activation checkpointing: what the backward pass recomputes, and in which pieces.
 
 Legend: B = batch, S = sequence length, D = hidden size.
 
-A layer keeps its input (and on a GPU the result of its attention, ``attention/checkpointing.py``),
-and the backward computes the rest again. Its widest tensors, those of the feed-forward network,
-then never exist for all tokens: that network needs no other token, so that a piece of the tokens is
-computed again, differentiated and dropped before the next one. At base size and 65,536 tokens that
-makes the peak 59 kB a token instead of 73 (``benchmarks/activation_memory.py``), and no work more.
+A layer keeps its input (and on a GPU its attention output, ``attention/checkpointing.py``); the
+backward pass recomputes the rest. The feed-forward network has the widest activations and treats
+each token independently, so the backward pass recomputes, differentiates and frees one piece of the
+tokens at a time. At base size and 65,536 tokens this lowers the peak from 73 to 59 kB per token
+(``benchmarks/activation_memory.py``) at no extra compute.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.utils.checkpoint import checkpoint
 
 from bigbird_ds.attention.checkpointing import Contexts, checkpoint_contexts
 
-# Tokens of a piece: enough to fill a GPU.
+# Tokens per piece: enough to fill a GPU.
 _TOKENS_AT_ONCE = 16_384
-# Each piece adds to the gradients of the same weights, in the weights' dtype: few additions.
+# Each piece adds to the weight gradients in the weights' dtype; few additions limit rounding.
 _MOST_PIECES = 8
 
 
-class _State(threading.local):  # the backward of a GPU has a thread of its own
+class _State(threading.local):  # autograd runs the backward pass of a GPU in its own thread
     in_pieces = False
     runs_again = False
 
@@ -38,17 +38,17 @@ _state = _State()
 
 
 def piece_length(number: int, at_once: int) -> int:
-    """Rows of a piece where ``number`` rows are to be worked on about ``at_once`` at a time."""
+    """Rows per piece when ``number`` rows are processed about ``at_once`` at a time."""
     return max(at_once, -(-number // _MOST_PIECES))
 
 
 def num_pieces(tokens: int) -> int:
-    """How many pieces :func:`token_by_token` makes of ``tokens`` under checkpointing."""
+    """Number of pieces into which :func:`token_by_token` splits ``tokens`` under checkpointing."""
     return -(-tokens // piece_length(tokens, _TOKENS_AT_ONCE))
 
 
 def checkpointed(layer: nn.Module, hidden: torch.Tensor, *arguments: Any) -> Any:
-    """``layer(hidden, *arguments)``, of which the backward finds the inputs alone."""
+    """Run ``layer(hidden, *arguments)`` under activation checkpointing."""
     contexts = functools.partial(_layer_contexts, checkpoint_contexts(hidden))
     return checkpoint(layer, hidden, *arguments, use_reentrant=False, context_fn=contexts)
 
@@ -56,10 +56,10 @@ def checkpointed(layer: nn.Module, hidden: torch.Tensor, *arguments: Any) -> Any
 def token_by_token(
     function: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor
 ) -> torch.Tensor:
-    """``function(hidden)``, the last thing that a layer does; in pieces under checkpointing.
+    """Compute ``function(hidden)``, the last step of a layer; in pieces under checkpointing.
 
     Args:
-        function: (..., D) to (..., D), each token by itself.
+        function: (..., D) to (..., D), each token independently.
         hidden: (B, S, D).
     """
     number = hidden.shape[0] * hidden.shape[1]
@@ -67,9 +67,10 @@ def token_by_token(
         return function(hidden)
 
     def piece(tokens: torch.Tensor) -> torch.Tensor:
-        # While the layer is computed again, the pieces' inputs are wanted and not their results:
-        # the backward computes each piece again when its turn comes. (No new tensor stands in for
-        # the result: what keeps attention's results allows no operator that the forward had not.)
+        # While the layer is recomputed, only the inputs of the pieces are needed: the backward pass
+        # recomputes each piece later. Returning the input instead of a new tensor adds no operator,
+        # as selective checkpointing requires the recomputation to run only operators of the
+        # forward pass.
         return tokens if _state.runs_again else function(tokens)
 
     pieces = hidden.flatten(0, 1).split(piece_length(number, _TOKENS_AT_ONCE))
@@ -78,10 +79,10 @@ def token_by_token(
 
 @contextmanager
 def in_pieces(runs_again: bool = False) -> Iterator[None]:
-    """Within, :func:`token_by_token` works in pieces.
+    """Context in which :func:`token_by_token` works in pieces.
 
     Args:
-        runs_again: whether a layer is computed again, to find what its backward needs.
+        runs_again: whether a layer is being recomputed for its backward pass.
     """
     _state.in_pieces, _state.runs_again = True, runs_again
     try:

@@ -1,8 +1,8 @@
-"""Layers under ``torch.compile``: one graph, which all layers of a kind share.
+"""Layers under ``torch.compile``: all layers of a kind share one graph.
 
-What lies between the products (biases, GELU, dropout, residuals, norms) is fused. Attention is one
-node of the graph (``attention/graph.py``), and so is activation checkpointing: it keeps the input
-of a layer and the result of its attention, and the backward computes the rest again.
+The operations between matrix products (biases, GELU, dropout, residuals, norms) are fused.
+Attention is one node of the graph (``attention/graph.py``), and so is activation checkpointing: it
+keeps a layer's input and attention output; the backward pass recomputes the rest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bigbird_ds.models.bigbird.layers import BigBirdSelfAttention, Memory, Visib
 
 
 def compile_layer(layer: nn.Module) -> None:
-    """Make ``layer(..., checkpoints=...)`` run as a graph; without ``checkpoints`` it runs as ever.
+    """Make ``layer(..., checkpoints=...)`` run compiled; without ``checkpoints`` it runs eagerly.
 
-    ``forward`` alone is compiled, so that hooks stay outside of the graph (ZeRO-3 gathers a layer's
-    parameters in them).
+    Only ``forward`` is compiled, so that module hooks stay outside the graph (ZeRO-3 gathers a
+    layer's parameters in them).
     """
     layer.forward = functools.partial(_forward, layer)
 
 
 def seen_in_graph(sees: Visibility, layer: nn.Module) -> Visibility:
-    """``sees``, with the pattern of ``layer`` in the form in which a shared graph takes it."""
+    """``sees`` with the pattern of ``layer`` as a tensor, the form a shared graph takes."""
     if not sees.sparse:
         return sees
     attention = next(part for part in layer.modules() if isinstance(part, BigBirdSelfAttention))
@@ -45,8 +45,8 @@ def _forward(layer: nn.Module, *arguments: Any, checkpoints: bool | None = None)
 
 @functools.cache
 def _graph() -> Callable[..., Any]:
-    # Not "fullgraph": beyond torch's limit of 8 kinds of call (lengths, modes, layers) that would
-    # raise, and layers run as they are.
+    # Not "fullgraph": beyond torch's limit of 8 recompilations (lengths, modes, layers) that would
+    # raise; without it, layers fall back to eager mode.
     return torch.compile(_compute, dynamic=False)
 
 

@@ -1,11 +1,11 @@
-"""Sum of cross entropies over a large vocabulary, in chunks of rows.
+"""Summed cross entropy over a large vocabulary, in chunks of rows.
 
 Legend: M = rows, V = classes.
 
-With V = 50,358 the logits of a batch are its largest tensor. torch's own loss keeps them a second
-time as fp32 and a third time as log-probabilities, and makes both gradients too. Here the fp32 copy
-is one of a chunk that fits a cache, and what lives from the forward to the backward is the logits,
-as they came, and one number a row.
+With V = 50,358 the logits of a batch are its largest tensor. torch's own loss also keeps an fp32
+copy and the log-probabilities, and materializes the gradients of both. Here the fp32 copy covers
+only one cache-sized chunk, and only the original logits and one log-sum-exp per row are saved for
+the backward pass.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-IGNORED = -100  # the label of a place that does not count
+IGNORED = -100  # label of ignored positions
 
-# Logits held in fp32 at a time: within the caches of a CPU, enough to fill an accelerator.
+# Logits held in fp32 at a time: fits the caches of a CPU, fills an accelerator.
 _CHUNK_CPU = 1 << 20
 _CHUNK_ACCELERATOR = 1 << 27
 
@@ -25,14 +25,14 @@ _CHUNK_ACCELERATOR = 1 << 27
 def summed_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the cross entropies, and number of rows whose label has the highest logit.
+    """Return the summed cross entropy and the number of rows whose label has the highest logit.
 
     Args:
         logits: (M, V), any floating dtype; computed in fp32, or in fp64 for fp64.
-        labels: (M,) int64, -100 where a row does not count.
+        labels: (M,) int64, -100 where ignored.
 
     Returns:
-        Two 0-dim tensors, fp32 (the sum fp64 for fp64); the first is differentiable, once.
+        Two 0-dim fp32 tensors (the sum is fp64 for fp64). The sum is differentiable once.
     """
     return _SummedCrossEntropy.apply(logits, labels)
 

@@ -1,4 +1,4 @@
-"""The word embeddings of a model and its projection to words: to get, to replace, to resize.
+"""Getting, replacing and resizing the input and output embeddings of a model.
 
 Legend: V = vocabulary size, D = hidden size.
 """
@@ -15,20 +15,20 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.hub_config import HubConfig
 from bigbird_ds.models.token_projection import TokenProjection
 
-# Covariance of new rows, as a part of that of the old ones; the value of transformers.
+# Covariance of new rows as a fraction of that of the old ones; the value of transformers.
 _NOISE = 1e-9
 
 
 class TokenEmbeddings(nn.Module):
-    """Base of the model classes: all that has a row for each token.
+    """Base of the model classes: everything with one row per token of the vocabulary.
 
-    Class attributes, for the families and heads to set:
-        base_prefix: the name under which the head models keep their base model.
-        word_tables: modules of the base model that embed tokens; the first one is *the* input
-            embedding, the others are tied to it.
-        word_projection: the module that gives a score for each token; None: there is none.
-        tied_names: parameter -> the one that it is tied to, where ``tie_word_embeddings`` is set.
-        score_buffers: buffers (..., V) that are added to the scores.
+    Class attributes, set by model families and heads:
+        base_prefix: attribute under which head models keep their base model.
+        word_tables: modules of the base model that embed tokens; the first is the input embedding,
+            the others are tied to it.
+        word_projection: the module that computes the logits; None: there is none.
+        tied_names: parameter -> the parameter it is tied to if ``tie_word_embeddings`` is set.
+        score_buffers: buffers (..., V) that are added to the logits.
     """
 
     base_prefix: ClassVar[str]
@@ -40,7 +40,7 @@ class TokenEmbeddings(nn.Module):
     config: Any
 
     def tie_weights(self) -> None:
-        """Make each tied parameter the very one that it is tied to."""
+        """Make each tied parameter the same object as the one it is tied to."""
         for name, source in self.ties().items():
             module, _, attribute = name.rpartition(".")
             owner, origin = self.get_submodule(module), self._parameter(source)
@@ -48,18 +48,18 @@ class TokenEmbeddings(nn.Module):
                 setattr(owner, attribute, origin)
 
     def ties(self) -> dict[str, str]:
-        """The ties of this model's config: parameter -> the one that it is tied to."""
+        """The ties under this model's config: parameter -> the parameter it is tied to."""
         return self.tied_names if self.config.tie_word_embeddings else {}
 
     def get_input_embeddings(self) -> Any:
-        """The module that embeds tokens."""
+        """Return the module that embeds tokens."""
         return self.get_submodule(self._word_tables()[0])
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Embed tokens with ``value`` from now on; what was tied to the old table is tied to it.
+        """Replace the input embeddings with ``value``, and tie to it what was tied to the old ones.
 
         Raises:
-            ConfigError: an ``nn.Embedding`` of another shape than the config says.
+            ConfigError: an ``nn.Embedding`` whose shape differs from the config.
         """
         wanted = (self.config.vocab_size, self.config.hidden_size)
         if isinstance(value, nn.Embedding) and tuple(value.weight.shape) != wanted:
@@ -74,14 +74,15 @@ class TokenEmbeddings(nn.Module):
         self.tie_weights()
 
     def get_output_embeddings(self) -> Any:
-        """The module that gives a score for each token; None where the model has none."""
+        """Return the module that computes the logits, or None."""
         return None if self.word_projection is None else self.get_submodule(self.word_projection)
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """Score tokens with ``value`` from now on. It is tied to nothing before ``tie_weights``.
+        """Replace the output embeddings with ``value``. ``tie_weights`` ties it; until then it is
+        not tied.
 
         Raises:
-            ConfigError: the model gives no scores for tokens.
+            ConfigError: the model has no output embeddings.
         """
         if self.word_projection is None:
             raise ConfigError(
@@ -103,24 +104,25 @@ class TokenEmbeddings(nn.Module):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> Any:
-        """Give the model another number of tokens: rows are added, or dropped, at the end.
+        """Change the vocabulary size: add or drop rows at the end.
 
-        Every table, projection and bias over tokens changes in place, so that ties, hooks and
-        ``requires_grad`` stay; gradients are dropped. Call it before an optimizer is made.
+        Every embedding, projection and bias over the vocabulary changes in place, so that ties,
+        hooks and ``requires_grad`` stay; gradients are dropped. Call it before creating an
+        optimizer.
 
         Args:
-            new_num_tokens: None: as many as there are.
-            pad_to_multiple_of: round the number up to a multiple of this.
-            mean_resizing: new rows are the mean of the old ones, with noise of 1e-9 times their
-                covariance, so that new tokens change the probabilities of the old ones least;
-                False: as at initialization. Drawn from torch's generator.
+            new_num_tokens: new vocabulary size; None: unchanged.
+            pad_to_multiple_of: round the size up to a multiple of this.
+            mean_resizing: draw new rows from the mean of the old ones with 1e-9 times their
+                covariance, which changes the probabilities of the old tokens least; False:
+                initialize them as in a new model. Uses torch's generator.
 
         Returns:
             The input embeddings.
 
         Raises:
-            ConfigError: a number that is none or too small for the special ids, or embeddings that
-                are no longer the model's own (wrapped, or divided between ranks).
+            ConfigError: an invalid size, one too small for the special ids, or embeddings that are
+                no longer the model's own (wrapped, or sharded across ranks).
         """
         size = self._wanted_size(new_num_tokens, pad_to_multiple_of)
         old_size = self.config.vocab_size
@@ -152,7 +154,7 @@ class TokenEmbeddings(nn.Module):
         return [f"{self.base_prefix}.{name}" if inside else name for name in self.word_tables]
 
     def _configs(self) -> Iterator[tuple[Any, HubConfig]]:
-        """Every module that holds a config of a model, and the config."""
+        """Every module that holds a model config, and the config."""
         for module in self.modules():
             if isinstance(config := getattr(module, "config", None), HubConfig):
                 yield module, config
@@ -170,7 +172,7 @@ class TokenEmbeddings(nn.Module):
         return size if multiple is None else -(-size // multiple) * multiple
 
     def _vocabulary_parameters(self) -> list[nn.Parameter]:
-        """The parameters with a row for each token, each once."""
+        """The parameters with one row per token, without duplicates."""
         names = [f"{name}.weight" for name in self._word_tables()]
         names += [*self.tied_names, *self.tied_names.values()]
         if self.word_projection is not None:
@@ -190,13 +192,13 @@ class TokenEmbeddings(nn.Module):
         return list(found.values())
 
     def _parameter(self, name: str) -> nn.Parameter | None:
-        """The parameter of this name; None where another module has taken the place."""
+        """The parameter of this name; None if the attribute is not a parameter."""
         module, _, attribute = name.rpartition(".")
         found = getattr(self.get_submodule(module), attribute, None)
         return found if isinstance(found, nn.Parameter) else None
 
     def _new_rows(self, old: torch.Tensor, number: int, mean_resizing: bool) -> torch.Tensor:
-        """(number, ...) more rows like those of ``old``, (V, D) or (V,); none if it shrinks."""
+        """(number, ...) new rows like those of ``old``, (V, D) or (V,); none if it shrinks."""
         shape = (max(0, number), *old.shape[1:])
         noise = torch.randn(shape, dtype=torch.float32, device=old.device)
         if not mean_resizing:

@@ -1,4 +1,4 @@
-"""What Trainer, accelerate, peft and the pipelines ask of a model, beside its outputs."""
+"""The model interface that Trainer, accelerate, peft and pipelines expect."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bigbird_ds.errors import ConfigError
 
 
 class FineTuning(nn.Module):
-    """Base of the model classes, under the names of transformers.
+    """Base of the model classes, with the attribute and method names of transformers.
 
     Attributes:
-        main_input_name: the argument of ``forward`` that Trainer counts tokens in.
-        loss_type: what Trainer knows of the loss: ``"ForCausalLM"`` where it shifts the labels.
+        main_input_name: the argument of ``forward`` whose tokens Trainer counts.
+        loss_type: tells Trainer about the loss: ``"ForCausalLM"`` if it shifts the labels.
     """
 
     base_prefix: ClassVar[str]
@@ -25,7 +25,7 @@ class FineTuning(nn.Module):
     main_input_name: ClassVar[str] = "input_ids"
     loss_type: ClassVar[str | None] = None
     supports_gradient_checkpointing: ClassVar[bool] = True
-    # Trainer reads it where a checkpoint lacks tensors.
+    # Trainer reads it if a checkpoint lacks tensors.
     _keys_to_ignore_on_save: ClassVar[list[str] | None] = None
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class FineTuning(nn.Module):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """Whether ``forward`` takes ``num_items_in_batch``; where not, Trainer averages the loss
-        over the micro-batches of a step."""
+        """Whether ``forward`` takes ``num_items_in_batch``; if not, Trainer averages the loss over
+        the micro-batches of a step."""
         return "num_items_in_batch" in inspect.signature(self.forward).parameters
 
     @property
     def base_model_prefix(self) -> str:
-        """The name under which the head models keep their base model."""
+        """The attribute under which head models keep their base model."""
         return self.base_prefix
 
     def can_generate(self) -> bool:
@@ -48,7 +48,7 @@ class FineTuning(nn.Module):
         return False
 
     def generate(self, *arguments: Any, **options: Any) -> Any:
-        """Refused: these classes train, and transformers searches for texts.
+        """Not supported: generate with the transformers class, which loads the same folders.
 
         Raises:
             ConfigError: always.
@@ -61,7 +61,7 @@ class FineTuning(nn.Module):
         )
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """The number of parameters, tied ones once."""
+        """Return the number of parameters, counting tied ones once."""
         left_out = {
             id(module.weight)
             for module in self.modules()
@@ -79,14 +79,14 @@ class FineTuning(nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """Keep only the inputs of each layer, and compute the layer again in the backward.
+        """Enable activation checkpointing: keep each layer's input and recompute the layer.
 
         Args:
-            gradient_checkpointing_kwargs: ``{"use_reentrant": False}``, which is what is done.
-            every_n_layers, offload: must be 1 and False: every layer, kept where it is.
+            gradient_checkpointing_kwargs: only ``{"use_reentrant": False}`` is supported.
+            every_n_layers, offload: must be 1 and False: every layer, no offloading.
 
         Raises:
-            ConfigError: another way of checkpointing.
+            ConfigError: any other kind of checkpointing.
         """
         asked = {**(gradient_checkpointing_kwargs or {})}
         asked |= {"every_n_layers": every_n_layers, "offload": offload}
@@ -102,7 +102,7 @@ class FineTuning(nn.Module):
         self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep what the backward needs."""
+        """Disable activation checkpointing."""
         self._set_gradient_checkpointing(False)
 
     def activation_checkpointing_enable(
@@ -111,26 +111,26 @@ class FineTuning(nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """:meth:`gradient_checkpointing_enable`, under the name of transformers 5.24."""
+        """:meth:`gradient_checkpointing_enable` under its transformers 5.24 name."""
         self.gradient_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
 
     def activation_checkpointing_disable(self) -> None:
-        """:meth:`gradient_checkpointing_disable`, under the name of transformers 5.24."""
+        """:meth:`gradient_checkpointing_disable` under its transformers 5.24 name."""
         self.gradient_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether layers are computed again in the backward."""
+        """Whether activation checkpointing is enabled."""
         return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     @property
     def is_activation_checkpointing(self) -> bool:
-        """:attr:`is_gradient_checkpointing`, under the name of transformers 5.24."""
+        """:attr:`is_gradient_checkpointing` under its transformers 5.24 name."""
         return self.is_gradient_checkpointing
 
     def enable_input_require_grads(self) -> None:
-        """Give embedded tokens a gradient, so that it passes through layers whose weights have
-        none."""
+        """Make the embedding output require a gradient, so that gradients pass through frozen
+        layers."""
         self.disable_input_require_grads()
         embeddings = self.get_input_embeddings()
         self._input_hook = embeddings.register_forward_hook(_require_gradient)
@@ -145,7 +145,7 @@ class FineTuning(nn.Module):
             module.gradient_checkpointing = on
 
     def _modules_with(self, attribute: str) -> list[Any]:
-        """Stacks of layers and what else can be switched by ``attribute``."""
+        """Layer stacks and other modules that have ``attribute``."""
         found = [module for module in self.modules() if hasattr(module, attribute)]
         assert found, "the model has no stack of layers"
         return found
@@ -158,15 +158,15 @@ def _require_gradient(module: nn.Module, arguments: Any, output: torch.Tensor) -
 def _part_tied_tensors(
     model: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
 ) -> None:
-    """Give the second name of a tied tensor a copy in ``state``.
+    """Replace the second name of a tied tensor in ``state`` by a copy.
 
-    Trainer writes the state of a model into one safetensors file, which holds no two names of one
-    memory.
+    Trainer writes a model's state into one safetensors file, which does not allow two names for the
+    same memory.
     """
     seen = set()
     for name, value in state.items():
         if type(value) is not torch.Tensor:
-            continue  # parameters themselves, with keep_vars, or what another library makes of them
+            continue  # parameters (keep_vars), or another library's tensor subclasses
         if value.device.type == "meta" or not value.numel():
             continue
         place = (value.device, value.data_ptr())

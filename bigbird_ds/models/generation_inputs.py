@@ -1,4 +1,4 @@
-"""What a decoder reads at the next step of writing, from what was written so far.
+"""The inputs of a decoder for the next generation step.
 
 Legend: B = batch, T = tokens so far.
 """
@@ -13,7 +13,7 @@ from bigbird_ds.models.cache import given_cache
 
 
 class GenerationInputs:
-    """Base of the classes that write token by token; peft asks them for this."""
+    """Base of the classes with a decoder; peft requires this method."""
 
     config: Any
 
@@ -25,11 +25,11 @@ class GenerationInputs:
         cache: Any = None,
         **others: Any,
     ) -> dict[str, Any]:
-        """The arguments of ``forward`` for the tokens that are not in the cache yet.
+        """Return the arguments of ``forward`` for the tokens that are not cached yet.
 
         Args:
-            input_ids: (B, T) int64, all tokens so far, those of the decoder.
-            past_key_values, cache: the cache, under either name; None: all tokens are read.
+            input_ids: (B, T) int64, all decoder tokens so far.
+            past_key_values, cache: the cache, under either name; None: no tokens are cached.
             attention_mask: of all tokens (of an encoder-decoder: of its input), passed on.
             others: passed on.
         """

@@ -1,4 +1,4 @@
-"""What the model configs share: reading and writing ``config.json`` of the Hub, and checking it."""
+"""Base of the model configs: reading, writing and validating a Hub ``config.json``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bigbird_ds.models.hub_names import refuse_file, refuse_hub_name
 
 CONFIG_NAME = "config.json"
 
-# Keys that config.json files of the Hub carry and that shape nothing here: who wrote the file, how
-# to generate, how transformers is to run. They are dropped on reading.
+# Keys of config.json files on the Hub that have no effect here: provenance, generation options,
+# transformers runtime options. They are dropped on reading.
 HUB_ONLY_KEYS = frozenset(
     {
         "_attn_implementation",
@@ -72,22 +72,22 @@ HUB_ONLY_KEYS = frozenset(
 
 @dataclass(kw_only=True)
 class HubConfig:
-    """Base of the model configs; fields that every family has, with transformers' names.
+    """Base of the model configs, with the fields common to all families (transformers' names).
 
-    A field can be set, as Trainer and peft do; the config is then checked as a whole, and stays as
-    it was where the value is refused. What shapes a model is read when the model is built.
+    Fields are mutable, as Trainer and peft require. Setting one validates the whole config; an
+    invalid value leaves it unchanged. Fields that shape a model are read when it is built.
 
     Attributes:
-        architectures: class names of the models that a file was written for.
-        dtype: the floating dtype of the weights on file, e.g. ``"float32"``.
-        num_labels: outputs of the classification heads; None: as many as ``id2label`` names, or 2.
+        architectures: class names of the models that the file was written for.
+        dtype: the floating dtype of the saved weights, e.g. ``"float32"``.
+        num_labels: outputs of the classification heads; None: the length of ``id2label``, or 2.
         id2label, label2id: names of the labels.
-        problem_type: which loss ``ForSequenceClassification`` computes; None: read off the labels.
+        problem_type: the loss of ``ForSequenceClassification``; None: chosen from the labels.
     """
 
     model_type: ClassVar[str]
-    is_encoder_decoder: ClassVar[bool] = False  # a field of the families that have both
-    # What Trainer leaves out of predictions, under either name that transformers gives it.
+    is_encoder_decoder: ClassVar[bool] = False  # a field in families that support both
+    # Outputs that Trainer omits from predictions: the old and the new name of the cache.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
 
     architectures: list[str] | None = None
@@ -107,10 +107,10 @@ class HubConfig:
         object.__setattr__(self, "_is_checked", True)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a field.
+        """Set a field and validate the config.
 
         Raises:
-            ConfigError: as :meth:`from_dict`.
+            ConfigError: see :meth:`from_dict`.
         """
         if "_is_checked" not in self.__dict__:
             object.__setattr__(self, name, value)
@@ -120,20 +120,20 @@ class HubConfig:
             object.__setattr__(self, field.name, getattr(changed, field.name))
 
     def _validate(self) -> None:
-        """Refuse contradictory values; for the families to fill in."""
+        """Raise ConfigError for invalid or inconsistent values; overridden by the families."""
 
     @classmethod
     def known_keys(cls) -> list[str]:
-        """The names that :meth:`from_dict` takes."""
+        """Return the keys that :meth:`from_dict` accepts."""
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A config from a mapping written by a person: an unknown key is an error.
+        """Build a config from a user-written mapping; an unknown key is an error.
 
         Raises:
             ConfigError: an unknown key (with the nearest known one), another ``model_type``, a
-                value of the wrong type or out of range, or values that contradict each other.
+                value of the wrong type or out of range, or inconsistent values.
         """
         values = cls._of_this_family(values)
         for key in values:
@@ -149,13 +149,13 @@ class HubConfig:
 
     @classmethod
     def from_hub_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A config from a ``config.json`` written by transformers, any version.
+        """Build a config from a ``config.json`` written by any version of transformers.
 
-        Keys that shape nothing here are dropped; a key nobody knows is dropped with a line in the
-        log, since files on the Hub carry all sorts.
+        Keys without effect here are dropped silently. Unknown keys are dropped and logged, since
+        files on the Hub contain arbitrary keys.
 
         Raises:
-            ConfigError: as :meth:`from_dict`, but for unknown keys.
+            ConfigError: see :meth:`from_dict`; unknown keys are no error.
         """
         values = cls._of_this_family(values)
         if "torch_dtype" in values:
@@ -171,11 +171,11 @@ class HubConfig:
 
     @classmethod
     def of(cls, config: Any) -> Self:
-        """``config`` itself, or as this class that of transformers, or of a folder or file.
+        """Convert ``config`` to this class: one of ours, a transformers config, or a path.
 
         Raises:
-            ConfigError: none of these, or as :meth:`from_hub_dict`.
-            CheckpointError: as :meth:`from_pretrained`.
+            ConfigError: none of these; see also :meth:`from_hub_dict`.
+            CheckpointError: see :meth:`from_pretrained`.
         """
         if isinstance(config, cls):
             return config
@@ -196,8 +196,8 @@ class HubConfig:
         """Read ``folder/config.json``, then set ``overrides`` (fields of this class).
 
         Raises:
-            CheckpointError: no such file, no JSON object, or another ``model_type``.
-            ConfigError: as :meth:`from_hub_dict`, and for an unknown override.
+            CheckpointError: no such file, not a JSON object, or another ``model_type``.
+            ConfigError: see :meth:`from_hub_dict`; also an unknown override.
         """
         refuse_file(Path(folder))
         refuse_hub_name(Path(folder), CheckpointError, "the folder")
@@ -220,10 +220,10 @@ class HubConfig:
         return config.replace(**overrides) if overrides else config
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, checked anew.
+        """Return a validated copy with some fields changed.
 
         Raises:
-            ConfigError: as :meth:`from_dict`.
+            ConfigError: see :meth:`from_dict`.
         """
         kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if "num_labels" in changes:
@@ -233,21 +233,21 @@ class HubConfig:
         return self.from_dict({**kept, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, JSON-ready, under the names of transformers."""
+        """Return every field, JSON-serializable, under transformers' names."""
         values: dict[str, Any] = {"model_type": self.model_type}
         for field in dataclasses.fields(self):
             values[field.name] = getattr(self, field.name)
-        del values["num_labels"]  # said by id2label
+        del values["num_labels"]  # implied by id2label
         return values
 
     def to_json_string(self) -> str:
-        """What ``config.json`` holds, as text; loggers of Trainer write it down."""
+        """Return the content of ``config.json`` as text; Trainer's loggers record it."""
         return json.dumps(self.to_file(), indent=2, sort_keys=True) + "\n"
 
     def to_file(self) -> dict[str, Any]:
-        """What ``config.json`` holds: every field, but for labels that nobody named.
+        """Return the content of ``config.json``: every field except default label names.
 
-        transformers leaves those out too; else it warns of them where a new head has more labels.
+        transformers omits those too; otherwise it warns if a new head has more labels.
         """
         values = self.to_dict()
         labels = {0: "LABEL_0", 1: "LABEL_1"}
@@ -256,7 +256,7 @@ class HubConfig:
         return values
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``folder/config.json``, whole or not at all."""
+        """Write ``folder/config.json`` atomically."""
         files.write_json(Path(folder) / CONFIG_NAME, self.to_file())
 
     @classmethod
@@ -292,9 +292,9 @@ class HubConfig:
             object.__setattr__(self, "label2id", inverse)
 
     def _check_types(self) -> None:
-        """Each field holds what its annotation says: int, float, bool, str, or None if allowed.
+        """Check that each field matches its annotation: int, float, bool, str, or None if allowed.
 
-        Numbers are finite.
+        Numbers must be finite.
         """
         for field in dataclasses.fields(self):
             allowed = [part.strip() for part in str(field.type).split("|")]

@@ -1,4 +1,4 @@
-"""The name of a model on the Hub, or of a file, where a folder on this machine is wanted."""
+"""Errors for a Hub model name or a file where a local folder is expected."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or the name alone
 
 
 def looks_like_hub_name(path: str) -> bool:
-    """Whether ``path`` is nothing on this machine, and could be the name of a model on the Hub."""
+    """Whether ``path`` does not exist locally and could be the name of a Hub model."""
     is_name = _HUB_NAME.fullmatch(path) is not None and not path.endswith(".json")
     return is_name and not Path(path).exists()
 
 
 def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
-    """Raise ``error``, which tells how to fetch a model, where ``path`` looks like a Hub name.
+    """Raise ``error``, with the download command, if ``path`` looks like a Hub name.
 
     Args:
-        argument: of the command line or of a function, or key of the run config, that names
-            ``path``.
+        argument: the command-line option, function argument or run-config key that ``path`` came
+            from.
     """
     if looks_like_hub_name(str(path)):
         raise error(
@@ -33,7 +33,7 @@ def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
 
 
 def refuse_file(path: Path) -> None:
-    """Raise CheckpointError where ``path`` is a file, perhaps one of the folder that is meant."""
+    """Raise CheckpointError if ``path`` is a file instead of a model folder."""
     if path.is_file():
         raise CheckpointError(
             "a model is loaded from its folder, not from a file",

@@ -1,4 +1,4 @@
-"""The inputs of a model made whole: defaults filled in, padded to a multiple of the block size.
+"""Model inputs: defaults, validation, padding to a multiple of the block size.
 
 Legend: B = batch, S = sequence length, D = hidden size.
 """
@@ -19,11 +19,11 @@ class TokenInputs:
     """One batch of tokens.
 
     Attributes:
-        input_ids: (B, S) int64, or None where ``inputs_embeds``, (B, S, D), is given.
-        mask: (B, past + S), nonzero for real tokens; None: all real.
+        input_ids: (B, S) int64, or None if ``inputs_embeds``, (B, S, D), is given.
+        mask: (B, past + S), nonzero for non-padding tokens; None: no padding.
         token_type_ids: (B, S) int64.
         position_ids: (B or 1, S) int64.
-        has_own_positions: whether the caller gave them.
+        has_own_positions: whether the caller passed ``position_ids``.
     """
 
     input_ids: torch.Tensor | None
@@ -40,7 +40,7 @@ class TokenInputs:
         return batch, seq_len
 
     def padded(self, multiple: int, pad_token_id: int) -> TokenInputs:
-        """The same with S rounded up to ``multiple``; the new tokens are padding."""
+        """Return a copy with S padded to a multiple of ``multiple``."""
         extra = -self.shape[1] % multiple
         if not extra:
             return self
@@ -58,7 +58,7 @@ class TokenInputs:
         )
 
     def part(self, parallel: SequenceParallel) -> TokenInputs:
-        """The tokens of this rank; the mask stays that of the whole sequence."""
+        """Return this rank's tokens; the mask still covers the whole sequence."""
         ids, vectors = self.input_ids, self.inputs_embeds
         return replace(
             self,
@@ -77,14 +77,14 @@ def complete_inputs(
     position_ids: torch.Tensor | None,
     past: int,
 ) -> TokenInputs:
-    """Fill in token types (0) and positions (``past``, ``past`` + 1, ...).
+    """Validate the inputs; default token types to 0 and positions to ``past``, ``past`` + 1, ...
 
     Args:
-        past: tokens that were read before these.
+        past: number of cached tokens.
 
     Raises:
-        ConfigError: neither or both of ``input_ids`` and ``inputs_embeds``, another shape than
-            theirs, no token at all, or a mask that does not cover all tokens.
+        ConfigError: neither or both of ``input_ids`` and ``inputs_embeds``, a wrong number of
+            dimensions, no tokens, or a mask that does not cover all tokens.
     """
     given = input_ids if inputs_embeds is None else inputs_embeds
     if given is None or (input_ids is not None and inputs_embeds is not None):
@@ -127,14 +127,14 @@ def complete_inputs(
 
 
 def check_positions(inputs: TokenInputs, past: int, positions: int) -> None:
-    """Refuse more tokens than the model has positions for, unless all are given places in it.
+    """Check that the tokens fit the position table, or that explicit positions lie within it.
 
     Args:
-        past: tokens that were read before these.
-        positions: rows of the position table.
+        past: number of cached tokens.
+        positions: number of rows of the position table.
 
     Raises:
-        ConfigError: there are more tokens, or a place outside of the table.
+        ConfigError: more tokens than positions, or a position outside the table.
     """
     needed = past + inputs.shape[1]
     if needed <= positions:

@@ -1,7 +1,7 @@
-"""Tensors on file into the parameters of a model, by name; what is missing starts fresh or fails.
+"""Loads saved tensors into a model by name; missing ones are newly initialized or an error.
 
-The names on file may have the prefix of the base model where the model's have not, or the other way
-round; of tied tensors any copy will do.
+Names may have the base-model prefix in the file but not in the model, or the other way round. For
+tied tensors any copy is used.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from bigbird_ds.errors import CheckpointError
 from bigbird_ds.log import logger
 from bigbird_ds.models.weights import Tensors
 
-_NAMED_AT_MOST = 8  # tensors that an error or a warning names
+_NAMED_AT_MOST = 8  # tensors listed in an error or a warning
 
 
 @dataclass
 class LoadingInfo:
-    """What became of the tensors; ``from_pretrained(output_loading_info=True)`` returns it.
+    """How loading went; ``from_pretrained(output_loading_info=True)`` returns it.
 
     Attributes:
-        missing: of the model, not on file; they started fresh.
-        unexpected: on file, without a place in the model.
-        mismatched: (name, shape on file, shape in the model); they started fresh.
+        missing: in the model but not in the file; newly initialized.
+        unexpected: in the file but not in the model.
+        mismatched: (name, shape in the file, shape in the model); newly initialized.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -33,7 +33,7 @@ class LoadingInfo:
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the names of transformers."""
+        """Return a dict with transformers' keys."""
         return {
             "missing_keys": self.missing,
             "unexpected_keys": self.unexpected,
@@ -46,17 +46,17 @@ class LoadingInfo:
 def load_tensors(
     model: Any, tensors: Tensors, origin: str, ignore_mismatched_sizes: bool = False
 ) -> LoadingInfo:
-    """Give every parameter and buffer of ``model`` its value.
+    """Set every parameter and buffer of ``model``.
 
     Args:
-        model: a ``PretrainedModel`` whose weights hold anything yet.
-        tensors: what is on file.
-        origin: what errors and warnings call the tensors.
-        ignore_mismatched_sizes: tensors of another shape start fresh.
+        model: a ``PretrainedModel``; its weights may be uninitialized.
+        tensors: the saved tensors.
+        origin: name of their source, for errors and warnings.
+        ignore_mismatched_sizes: newly initialize tensors whose shape differs.
 
     Raises:
-        CheckpointError: tensors that are missing, but for parts that are missing as a whole, or of
-            another shape.
+        CheckpointError: tensors of another shape, or missing tensors, unless their whole part
+            (``part_names``) is missing.
     """
     ties = model.ties()
     own = {name: value for name, value in model.state_dict().items() if name not in ties}
@@ -77,7 +77,7 @@ def load_tensors(
         info.mismatched.add((name, shapes[name], tuple(own[name].shape)))
         del sources[name]
     _warn(model, info, origin)
-    for name in sorted({*info.missing, *wrong}):  # first: the module may have others on file
+    for name in sorted({*info.missing, *wrong}):  # first: other tensors of the module may be saved
         model.start_fresh(name)
     for name, source in sources.items():
         own[name].copy_(tensors.read(source))
@@ -87,7 +87,7 @@ def load_tensors(
 def _match_names(
     model: Any, found: list[str], own: dict[str, torch.Tensor], ties: dict[str, str]
 ) -> dict[str, str]:
-    """Own name -> name on file, whichever of the two has the base prefix."""
+    """Map names in the model to names in the file, with or without the base prefix in either."""
     prefix = model.base_prefix + "."
     by_tail = {name.removeprefix(prefix): name for name in found}
     sources = {}
@@ -115,7 +115,7 @@ def _check_missing(
     info: LoadingInfo,
     origin: str,
 ) -> None:
-    """Raise CheckpointError for missing tensors, but for those of parts without any on file."""
+    """Raise CheckpointError for missing tensors, except those of parts missing as a whole."""
     there = {_part_of(model, name) for name in sources}
     absent = [
         name
@@ -134,7 +134,7 @@ def _check_missing(
 
 
 def _part_of(model: Any, name: str) -> str | None:
-    """The part of the model, one that files may lack as a whole, that ``name`` belongs to."""
+    """The optional part of the model (see ``part_names``) that ``name`` belongs to, or None."""
     tail = name.removeprefix(model.base_prefix + ".")
     parts = model.part_names
     return next((part for part in parts if (tail + ".").startswith(part + ".")), None)

@@ -1,7 +1,7 @@
-"""What the models return: transformers' field names, read as attribute, by key or by index.
+"""Model outputs with transformers' field names, read by attribute, key or index.
 
 Legend: B = batch, S = sequence length, D = hidden size, V = vocabulary size, L = number of layers.
-A field that was not computed is None, and is left out of indices, keys and tuples.
+A field that was not computed is None and is omitted from indices, keys and tuples.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, Self
 import torch
 from torch.utils import _pytree as pytree
 
-# Another name of a field: transformers called the cache so from 5.24 on.
+# Alias of a field: the name of the cache since transformers 5.24.
 _OTHER_NAMES = {"cache": "past_key_values"}
 
 
 class ModelOutput(OrderedDict[str, Any]):
     """Base of the outputs: ``out.logits``, ``out["logits"]``, ``out[0]``, ``out.to_tuple()``.
 
-    A mapping of the fields that were computed, in their order, and a node of torch's pytrees, as
-    that of transformers is: Trainer, accelerate, DDP and ``torch.export`` look into it. Subclasses
-    are dataclasses; they are made from their fields, from a mapping, or from (name, value) pairs.
+    An ordered mapping of the computed fields and, as in transformers, a pytree node, which Trainer,
+    accelerate, DDP and ``torch.export`` rely on. Subclasses are dataclasses, built from their
+    fields, from a mapping, or from (name, value) pairs.
     """
 
     def __init_subclass__(cls) -> None:
@@ -41,7 +41,7 @@ class ModelOutput(OrderedDict[str, Any]):
         value = getattr(self, first)
         is_alone = all(getattr(self, name) is None for name in others)
         if is_alone and value is not None and not isinstance(value, torch.Tensor):
-            # As a dict is made: accelerate and DataParallel rebuild outputs so.
+            # Built like a dict: accelerate and DataParallel rebuild outputs this way.
             super().__setattr__(first, None)
             super().clear()
             for name, part in value.items() if isinstance(value, Mapping) else value:
@@ -87,7 +87,7 @@ class ModelOutput(OrderedDict[str, Any]):
             delattr(self, key)
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Take a field out: it is None from then on."""
+        """Remove and return a field; it is None afterwards."""
         if key not in self and default:
             return default[0]
         value = self[key]
@@ -107,14 +107,14 @@ class ModelOutput(OrderedDict[str, Any]):
 
     @property
     def cache(self) -> Any:
-        """``past_key_values``, under the name that transformers gives it from 5.24 on."""
+        """``past_key_values`` under its name since transformers 5.24."""
         return self.past_key_values  # type: ignore[attr-defined]
 
     def __reduce__(self) -> Any:
         return type(self), tuple(getattr(self, name) for name in self._fields())
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that were computed, in order."""
+        """Return the computed fields, in order."""
         return tuple(self.values())
 
 
@@ -128,7 +128,7 @@ def _flatten_with_keys(output: ModelOutput) -> tuple[list[tuple[Any, Any]], list
 
 @dataclass
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
-    """Of ``BigBirdModel``: (B, S, D) states, (B, D) pooled first token, and what was asked for."""
+    """Of ``BigBirdModel``: states (B, S, D), pooled first token (B, D), requested extras."""
 
     last_hidden_state: torch.Tensor
     pooler_output: torch.Tensor | None = None
@@ -161,7 +161,7 @@ class MaskedLMOutput(ModelOutput):
 
 @dataclass
 class CausalLMOutputWithCrossAttentions(ModelOutput):
-    """``logits`` (B, S, V) of the next token; ``past_key_values``, a ``KeyValueCache``."""
+    """Next-token ``logits`` (B, S, V); ``past_key_values``, the cache."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None

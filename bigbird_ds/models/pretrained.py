@@ -1,4 +1,4 @@
-"""What every model class can do: start its weights, load and save, checkpoint its layers."""
+"""Base of the model classes: weight initialization, loading, saving, compilation."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ DEFAULT_SHARD_BYTES = 5 * 10**9
 class PretrainedModel(TokenEmbeddings, FineTuning):
     """Base of the model classes.
 
-    Class attributes, for the families and heads to set (and those of ``TokenEmbeddings``):
-        config_class: the config that :meth:`from_pretrained` reads.
+    Class attributes, set by model families and heads (in addition to ``TokenEmbeddings``):
+        config_class: the class of config that :meth:`from_pretrained` reads.
         part_names: prefixes of the parts that a checkpoint may lack as a whole (heads, pooler);
-            such a part starts fresh. Every other tensor must be there.
-        stand_ins: parameter -> name of the tensor that a file may have instead.
-        unused_untied: parameter that has no effect in a model without ties -> the one that has; it
-            is written with the values of that, for transformers 4 reads the first.
+            such a part is newly initialized. Every other tensor is required.
+        stand_ins: parameter -> tensor that a checkpoint may have instead.
+        unused_untied: parameter without effect in an untied model -> the parameter used instead.
+            The first is saved with the values of the second, because transformers 4 reads it.
     """
 
     config_class: ClassVar[type[HubConfig]]
@@ -55,27 +55,27 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         self.config = self.config_class.of(config)
 
     def finish_init(self) -> None:
-        """Start and tie the weights; the last line of every model's ``__init__``."""
+        """Initialize and tie the weights; the last line of every model's ``__init__``."""
         self.apply(self._init_module)
         self.tie_weights()
 
     def compile_layers(self) -> None:
-        """Run each layer as a graph of ``torch.compile`` from now on: one graph for all layers.
+        """Run each layer under ``torch.compile`` from now on, with one graph for all layers.
 
-        The first step of each length and batch size takes seconds to a minute longer. Attention
-        weights, cached decoding and sequences that ranks share are computed without a graph.
+        The first step of each length and batch size takes up to a minute longer. Attention weights,
+        cached decoding and sequence parallelism run uncompiled.
         """
         for stack in self._modules_with("stacked_layers"):
             stack.compile_layers()
 
     def packed(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """``output`` itself, or its plain tuple where the caller or the config asks for one."""
+        """Return ``output``, or a plain tuple if the caller or the config asks for one."""
         wanted = self.config.return_dict if return_dict is None else return_dict
         return output if wanted else output.to_tuple()
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the parameters (of the first, where they differ)."""
+        """The dtype of the first parameter."""
         return next(self.parameters()).dtype
 
     @property
@@ -98,33 +98,32 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         state_dict: Mapping[str, torch.Tensor] | None = None,
         **options: Any,
     ) -> Any:
-        """Load a Hub-format folder: ``config.json`` and ``model.safetensors``, whole or in shards.
+        """Load a Hub-format folder: ``config.json`` and ``model.safetensors``, whole or sharded.
 
-        Where ``config.json`` ties the word embeddings and the file has other values under the names
-        of a tie, all are loaded, untied, with a warning.
+        If ``config.json`` ties the word embeddings but the file has different values for the tied
+        tensors, all of them are loaded untied, with a warning.
 
         Args:
-            folder: a local folder; None with ``config`` and ``state_dict``.
-            config: used instead of the folder's ``config.json``: ours, that of transformers, or
+            folder: a local folder, or None if ``config`` and ``state_dict`` are given.
+            config: used instead of the folder's ``config.json``: ours, a transformers config, or
                 the path of a folder with one.
-            dtype: of the parameters; None or "auto": as ``config.json`` says, else as the file has
-                them. ``torch_dtype`` is its old name.
-            device_map: the one device to be on, or a map to it; None: the CPU; "auto": the
-                accelerator.
-            subfolder: of ``folder``, that holds the files.
-            ignore_mismatched_sizes: tensors of another shape than the config says start fresh.
-            output_loading_info: also return what was missing, unexpected and mismatched.
-            state_dict: tensors to load in the place of those on file.
-            options: fields of the config to change, and arguments of the class's ``__init__``.
-                Those of transformers that ask for anything else are refused.
+            dtype: of the parameters; None or "auto": as in ``config.json``, or else as in the file.
+                ``torch_dtype`` is its old name.
+            device_map: a single device, or a map to one; None: the CPU; "auto": the accelerator.
+            subfolder: the subfolder of ``folder`` with the files.
+            ignore_mismatched_sizes: newly initialize tensors whose shape differs from the config.
+            output_loading_info: also return missing, unexpected and mismatched tensors.
+            state_dict: tensors to load instead of the saved ones.
+            options: config fields to override, and arguments of the class's ``__init__``.
+                transformers arguments that ask for unsupported behavior are an error.
 
         Returns:
-            The model in evaluation mode; with ``output_loading_info`` a pair of it and a dict.
+            The model in evaluation mode; with ``output_loading_info``, a pair (model, dict).
 
         Raises:
             CheckpointError: a missing or truncated file, another architecture, tensors that are
-                missing or of another shape (named, with both shapes).
-            ConfigError: a config or arguments that cannot be meant.
+                missing or of another shape (the error names them, with both shapes).
+            ConfigError: an invalid config or argument.
         """
         options = take_loading_arguments(options)
         of_class = inspect.signature(cls.__init__).parameters.keys() - {"self", "config"}
@@ -163,9 +162,9 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         dtype: torch.dtype | str | None = None,
         origin: str = "the tensors",
     ) -> Self:
-        """A model with the values of ``tensors``, which errors call ``origin``.
+        """Build a model from ``tensors``; errors refer to them as ``origin``.
 
-        Args, Returns, Raises: as :meth:`from_pretrained`.
+        Args, Returns, Raises: see :meth:`from_pretrained`.
         """
         model, _ = cls._from_tensors(tensors, config, floating_dtype(dtype), origin)
         return model
@@ -199,22 +198,23 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         state_dict: Mapping[str, torch.Tensor] | None = None,
         **options: Any,
     ) -> None:
-        """Write the model as a Hub-format folder that ``transformers`` loads.
+        """Save the model as a Hub-format folder that ``transformers`` loads.
 
-        Tied tensors are written once. Where they are no longer the same, all are written, and the
-        config on file says ``tie_word_embeddings: false``.
+        Tied tensors are saved once. If they no longer have the same values, all are saved and the
+        saved config has ``tie_word_embeddings: false``.
 
         Args:
-            folder: made if need be; a model that it holds is replaced.
-            dtype: of the floating tensors on file; None: as they are.
-            max_shard_size: bytes, or a text such as "5GB"; a larger model is split, with an index.
-            is_main_process: False: nothing is written.
-            state_dict: the tensors to write, where the model itself does not hold them (ZeRO-3).
-            options: others of transformers, where they ask for nothing else.
+            folder: created if necessary; a model in it is replaced.
+            dtype: of the saved tensors; None: the dtype of the first tensor.
+            max_shard_size: bytes, or a string such as "5GB"; larger models are sharded, with an
+                index.
+            is_main_process: if False, write nothing.
+            state_dict: the tensors to save, if the model itself does not hold them (ZeRO-3).
+            options: other arguments of transformers, if they ask for nothing different.
 
         Raises:
-            ConfigError: arguments that cannot be meant, a ``state_dict`` of another model, or a
-                ``folder`` that cannot be made.
+            ConfigError: invalid arguments, a ``state_dict`` of another model, or a ``folder`` that
+                cannot be created.
         """
         take_saving_arguments(options)
         limit = parse_size("max_shard_size", max_shard_size)
@@ -237,13 +237,13 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         files.write_json(folder / CONFIG_NAME, values)
 
     def start_fresh(self, name: str) -> None:
-        """Start the module that holds the tensor ``name`` as a new model's."""
+        """Newly initialize the module that holds the tensor ``name``."""
         self._init_module(self.get_submodule(name.rpartition(".")[0]))
 
     def _tensors_to_save(
         self, state_dict: Mapping[str, torch.Tensor] | None
     ) -> dict[str, torch.Tensor]:
-        """Every tensor by its own name; copies of tied ones may lack in a given ``state_dict``."""
+        """Every tensor by name; a given ``state_dict`` may lack the copies of tied tensors."""
         own = dict(self.state_dict())
         if state_dict is None:
             return own
@@ -259,9 +259,9 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         return {name: state_dict[name] for name in own if name in state_dict}
 
     def _init_module(self, module: nn.Module) -> None:
-        """Normal weights of std ``initializer_range``, zero biases, a zero padding row.
+        """Normal weights with std ``initializer_range``, zero biases, a zero padding row.
 
-        A parameter that is a module's own, outside the usual layers, is a bias.
+        A parameter held directly by any other module is treated as a bias.
         """
         if isinstance(module, nn.Linear | TokenProjection | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
@@ -277,7 +277,7 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
 
 
 def _apart(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """On the CPU in ``dtype``, no two of them in one memory: a file holds no two names of one."""
+    """Copy to the CPU in ``dtype`` without shared memory, which safetensors does not allow."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Whether ranks can share the sequences of a model."""
+"""Validates a model for sequence parallelism."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 def check_sharing(
     config: BigBirdConfig | BigBirdPegasusConfig, sequence_length: int, ranks: int
 ) -> None:
-    """Raise ConfigError unless ``ranks`` ranks can share sequences of this many tokens.
+    """Raise ConfigError unless sequences of this length can be split across ``ranks`` ranks.
 
-    These must be attended to block-sparsely, and each rank must hold the same number of whole
-    blocks.
+    They must use block-sparse attention, and each rank must hold the same number of whole blocks.
     """
     least = config.max_full_attention_tokens
     sparse = config.attention_type == "block_sparse" and not config.is_decoder

@@ -1,8 +1,8 @@
-"""Tied tensors on file and in memory: which of them hold the same values.
+"""Tied tensors in checkpoints and in memory: which of them have the same values.
 
-A config that says ``tie_word_embeddings: true`` may lie beside a file that has both tensors of a
-tie, with other values in each. Then nothing is tied: each name keeps its own values, as in
-transformers 5. (transformers 4 drops one of the two in silence.)
+A config may have ``tie_word_embeddings: true`` while the weights file has both tensors of a tie,
+with different values. Then nothing is tied: each name keeps its own values, as in transformers 5.
+(transformers 4 silently drops one of the two.)
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from bigbird_ds.models.weights import RenamedTensors, Tensors
 def settle_ties(
     model_class: Any, tensors: Tensors, config: Any, origin: str
 ) -> tuple[Any, Tensors]:
-    """``config`` and ``tensors`` as they are, or for a model without ties where copies differ.
+    """Return ``config`` and ``tensors``, made untied if tied tensors differ.
 
     Args:
         model_class: the class to be loaded.
-        tensors: with or without the class's prefix before their names.
-        config: of the class.
+        tensors: their names may have or lack the class's base prefix.
+        config: the config of the model.
         origin: the folder, for the log.
 
     Returns:
-        The config, with ``tie_word_embeddings`` false where copies differ; and then the tensors
-        under all names of what would be tied, those that are not on file being copies.
+        Config and tensors, unchanged if tied tensors agree. Otherwise the config has
+        ``tie_word_embeddings`` false, and the tensors include all tied names; those missing from
+        the file are copies.
     """
     differing = differing_copies(model_class, tensors, config)
     if not differing:
@@ -48,9 +49,9 @@ def settle_ties(
 
 
 def differing_copies(model_class: Any, tensors: Tensors, config: Any) -> list[str]:
-    """Tensors that the config ties to others, and that are on file with other values.
+    """Names of saved tensors that differ from the tensor the config ties them to.
 
-    Args: as those of :func:`settle_ties`.
+    Args: see :func:`settle_ties`.
     """
     if not config.tie_word_embeddings:
         return []
@@ -62,7 +63,7 @@ def differing_copies(model_class: Any, tensors: Tensors, config: Any) -> list[st
 
 
 def _groups(model_class: Any, tensors: Tensors) -> list[dict[str, str | None]]:
-    """For all parameters that are tied to one another: name in the model -> on file, or None."""
+    """For each group of tied parameters: name in the model -> name in the file, or None."""
     prefix = model_class.base_prefix + "."
     on_file = {name.removeprefix(prefix): name for name in tensors.names}
     groups = []
@@ -73,7 +74,7 @@ def _groups(model_class: Any, tensors: Tensors) -> list[dict[str, str | None]]:
 
 
 def still_tied(tied_names: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether every tie holds between ``tensors`` in memory; absent copies hold by themselves."""
+    """Whether tied ``tensors`` in memory have the same values; absent copies count as tied."""
     return all(
         name not in tensors or _same(tensors[name], tensors[source])
         for name, source in tied_names.items()

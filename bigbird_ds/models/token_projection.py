@@ -1,4 +1,4 @@
-"""The projection of states to a score for each token.
+"""The projection of hidden states to vocabulary logits.
 
 Legend: D = hidden size, V = vocabulary size.
 """
@@ -11,10 +11,10 @@ from torch import nn
 
 
 class TokenProjection(nn.Module):
-    """(..., D) to (..., V), with the parameters, the start and the numbers of ``nn.Linear``.
+    """(..., D) to (..., V); same parameters, initialization and results as ``nn.Linear``.
 
-    It is no ``nn.Linear``, because its weight is usually that of the word embeddings: peft adapts
-    every Linear under "all-linear", and an adapter that is merged here would change the embeddings.
+    It is not an ``nn.Linear`` because its weight is usually tied to the word embeddings: peft
+    adapts every Linear under "all-linear", and merging an adapter would change the embeddings.
 
     Attributes:
         weight: (V, D).

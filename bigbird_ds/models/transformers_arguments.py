@@ -1,7 +1,7 @@
-"""Arguments of transformers' ``from_pretrained`` and ``save_pretrained`` that ours has no use for.
+"""Arguments of transformers' ``from_pretrained`` and ``save_pretrained`` that have no use here.
 
-Each is accepted with the values that ask for what is done anyway, and refused with any other: never
-ignored. What is left is a field of the config.
+Each is accepted with values that match what is done anyway; any other value is an error, never
+silently ignored. All other names are config fields.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUANTIZED = (
 
 @dataclass(frozen=True)
 class _Argument:
-    """What is accepted, and what to do instead of the rest."""
+    """The accepted values, and what to do instead of passing others."""
 
     accepts: Callable[[Any], bool]
     instead: str
@@ -104,16 +104,16 @@ _OF_SAVING: dict[str, _Argument] = {
 
 
 def take_loading_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """``options`` without those that are meant for transformers alone.
+    """Return ``options`` without transformers-only arguments.
 
     Raises:
-        ConfigError: one of these asks for something that is not done.
+        ConfigError: one of these asks for something unsupported.
     """
     return _take(options, _OF_LOADING, "from_pretrained")
 
 
 def take_saving_arguments(options: dict[str, Any]) -> None:
-    """Raise ConfigError unless all ``options`` are known, and ask for what is done anyway."""
+    """Raise ConfigError unless all ``options`` are known and match what is done anyway."""
     for name in _take(options, _OF_SAVING, "save_pretrained"):
         raise ConfigError(
             "save_pretrained has no such argument",
@@ -124,10 +124,10 @@ def take_saving_arguments(options: dict[str, Any]) -> None:
 
 
 def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
-    """The floating dtype that is meant by ``dtype`` or its old name; None or "auto": the file's.
+    """The floating dtype given by ``dtype`` or ``torch_dtype``; None for None and "auto".
 
     Raises:
-        CheckpointError: no floating dtype, or two different ones.
+        CheckpointError: not a floating dtype, or two different ones.
     """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise CheckpointError(
@@ -140,7 +140,7 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
 
 
 def floating_dtype(dtype: Any) -> torch.dtype | None:
-    """``"bfloat16"``, ``"torch.bfloat16"`` or a dtype; None for None and "auto".
+    """Convert ``"bfloat16"``, ``"torch.bfloat16"`` or a dtype; None for None and "auto".
 
     Raises:
         CheckpointError: anything else.
@@ -161,12 +161,12 @@ def floating_dtype(dtype: Any) -> torch.dtype | None:
 
 
 def chosen_device(device_map: Any) -> torch.device:
-    """The one device that ``device_map`` means; None: the CPU.
+    """The single device given by ``device_map``; None: the CPU.
 
-    "auto" and its kin mean the accelerator, where there is one.
+    "auto", "balanced" and the like mean the accelerator, if available.
 
     Raises:
-        ConfigError: several devices, or none that is known.
+        ConfigError: several devices, or an unknown one.
     """
     value = device_map
     if isinstance(value, dict):
@@ -198,10 +198,10 @@ def chosen_device(device_map: Any) -> torch.device:
 
 
 def chosen_folder(folder: str | Path, subfolder: str | None) -> Path:
-    """``folder``, or ``subfolder`` in it.
+    """Return ``folder``, or ``subfolder`` in it.
 
     Raises:
-        CheckpointError: a file, or a subfolder outside.
+        CheckpointError: a file, or a subfolder outside ``folder``.
     """
     path = Path(folder)
     if subfolder:

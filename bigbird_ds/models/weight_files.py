@@ -1,4 +1,4 @@
-"""Which files of a folder hold weights: those that are read, and those that are not."""
+"""Weight files of a folder: supported and unsupported ones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _OTHERS = ("pytorch_model*.bin", "*.safetensors", "*.h5", "*.msgpack", "*.ckpt.i
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether ``folder`` has weights that are read: one safetensors file, or an index of shards."""
+    """Whether ``folder`` has supported weights: one safetensors file, or an index of shards."""
     return any((folder / name).is_file() for name in (WEIGHTS_NAME, INDEX_NAME))
 
 
 def other_weights(folder: Path) -> list[str]:
-    """Names of files with weights in ``folder`` that are not read, for their form or name."""
+    """Names of weight files in ``folder`` that are unsupported because of their format or name."""
     names = {path.name for pattern in _OTHERS for path in folder.glob(pattern)}
     return sorted(names - {WEIGHTS_NAME})
 
 
 def how_to_read(folder: Path) -> str:
-    """What to do with a folder that has :func:`other_weights` alone."""
+    """What to do with a folder that has only :func:`other_weights`."""
     others = other_weights(folder)
     if any(name.startswith("pytorch_model") for name in others):
         return f"the folder: `bigbird-ds import {folder} OUT` makes one of pytorch_model.bin"

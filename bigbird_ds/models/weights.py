@@ -1,7 +1,7 @@
 """Tensors in Hub format: ``model.safetensors``, or shards with an index.
 
-safetensors is imported by what reads or writes files: the networks need torch alone, so that
-``benchmarks/gpu_all.py`` runs on a machine that has nothing else.
+safetensors is imported only by functions that read or write files: the models need only torch, so
+that ``benchmarks/gpu_all.py`` runs on a machine with nothing else installed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from bigbird_ds.models.weight_files import (
     other_weights,
 )
 
-# Buffers that old versions of transformers saved beside the parameters.
+# Buffers that old versions of transformers saved next to the parameters.
 _OLD_BUFFERS = (".position_ids", ".token_type_ids")
-# How checkpoints converted from TensorFlow long ago call the parameters of a layer norm.
+# Layer-norm parameter names in old checkpoints converted from TensorFlow.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 class Tensors(Protocol):
-    """Named tensors, wherever they are: what a model is loaded from."""
+    """Named tensors to load a model from, in a file or in memory."""
 
     @property
     def names(self) -> list[str]: ...
@@ -41,13 +41,13 @@ class Tensors(Protocol):
 
 
 class LazyTensors:
-    """The tensors of a folder: names, shapes and dtypes at once, values when asked for."""
+    """The tensors of a folder; values are read on request."""
 
     def __init__(self) -> None:
         self._stored: dict[str, tuple[Any, str]] = {}  # name -> open file, name in it
 
     def add_file(self, path: Path, only: Iterable[str] | None = None) -> None:
-        """Open ``path`` and take its tensors, or those named in ``only``.
+        """Open ``path`` and add its tensors, or only those named in ``only``.
 
         Raises:
             CheckpointError: a missing, truncated or foreign file, or one that lacks a tensor.
@@ -111,7 +111,7 @@ class RenamedTensors:
 
     Args:
         source: where values come from.
-        old_names: new name -> name in ``source``; what is not named is left out.
+        old_names: new name -> name in ``source``; other tensors are omitted.
     """
 
     def __init__(self, source: Tensors, old_names: dict[str, str]) -> None:
@@ -130,7 +130,7 @@ class RenamedTensors:
 
 
 def modern_name(name: str) -> str | None:
-    """Today's name of a tensor in an old file; None for a buffer that is no longer kept."""
+    """The current name of a tensor in an old file; None for a buffer that no longer exists."""
     if name.endswith(_OLD_BUFFERS):
         return None
     for old, new in _OLD_NAMES.items():
@@ -163,10 +163,10 @@ def read_tensors(folder: Path) -> LazyTensors:
 
 
 def read_index(path: Path) -> dict[Path, list[str]]:
-    """The files that an index of weights names, beside it, and the names of their tensors.
+    """Return the files listed in a weights index, next to it, with the names of their tensors.
 
     Raises:
-        CheckpointError: there is no such index, or a file would lie outside of its folder.
+        CheckpointError: a missing or invalid index, or a file outside its folder.
     """
     index = files.read_json(path, CheckpointError, "the index of the weights")
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
@@ -185,7 +185,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def common_dtype(tensors: Tensors) -> torch.dtype:
-    """The dtype of the first floating tensor on file."""
+    """The dtype of the first floating tensor; fp32 if there is none."""
     for name in tensors.names:
         if (dtype := tensors.read(name).dtype).is_floating_point:
             return dtype
@@ -193,10 +193,10 @@ def common_dtype(tensors: Tensors) -> torch.dtype:
 
 
 def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], max_shard_size: int) -> None:
-    """Write ``tensors`` into ``folder`` as one file, or as shards of at most so many bytes.
+    """Write ``tensors`` to ``folder``: one file, or shards of at most ``max_shard_size`` bytes.
 
-    A tensor larger than ``max_shard_size`` gets a shard of its own. Weights that were in the folder
-    before are removed once the new ones are whole.
+    A tensor larger than ``max_shard_size`` gets its own shard. Old weights in the folder are
+    removed once the new ones are complete.
     """
     shards = _split(tensors, max_shard_size)
     names = [f"model-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
@@ -233,13 +233,13 @@ def _split(tensors: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch
 
 
 def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """``save_file`` to a name beside ``path``, synced and renamed in."""
+    """Run ``save_file`` to a temporary file next to ``path``, sync it and rename it."""
     from safetensors.torch import save_file
 
     temporary = files.temporary_name(path)
     try:
         temporary.touch()
-        usual_mode = temporary.stat().st_mode  # save_file makes a file for its owner alone
+        usual_mode = temporary.stat().st_mode  # save_file makes a file only its owner can read
         save_file(tensors, temporary, metadata={"format": "pt"})
         temporary.chmod(usual_mode)
         with temporary.open("rb") as stream:

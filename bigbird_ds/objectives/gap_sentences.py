@@ -1,8 +1,8 @@
-"""Gap-sentence generation (PEGASUS, Zhang et al. 2020): write what was taken out of a document.
+"""Gap-sentence generation (PEGASUS, Zhang et al. 2020): generate removed sentences.
 
-The principal sentences of a window are replaced by one mask id each in the input, and are, in the
-order of the document and with </s> behind them, the target. They are chosen on the very window that
-is trained on, from its token ids.
+The principal sentences of a window are each replaced by one mask id in the input. In document order
+and followed by </s>, they are the target. They are selected on each training window, from its token
+ids.
 
 L: sequence length of the input. T: target length. M: most tokens masked in the input.
 """
@@ -31,7 +31,7 @@ TARGET_TOKENS = LossPart("target", count="target_tokens", labels="labels")
 
 
 class GapOptions(WholeWords):
-    """What gap-sentence generation can be told.
+    """Options of gap-sentence generation.
 
     Raises:
         ConfigError: a value out of range.
@@ -58,7 +58,7 @@ class GapOptions(WholeWords):
 
     @property
     def gap_ratios(self) -> tuple[float, float]:
-        """The two shares to draw between."""
+        """The bounds of the ratio, which is drawn uniformly between them."""
         ratio = self.gap_ratio
         return ratio if isinstance(ratio, tuple) else (ratio, ratio)
 
@@ -94,8 +94,8 @@ class GapSentences(Objective):
     """``gap_sentences``: examples for ``BigBirdPegasusForConditionalGeneration``.
 
     Args:
-        vocabulary: of the tokenizer that made the shards, of the Pegasus family.
-        options: of the objective.
+        vocabulary: of the tokenizer that encoded the shards; Pegasus family.
+        options: the options.
 
     Raises:
         DataError: the vocabulary has no sentence mask.
@@ -106,7 +106,7 @@ class GapSentences(Objective):
     options_class = GapOptions
     model_class = BigBirdPegasusForConditionalGeneration
     family = PEGASUS
-    losses = (MASKED_TOKENS, TARGET_TOKENS)  # the first where tokens are masked besides
+    losses = (MASKED_TOKENS, TARGET_TOKENS)  # the first only with input_mask_fraction > 0
     reads_sentences = True
 
     def __init__(self, vocabulary: Vocabulary, options: GapOptions) -> None:
@@ -127,10 +127,10 @@ class GapSentences(Objective):
             self._masker = Masker(vocabulary, fraction, options.whole_words)
 
     def part_capacity(self, sequence_length: int) -> int:
-        """Most tokens of a window: what is left beside </s>.
+        """Maximum number of tokens in a window: the sequence length minus </s>.
 
         Raises:
-            ConfigError: nothing is left.
+            ConfigError: no room for tokens.
         """
         if sequence_length < 2:
             raise ConfigError(
@@ -152,18 +152,17 @@ class GapSentences(Objective):
         """Turn a window into a training example.
 
         Args:
-            parts: one array (num_tokens,) of token ids, joined documents with </s> between.
-            label: not used.
-            generator: draws ratio, noise, the sentences that stay, and masks.
+            parts: one array (num_tokens,) of token ids; documents are separated by </s>.
+            label: unused.
+            generator: draws the ratio, noise, sentences that stay in the input, and masks.
             sequence_length: L.
-            sentences: one array (num_sentences, 3) of int64: first token, one past the last token
-                and document, in the order of the text. A document of a single sentence stays whole.
+            sentences: one array (num_sentences, 3) int64 of first token, end token (exclusive) and
+                document, in text order. Documents of a single sentence stay whole.
 
         Returns:
-            int64 arrays: ``input_ids``, ``attention_mask`` (L,); ``labels`` (T,), -100 where
-            unused, which is everywhere if no document has two sentences; where tokens are masked
-            besides, ``target_positions`` (M,), 0 where unused, and ``target_ids`` (M,), -100 where
-            unused.
+            int64 arrays: ``input_ids``, ``attention_mask`` (L,); ``labels`` (T,), -100 if unused
+            (everywhere if no document has two sentences); with ``input_mask_fraction`` also
+            ``target_positions`` (M,), 0 if unused, and ``target_ids`` (M,), -100 if unused.
         """
         assert sentences is not None
         (ids,), (spans,) = parts, sentences
@@ -192,7 +191,7 @@ class GapSentences(Objective):
         return example
 
     def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
-        """An example without text or target, which fills up the last batch of an evaluation."""
+        """An example without text or target, to fill the last batch of an evaluation."""
         generator = np.random.Generator(np.random.Philox(0))
         nothing = np.empty(0, dtype=np.int64)
         spans = np.empty((0, 3), dtype=np.int64)
@@ -220,7 +219,7 @@ class GapSentences(Objective):
 
     @classmethod
     def check_model(cls, options: GapOptions, model_config: Any) -> None:
-        """Raise ConfigError where a target is longer than the decoder has positions for."""
+        """Raise ConfigError if a target is longer than the decoder's position table."""
         if options.target_length > model_config.max_position_embeddings:
             raise ConfigError(
                 "the targets are longer than the decoder has positions",
@@ -231,8 +230,7 @@ class GapSentences(Objective):
 
     @classmethod
     def check_documents(cls, folder: str, num_documents: int, num_undivided: int) -> None:
-        """Tell how many documents give no target, having one sentence; DataError where none
-        does."""
+        """Warn of single-sentence documents, which give no target; DataError if all are."""
         if num_documents and num_undivided == num_documents:
             raise DataError(
                 "no document has two sentences",
@@ -251,18 +249,18 @@ class GapSentences(Objective):
     def choose(
         self, ids: np.ndarray, spans: np.ndarray, generator: np.random.Generator
     ) -> np.ndarray:
-        """Numbers of the gap sentences of a window, increasing.
+        """Return the indices of the gap sentences of a window, increasing.
 
-        Each document of the window chooses by itself. All first choices come before all second
-        ones, in a random order among them; a sentence that no longer fits the target is passed
-        over. Where not even one fits, the first choice is taken alone, and its target is cut.
+        Sentences are selected for each document of the window independently. The first choices of
+        all documents come before all second choices, in random order. A sentence that no longer
+        fits the target is skipped. If none fits, only the first choice is taken and truncated.
         """
         low, high = self.options.gap_ratios
         ratio = generator.uniform(low, high)
         room = self.options.target_length - 1
         document = np.cumsum(np.diff(spans[:, 2], prepend=spans[:1, 2]) != 0)
         sizes = np.bincount(document)
-        # Every sentence has a token, so that no more than `room` can be of use.
+        # Every sentence has at least one token, so at most `room` of them fit.
         wanted = np.clip(np.floor(ratio * sizes).astype(np.int64), 1, room)
         wanted[sizes < 2] = 0
         if not wanted.any():
@@ -285,7 +283,7 @@ class GapSentences(Objective):
         return np.array(sorted(chosen) or passed_over[:1], dtype=np.int64)
 
     def _without(self, ids: np.ndarray, gaps: np.ndarray) -> tuple[int, np.ndarray]:
-        """The text with a mask for each gap, and its length."""
+        """Return the length of the text with each gap replaced by a mask, and the text."""
         stays = np.ones(len(ids), dtype=bool)
         text = ids.astype(np.int64)
         for begin, end, _ in gaps.tolist():
@@ -305,7 +303,7 @@ class GapSentences(Objective):
 
 
 def _turns(wanted: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Which document chooses, turn by turn; each has so many turns as it is ``wanted`` to."""
+    """The order in which documents choose sentences; document i has ``wanted[i]`` turns."""
     rank = np.arange(int(wanted.sum())) - np.repeat(np.cumsum(wanted) - wanted, wanted)
     order = np.argsort(rank + generator.random(len(rank)), kind="stable")
     return np.repeat(np.arange(len(wanted)), wanted)[order]

@@ -1,9 +1,9 @@
-"""Sentences added one after the other, each the one that raises the F1 of all taken the most.
+"""Greedy selection of sentences: each step adds the one that increases the overall F1 most.
 
-Naively every choice scores every sentence anew, which is quadratic in the document. Here a sentence
-that is taken changes the gains of those alone that share a word with it whose share changed, and
-the best is found in a heap: gains only ever fall, so that an old one is a bound. All changes
-together are about one for each pair of a sentence and a word in it.
+Rescoring every sentence at every step would be quadratic in the document. Here, selecting a
+sentence updates only the gains of sentences that share a word whose contribution changed, and the
+best is found in a heap: gains never increase, so an outdated gain is an upper bound. In total there
+is about one update per (sentence, word) pair.
 
 Legend: S = sentences of the window.
 """
@@ -17,14 +17,14 @@ import numpy as np
 
 from bigbird_ds.objectives.word_counts import WordCounts
 
-# Of (negative gain, sentence): the best comes first, of equals the first in the text.
+# (negative gain, sentence): the best comes first; ties go to the first in the text.
 _Heap = list[tuple[float, int]]
 
 
 class _Greedy:
-    """What both ways of counting words have in common.
+    """Base of both ways to count words.
 
-    Numbers that are looked up one by one are in plain lists, which are faster at it than arrays.
+    Values that are accessed one by one are in lists, which are faster for that than arrays.
     """
 
     def __init__(self, counts: WordCounts, factor: np.ndarray) -> None:
@@ -40,7 +40,7 @@ class _Greedy:
         self._heaps: list[_Heap] = []
 
     def _make_heaps(self, keys: np.ndarray) -> None:
-        """Put (S,) float64 keys into a heap for each document."""
+        """Build one heap per document from (S,) float64 keys."""
         pairs = list(zip(keys.tolist(), range(len(keys)), strict=True))
         bounds = np.flatnonzero(np.diff(self._counts.document, prepend=-1, append=-1)).tolist()
         self._heaps = [pairs[begin:end] for begin, end in itertools.pairwise(bounds)]
@@ -48,21 +48,21 @@ class _Greedy:
             heapq.heapify(heap)
 
     def _rows(self, sentence: int) -> np.ndarray:
-        """The rows of a sentence's words."""
+        """Indices of the rows of a sentence."""
         begin, end = self._row_bounds[sentence : sentence + 2]
         return self._by_sentence[begin:end]
 
 
 class GreedyByWords(_Greedy):
-    """Counts a word as often as it occurs (``seq_orig``).
+    """Counts every occurrence of a word (``seq_orig``).
 
-    With x of the C occurrences of a word taken, min(x, C - x) are shared by both sides. That rises
-    with x by 1 a word up to C / 2 and falls from there on: a gain falls with x, and changes about
-    the middle alone.
+    With x of the C occurrences of a word selected, min(x, C - x) are shared by both sides. This
+    increases by 1 per occurrence up to x = C / 2 and decreases after it, so a gain never increases
+    with x and changes only around the middle.
 
     Args:
-        counts: of the window.
-        factor: (S,) float64 above 0, by which the gain of each sentence is multiplied.
+        counts: word counts of the window.
+        factor: (S,) float64 above 0, which multiplies the gain of each sentence.
     """
 
     def __init__(self, counts: WordCounts, factor: np.ndarray) -> None:
@@ -70,14 +70,14 @@ class GreedyByWords(_Greedy):
         shared = np.minimum(counts.count, counts.total[counts.word] - counts.count)
         gain = counts.sum_by_sentence(shared)
         self._gain: list[float] = gain.tolist()  # whole numbers
-        self._most = np.zeros(0, dtype=np.int64)  # how often a sentence has each word at most
+        self._most = np.zeros(0, dtype=np.int64)  # maximum count of each word in one sentence
         if len(counts.count):
             self._most = np.maximum.reduceat(counts.count, counts.first_row)
         self._taken = np.zeros(len(counts.total), dtype=np.int64)
         self._make_heaps(-gain * factor)
 
     def next(self, document: int) -> int:
-        """The best sentence of ``document`` that this has not given before."""
+        """Return the best sentence of ``document`` that was not returned before."""
         heap, gain, factor = self._heaps[document], self._gain, self._factor
         while True:
             key, sentence = heap[0]
@@ -88,14 +88,14 @@ class GreedyByWords(_Greedy):
             heapq.heapreplace(heap, (now, sentence))
 
     def take(self, sentence: int) -> None:
-        """Say that a sentence is in the target: it counts in what comes next."""
+        """Mark a sentence as selected, which affects the next choices."""
         counts, gain = self._counts, self._gain
         rows = self._rows(sentence)
         words = counts.word[rows]
         before, total, most = self._taken[words], counts.total[words], self._most[words]
         after = before + counts.count[rows]
         self._taken[words] = after
-        # Elsewhere a word stays on one side of the middle, whatever is added.
+        # All other words stay on one side of the middle, whatever is added.
         touched = (2 * before < total) & (2 * (after + most) > total)
         touched &= self._end_row[words] - counts.first_row[words] > 1
         for word, x, y, all_, largest in zip(
@@ -114,13 +114,14 @@ class GreedyByWords(_Greedy):
 
 
 class GreedyByWordTypes(_Greedy):
-    """Counts a word once on either side (``seq_uniq``).
+    """Counts each word once per side (``seq_uniq``).
 
-    A sentence with d more words that are new to the taken ones than words that leave the rest with
-    it turns F1 = 2 o / T into 2 (o + d) / (T + d), o the shared words and T those of both sides.
-    The gain is d / (T + d) times what is the same for all sentences, and d only ever falls. T does
-    not, so the heap goes by u = factor * d. A gain is u / (T + u / factor), no more than with the
-    largest of all factors, and that bound falls with u.
+    Let o be the shared words and T the words of both sides, so F1 = 2 o / T. Let d be the number of
+    words that a sentence adds to the selected side minus the number of words that then no longer
+    occur in the rest. Selecting it gives F1 = 2 (o + d) / (T + d), a gain of d / (T + d) times a
+    factor common to all sentences. d never increases, but T changes, so the heap is ordered by
+    u = factor * d. A gain u / (T + u / factor) is bounded by its value for the largest of all
+    factors, and this bound decreases with u.
 
     Args: as ``GreedyByWords``.
     """
@@ -128,8 +129,8 @@ class GreedyByWordTypes(_Greedy):
     def __init__(self, counts: WordCounts, factor: np.ndarray) -> None:
         super().__init__(counts, factor)
         self._largest_factor = float(factor.max())
-        # sentences that have a word and are not taken, and the sum of their numbers, which for a
-        # single one is its number
+        # The number of unselected sentences with each word, and the sum of their indices, which for
+        # a single sentence is its index.
         self._num_left = self._end_row - counts.first_row
         self._sum_left = np.zeros(0, dtype=np.int64)
         if len(counts.sentence):
@@ -138,12 +139,12 @@ class GreedyByWordTypes(_Greedy):
         surplus = counts.sum_by_sentence(self._num_left[counts.word] > 1)
         self._surplus: list[float] = surplus.tolist()  # whole numbers
         size = np.bincount(counts.document_of_word, minlength=int(counts.document.max()) + 1)
-        # A document without a word has surpluses of 0, whatever its size.
+        # In a document without words all surpluses are 0; a size of 1 avoids division by zero.
         self._size: list[int] = np.maximum(size, 1).tolist()
         self._make_heaps(-surplus * factor)
 
     def next(self, document: int) -> int:
-        """The best sentence of ``document`` that this has not given before."""
+        """Return the best sentence of ``document`` that was not returned before."""
         heap, size, largest = self._heaps[document], self._size[document], self._largest_factor
         surplus, factor = self._surplus, self._factor
         best, best_gain, beaten = (0.0, -1), float("-inf"), []
@@ -161,12 +162,12 @@ class GreedyByWordTypes(_Greedy):
             if gain > best_gain:
                 candidate, best, best_gain = best, candidate, gain
             beaten.append(candidate)
-        for candidate in beaten[1:]:  # the first is the best before there was one
+        for candidate in beaten[1:]:  # the first is the initial placeholder
             heapq.heappush(heap, candidate)
         return best[1]
 
     def take(self, sentence: int) -> None:
-        """Say that a sentence is in the target: it counts in what comes next."""
+        """Mark a sentence as selected, which affects the next choices."""
         counts, surplus = self._counts, self._surplus
         self._size[int(counts.document[sentence])] += int(surplus[sentence])
         words = counts.word[self._rows(sentence)]
@@ -178,4 +179,4 @@ class GreedyByWordTypes(_Greedy):
         self._num_left[words] -= 1
         self._sum_left[words] -= sentence
         for other in self._sum_left[words[self._num_left[words] == 1]].tolist():
-            surplus[other] -= 1  # the last that has the word: taken, it would leave the rest
+            surplus[other] -= 1  # the last one with the word: selecting it takes it from the rest

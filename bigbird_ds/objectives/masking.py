@@ -1,9 +1,9 @@
-"""Masked language modelling: which tokens become targets, and what stands in their place.
+"""Masked language modeling: selects target tokens and their replacements.
 
-BERT's recipe (Devlin et al. 2019) with whole words, as the original BigBird program uses it: 15 %
-of the tokens are targets; of these 80 % become [MASK], 10 % a random token, 10 % stay. The cap on
-the number of targets grows with the sequence length (a fixed cap of 75, as in the original, would
-mask 1.8 % at 4,096 tokens).
+BERT's recipe (Devlin et al. 2019) with whole-word masking, as in the original BigBird code: 15 % of
+the tokens are targets; of these 80 % become [MASK], 10 % a random token, and 10 % stay unchanged.
+The cap on the number of targets grows with the sequence length (the original's fixed cap of 75
+would mask 1.8 % at 4,096 tokens).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the targets; the rest keep their token
-# Text without spaces (a long address, Chinese) has hardly any word start. What runs on for longer
-# than this is no word: it is taken in pieces, so that targets stay spread over the window.
+# Text without spaces (a long URL, Chinese) has hardly any word starts. Longer runs are split into
+# pieces of this length, so that targets stay spread over the window.
 MAX_WORD_TOKENS = 16
 
 
 class WholeWords(Options):
-    """The option of every objective that masks."""
+    """The option of every objective that masks tokens."""
 
     whole_words: bool = Field(True, description="mask whole words, not single pieces")
 
 
 def target_capacity(fraction: float, sequence_length: int) -> int:
-    """The most targets a window can have: ``ceil(fraction * sequence_length)``."""
-    # Rounded first, so that 0.07 * 100 = 7.000000000000001 gives 7.
+    """Maximum number of targets in a window: ``ceil(fraction * sequence_length)``."""
+    # Round first, so that 0.07 * 100 = 7.000000000000001 gives 7.
     return math.ceil(round(fraction * sequence_length, 6))
 
 
@@ -40,9 +40,9 @@ class Masker:
     """Draws targets and their replacements.
 
     Args:
-        vocabulary: tells special tokens and word starts.
-        fraction: share of the tokens, special ones not counted, that become targets.
-        whole_words: a word's tokens become targets together or not at all.
+        vocabulary: identifies special tokens and word starts.
+        fraction: fraction of the non-special tokens that become targets.
+        whole_words: select all tokens of a word or none.
     """
 
     vocabulary: Vocabulary
@@ -54,12 +54,12 @@ class Masker:
         object.__setattr__(self, "_ordinary_ids", ordinary)
 
     def apply(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Replace targets in ``ids`` (num_tokens,) int64, in place.
+        """Mask targets in ``ids`` (num_tokens,) int64, in place.
 
         Returns:
-            (num_targets,) int64 increasing positions: ``round(fraction * ordinary tokens)`` of
-            them, a few less where no word fits the rest, at least one where there is any ordinary
-            token. Special tokens are never targets.
+            (num_targets,) int64 increasing positions: ``round(fraction * non-special tokens)`` of
+            them, slightly fewer if no word fits the remainder, at least one if there is a
+            non-special token. Special tokens are never targets.
         """
         positions = self.choose(ids, generator)
         draw = generator.random(len(positions))
@@ -72,7 +72,7 @@ class Masker:
         return positions
 
     def choose(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Positions of the targets, increasing; see ``apply``."""
+        """Return the positions of the targets, increasing; see ``apply``."""
         ordinary = np.flatnonzero(~self.vocabulary.is_special[ids])
         if not len(ordinary):
             return ordinary
@@ -83,7 +83,7 @@ class Masker:
         lengths = np.diff(first, append=len(ordinary))
         order = generator.permutation(len(first))
         words = order[fill_budget(lengths[order], budget)]
-        if not len(words):  # even the shortest word is longer than the budget: a part of one
+        if not len(words):  # even the shortest word exceeds the budget: take a part of one
             begin = first[order[0]]
             return ordinary[begin : begin + budget]
         is_chosen = np.zeros(len(first), dtype=bool)
@@ -92,7 +92,7 @@ class Masker:
 
 
 def word_starts(positions: np.ndarray, is_word_start: np.ndarray) -> np.ndarray:
-    """Where words begin among the ordinary tokens of a window.
+    """Find where words begin among the non-special tokens of a window.
 
     Args:
         positions: (num_tokens,) their positions in the window, increasing.
@@ -100,7 +100,7 @@ def word_starts(positions: np.ndarray, is_word_start: np.ndarray) -> np.ndarray:
 
     Returns:
         (num_words,) int64 increasing indices into ``positions``, the first is 0. A word also
-        begins behind a special token and after ``MAX_WORD_TOKENS`` tokens without a start.
+        begins after a special token and after ``MAX_WORD_TOKENS`` tokens without a word start.
     """
     begins = is_word_start.copy()
     begins[0] = True
@@ -116,7 +116,7 @@ def word_starts(positions: np.ndarray, is_word_start: np.ndarray) -> np.ndarray:
 
 
 def fill_budget(lengths: np.ndarray, budget: int) -> np.ndarray:
-    """Indices of the items taken when each that still fits is taken, one after the other."""
+    """Indices of the items taken greedily in order, skipping those that no longer fit."""
     total = np.cumsum(lengths)
     num_fitting = int(np.searchsorted(total, budget, side="right"))
     taken = [np.arange(num_fitting)]

@@ -1,4 +1,4 @@
-"""``Objective``: all that the rest of the system asks about what a model is asked to learn."""
+"""``Objective``: the interface of pretraining objectives."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bigbird_ds.registry import Registry
 from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
-IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+IGNORED = -100  # the label that PyTorch's cross entropy ignores
 
 
 @dataclass(frozen=True)
 class LossPart:
-    """One of the losses that an objective adds up.
+    """One of the losses that an objective sums.
 
     Attributes:
-        name: ``mlm`` for the sums ``mlm_loss`` and ``mlm_correct`` of ``loss_sums``.
-        count: the sum of ``loss_sums`` that the other two are divided by.
-        labels: the field of a batch whose entries other than -100 make up ``count``.
-        bits: a metric of evaluations: the mean loss in bits, under this name; None: not written.
+        name: e.g. ``mlm`` for ``mlm_loss`` and ``mlm_correct`` of ``loss_sums``.
+        count: the entry of ``loss_sums`` that divides these two.
+        labels: the field of a batch whose entries other than -100 are counted in ``count``.
+        bits: name of an evaluation metric, the mean loss in bits; None: not reported.
     """
 
     name: str
@@ -46,25 +46,25 @@ class LossPart:
 
 
 class Objective(ABC):
-    """How a window of text becomes a training example, and what a model makes of it.
+    """Turns a window of text into a training example for a model.
 
-    One object for one tokenizer and one set of options. What needs no tokenizer are methods of the
-    class, with the options as an argument.
+    An instance belongs to one tokenizer and one set of options. Whatever needs no tokenizer is a
+    class method that takes the options as an argument.
 
     Attributes:
         name: ``objective.name`` of the run config.
-        summary: what it is, for the reference of the run config.
-        options_class: its keys under ``objective``.
-        model_class: what it trains: a class with ``config_class``, ``from_pretrained`` and
-            ``loss_sums``, which takes the fields of a batch and returns the sums that ``losses``
-            name.
-        family: of the tokenizer, ``vocabulary.BIGBIRD`` or ``PEGASUS``.
+        summary: a short description for the config reference.
+        options_class: its options, the keys under ``objective``.
+        model_class: the model to train: a class with ``config_class``, ``from_pretrained`` and
+            ``loss_sums``, which takes the fields of a batch and returns the sums named by
+            ``losses``.
+        family: the tokenizer family, ``vocabulary.BIGBIRD`` or ``PEGASUS``.
         losses: the parts of the loss.
-        parts_per_window: number of stretches of text that make up an example.
-        exchanges_second_part: whether half of the windows get a second part of another document.
-        reads_sentences: whether ``example`` is to be told where sentences are.
-        vocabulary: of the tokenizer that made the shards.
-        separator: id that goes between two documents joined in one part.
+        parts_per_window: number of text segments in an example.
+        exchanges_second_part: whether half of the windows get a second part from another document.
+        reads_sentences: whether ``example`` needs the sentence spans.
+        vocabulary: of the tokenizer that encoded the shards.
+        separator: id between two documents joined in one part.
     """
 
     name: ClassVar[str]
@@ -82,19 +82,19 @@ class Objective(ABC):
     @abstractmethod
     def __init__(self, vocabulary: Vocabulary, options: Any) -> None:
         """Args:
-            vocabulary: of the tokenizer that made the shards.
-            options: of ``options_class``.
+            vocabulary: of the tokenizer that encoded the shards.
+            options: an instance of ``options_class``.
 
         Raises:
-            DataError: a vocabulary of the other family.
+            DataError: a vocabulary of another family.
         """
 
     @abstractmethod
     def part_capacity(self, sequence_length: int) -> int:
-        """Most tokens of a part.
+        """Return the maximum number of tokens in a part.
 
         Raises:
-            ConfigError: there is no room for any.
+            ConfigError: no room for tokens.
         """
 
     @abstractmethod
@@ -106,58 +106,58 @@ class Objective(ABC):
         sequence_length: int,
         sentences: Sequence[np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Turn a window into int64 arrays, the fields that ``loss_sums`` of the model takes.
+        """Turn a window into int64 arrays, the arguments of the model's ``loss_sums``.
 
         Args:
-            parts: per part (num_tokens,) token ids, joined documents with a separator between.
+            parts: (num_tokens,) token ids of each part; documents are separated by ``separator``.
             label: next-sentence label: 0 continuation, 1 random, -100 none.
             generator: the only source of random numbers.
             sequence_length: L.
-            sentences: where they are read, per part (num_sentences, 3) int64: first token, one past
-                the last token and document, in the order of the text.
+            sentences: if ``reads_sentences``, per part (num_sentences, 3) int64 of first token, end
+                token (exclusive) and document, in text order.
 
         Returns:
-            Arrays of the shapes of ``example_shapes``; ``input_ids`` and ``attention_mask`` are
-            among them.
+            Arrays with the shapes of ``example_shapes``, including ``input_ids`` and
+            ``attention_mask``.
         """
 
     @abstractmethod
     def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
-        """An example of the same shapes without targets: it fills up the last batch of an
+        """Return an example of the same shapes without targets, to fill the last batch of an
         evaluation."""
 
     @classmethod
     @abstractmethod
     def example_shapes(cls, options: Any, sequence_length: int) -> dict[str, tuple[int, ...]]:
-        """The shape of each field of an example."""
+        """Return the shape of each field of an example."""
 
     @classmethod
     @abstractmethod
     def flops_per_token(cls, options: Any, model_config: Any, sequence_length: int) -> float:
-        """Operations per input token of forward and backward, see ``models.flops``."""
+        """Return the operations per input token, forward and backward; see ``models.flops``."""
 
     @classmethod
     def check_model(cls, options: Any, model_config: Any) -> None:
-        """Raise ConfigError where the options do not fit the model."""
+        """Raise ConfigError if the options are inconsistent with the model."""
         return None
 
     @classmethod
     def check_documents(cls, folder: str, num_documents: int, num_undivided: int) -> None:
-        """Tell what the shards lack for this objective.
+        """Check that the shards suit this objective; log a warning or raise an error.
 
         Args:
-            folder: the shards, for messages.
-            num_documents: in them.
-            num_undivided: of these, documents of a single sentence.
+            folder: the shards folder, for messages.
+            num_documents: number of documents in it.
+            num_undivided: number of these with a single sentence.
 
         Raises:
-            DataError: there is nothing to learn from.
+            DataError: no document is usable.
         """
         return None
 
     @classmethod
     def freeze_unused(cls, model: Any) -> None:
-        """Take parameters that this objective does not train out of training."""
+        """Freeze parameters that this objective does not train."""
         return None
 
 

@@ -1,6 +1,6 @@
-"""Windows become examples for ``BigBirdForPreTraining`` and ``BigBirdForMaskedLM``.
+"""Masked language modeling, with or without next-sentence prediction.
 
-L: sequence length. M: most targets, ``ceil(mask_fraction * L)``.
+L: sequence length. M: maximum number of targets, ``ceil(mask_fraction * L)``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MaskingOptions(WholeWords):
     """``mask_fraction`` and ``whole_words``.
 
     Raises:
-        ConfigError: a fraction that is none.
+        ConfigError: a fraction outside (0, 1).
     """
 
     mask_fraction: float = Field(0.15, description="share of the tokens that become targets")
@@ -52,8 +52,8 @@ class MaskedLanguageModel(Objective):
     """``mlm``: [CLS] text [SEP], some tokens masked.
 
     Args:
-        vocabulary: of the tokenizer that made the shards, of the BigBird family.
-        options: how much is masked.
+        vocabulary: of the tokenizer that encoded the shards; BigBird family.
+        options: masking options.
 
     Raises:
         DataError: the vocabulary has no [CLS] and [SEP].
@@ -80,10 +80,10 @@ class MaskedLanguageModel(Objective):
         self._masker = Masker(vocabulary, options.mask_fraction, options.whole_words)
 
     def part_capacity(self, sequence_length: int) -> int:
-        """Most tokens of a part: what is left beside [CLS] and a [SEP] behind each part.
+        """Maximum number of tokens in a part, given [CLS] and a [SEP] after each part.
 
         Raises:
-            ConfigError: nothing is left.
+            ConfigError: no room for tokens.
         """
         room = sequence_length - 1 - self.parts_per_window
         if room < self.parts_per_window:
@@ -106,16 +106,16 @@ class MaskedLanguageModel(Objective):
         """Turn a window into a training example.
 
         Args:
-            parts: per part (num_tokens,) token ids, joined documents with a separator between.
+            parts: (num_tokens,) token ids of each part; documents are separated by [SEP].
             label: next-sentence label: 0 continuation, 1 random, -100 none.
             generator: draws the masks.
             sequence_length: L.
-            sentences: not used.
+            sentences: unused.
 
         Returns:
             int64 arrays: ``input_ids``, ``token_type_ids``, ``attention_mask`` (L,);
-            ``target_positions`` (M,), 0 where unused; ``target_ids`` (M,), -100 where unused;
-            ``next_sentence_label`` () where the objective has pairs.
+            ``target_positions`` (M,), 0 if unused; ``target_ids`` (M,), -100 if unused; and for
+            ``mlm_nsp`` also ``next_sentence_label`` ().
         """
         vocabulary = self.vocabulary
         input_ids = np.full(sequence_length, vocabulary.pad, dtype=np.int64)
@@ -149,9 +149,9 @@ class MaskedLanguageModel(Objective):
         return example
 
     def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
-        """An example without text or targets, which fills up the last batch of an evaluation.
+        """An example without text or targets, to fill the last batch of an evaluation.
 
-        Only its [CLS] and [SEP] count as tokens, so that attention has something to attend to.
+        Only its [CLS] and [SEP] are non-padding, so that attention has keys.
         """
         parts = [np.empty(0, dtype=np.int64)] * self.parts_per_window
         return self.example(
@@ -176,14 +176,14 @@ class MaskedLanguageModel(Objective):
     @classmethod
     def freeze_unused(cls, model: Any) -> None:
         if NEXT_SENTENCE not in cls.losses:
-            model.bert.pooler.requires_grad_(False)  # only next-sentence prediction would train it
+            model.bert.pooler.requires_grad_(False)  # only next-sentence prediction trains it
 
 
 @OBJECTIVES.add
 class MaskedLanguageModelWithPairs(MaskedLanguageModel):
-    """``mlm_nsp``: [CLS] A [SEP] B [SEP]; half of the time B is from another document.
+    """``mlm_nsp``: [CLS] A [SEP] B [SEP]; in half of the examples B is from another document.
 
-    Segment ids are BERT's: 0 up to and with the first [SEP], then 1.
+    Segment ids are BERT's: 0 up to and including the first [SEP], then 1.
     """
 
     name = "mlm_nsp"

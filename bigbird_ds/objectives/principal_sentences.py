@@ -1,8 +1,8 @@
-"""Principal sentences: those that say most of the rest of their document (PEGASUS, section 3.1).
+"""Principal sentences: those most similar to the rest of their document (PEGASUS, section 3.1).
 
-The importance of a sentence s in a document D is ROUGE-1 F1 of s against D without s. Of sentence
-and rest together the words are those of D, so with o shared words F1 = 2 o / (words of D), and one
-pass over the words scores all sentences. Legend: W = words of a window, S = its sentences.
+The importance of a sentence s in a document D is the ROUGE-1 F1 of s against D without s. Sentence
+and rest together have the words of D, so with o shared words F1 = 2 o / (words of D), and one pass
+over the words scores all sentences. Legend: W = words of a window, S = its sentences.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ STRATEGIES = ("ind_orig", "ind_uniq", "seq_orig", "seq_uniq", "lead", "random")
 
 
 class Choices(Protocol):
-    """The sentences of a window, the best of each document first."""
+    """Selects sentences of a window, the best of each document first."""
 
     def next(self, document: int) -> int:
-        """The best sentence of ``document`` that this has not given before."""
+        """Return the best sentence of ``document`` that was not returned before."""
         ...
 
     def take(self, sentence: int) -> None:
-        """Say that a sentence is in the target: it counts in what comes next."""
+        """Mark a sentence as selected, which affects the next choices."""
         ...
 
 
 def choices_of(
     counts: WordCounts, strategy: str, noise: float, generator: np.random.Generator
 ) -> Choices:
-    """Ways to choose.
+    """Create the choices of a strategy.
 
     Args:
-        counts: of the window.
-        strategy: ``ind_*`` scores every sentence by itself; ``seq_*`` gives the sentence that
-            raises the F1 of all taken so far most, and one that was not taken changes nothing;
-            ``*_orig`` counts a word as often as it occurs, ``*_uniq`` once. ``lead`` gives the
-            first sentences first, ``random`` any.
-        noise: importances (for ``seq_*`` their increases) are multiplied by 1 + noise * u, u
-            uniform in [-1, 1], drawn for each sentence.
+        counts: word counts of the window.
+        strategy: ``ind_*`` scores each sentence independently. ``seq_*`` returns the sentence that
+            increases the F1 of all selected sentences most; returned but unselected sentences have
+            no effect. ``*_orig`` counts every occurrence of a word, ``*_uniq`` each word once.
+            ``lead`` returns sentences in text order, ``random`` in random order.
+        noise: importances (for ``seq_*`` their increases) are multiplied by 1 + noise * u, with u
+            uniform in [-1, 1] for each sentence.
         generator: draws the noise.
     """
     sentences = len(counts.document)
@@ -62,7 +62,7 @@ def importances(counts: WordCounts, unique: bool) -> np.ndarray:
     """(S,) float64: ROUGE-1 F1 of each sentence against the rest of its document.
 
     Args:
-        unique: count each word of either side once.
+        unique: count each word once per side.
     """
     shared = np.minimum(counts.count, counts.total[counts.word] - counts.count)
     if not unique:
@@ -70,14 +70,14 @@ def importances(counts: WordCounts, unique: bool) -> np.ndarray:
         return 2.0 * counts.sum_by_sentence(shared) / np.maximum(words[counts.document], 1)
     is_shared = shared > 0
     types = np.bincount(counts.document_of_word, minlength=len(counts.document))
-    # a word that the sentence alone has is no word of the rest
+    # A word that occurs only in the sentence is not a word of the rest.
     sizes = types[counts.document] + counts.sum_by_sentence(is_shared)
     return 2.0 * counts.sum_by_sentence(is_shared) / np.maximum(sizes, 1)
 
 
 @dataclass
 class _Ranked:
-    """Sentences in the order of a score that what is taken does not change."""
+    """Sentences ranked by a fixed score."""
 
     document: np.ndarray
     score: np.ndarray

@@ -1,4 +1,4 @@
-"""How often each sentence of a window has each word. Legend: W = words, S = sentences."""
+"""Word counts per sentence of a window. Legend: W = words, S = sentences."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _DOCUMENT = np.uint64(0x9E3779B97F4A7C15)  # odd: documents never map to the sam
 
 @dataclass(frozen=True, eq=False)
 class WordCounts:
-    """A row per pair of a sentence and a word in it; a word of two documents is two words.
+    """One row per (sentence, word) pair; the same word in two documents counts as two words.
 
     Attributes:
-        document: (S,) int64 rising, the document of each sentence, from 0 on without a gap.
-        sentence, word, count: (rows,) int64; rows go by word, then by sentence.
+        document: (S,) int64, non-decreasing, the document of each sentence, from 0 without gaps.
+        sentence, word, count: (rows,) int64; rows are ordered by word, then by sentence.
         first_row: (num_words,) int64, the first row of each word.
-        total: (num_words,) int64, how often each word is in its document.
+        total: (num_words,) int64, how often each word occurs in its document.
     """
 
     document: np.ndarray
@@ -30,13 +30,13 @@ class WordCounts:
     @classmethod
     def of(cls, words: np.ndarray, sentence: np.ndarray, document: np.ndarray) -> WordCounts:
         """Args:
-        words: (W,) uint64, a number for each word, in the order of the text.
-        sentence: (W,) int64 rising, the sentence that each is in.
-        document: (S,) int64 rising, the document of each sentence, from 0 on without a gap; a
-            sentence may have no word at all.
+        words: (W,) uint64, the hash of each word, in text order.
+        sentence: (W,) int64, non-decreasing, the sentence of each word.
+        document: (S,) int64, non-decreasing, the document of each sentence, from 0 without gaps;
+            sentences may have no words.
         """
         keys = words + document[sentence].astype(np.uint64) * _DOCUMENT
-        order = np.argsort(keys, kind="stable")  # so that sentences rise within a word
+        order = np.argsort(keys, kind="stable")  # so that sentences are sorted within a word
         keys, sentence = keys[order], sentence[order]
         begins_word = np.ones(len(keys), dtype=bool)
         np.not_equal(keys[1:], keys[:-1], out=begins_word[1:])
@@ -59,5 +59,5 @@ class WordCounts:
         return self.document[self.sentence[self.first_row]]
 
     def sum_by_sentence(self, values: np.ndarray) -> np.ndarray:
-        """(S,) float64 sums of a value per row over the rows of each sentence."""
+        """(S,) float64: the sum of ``values`` (one per row) over the rows of each sentence."""
         return np.bincount(self.sentence, weights=values, minlength=len(self.document))

@@ -1,9 +1,9 @@
-"""Words of a tokenized text, as numbers: what ROUGE counts, without the text.
+"""Words of a tokenized text as hashes, for ROUGE without the text.
 
-ROUGE's words are the lower-cased runs of letters and digits of a text. Pieces of a vocabulary spell
-the text out, so the same words can be read off the ids: a word goes on through pieces that neither
-begin one nor hold anything but letters and digits at the seam. Each word gets the hash of its
-letters, whatever the pieces that it is cut into.
+ROUGE's words are the lower-cased runs of letters and digits of a text. The pieces of a vocabulary
+spell the text out, so the same words can be derived from token ids: a word continues across two
+pieces if both characters at their border are letters or digits. The hash of a word depends only on
+its letters, not on how it is split into pieces.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _MIX = 0xD6E8FEB86659FD93
 
 
 class WordReader:
-    """Finds the words of token ids.
+    """Finds the words in token ids.
 
-    Two different words get one number with a chance of about 2**-64 a pair. A piece with letters on
-    both sides of a sign ("e.g") counts as letters alone.
+    Two different words have the same hash with probability of about 2**-64. Punctuation inside a
+    piece ("e.g") is ignored.
 
     Args:
         pieces: the vocabulary, in the order of the ids.
-        is_special: (size,) bool; such ids are in no word.
+        is_special: (size,) bool; special ids belong to no word.
     """
 
     def __init__(self, pieces: Sequence[str], is_special: np.ndarray) -> None:
         size = len(pieces)
         self._hash = np.zeros(size, dtype=np.uint64)
         self._length = np.zeros(size, dtype=np.int64)
-        self._begins = np.ones(size, dtype=bool)  # a word cannot go on from before
-        self._ends = np.ones(size, dtype=bool)  # a word cannot go on behind
+        self._begins = np.ones(size, dtype=bool)  # no word continues into the piece
+        self._ends = np.ones(size, dtype=bool)  # no word continues after the piece
         for index, piece in enumerate(pieces):
             if is_special[index]:
                 continue
@@ -50,11 +50,11 @@ class WordReader:
         self._powers = np.array([pow(_BASE, n, _WORD) for n in range(64 * longest + 1)], np.uint64)
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The words of (num_tokens,) ids.
+        """Return the words of (num_tokens,) ids.
 
         Returns:
-            (num_words,) uint64, a number for each word, the same for the same letters; and
-            (num_words,) int64 increasing, the token that each begins with.
+            (num_words,) uint64, a hash of each word's letters; and (num_words,) int64 increasing,
+            the index of each word's first token.
         """
         begins = self._begins[ids]
         begins[1:] |= self._ends[ids[:-1]]
@@ -63,7 +63,7 @@ class WordReader:
         lengths = self._length[ids]
         before = np.cumsum(lengths) - lengths
         offset = before - np.repeat(before[starts], np.diff(starts, append=len(ids)))
-        offset %= len(self._powers)  # of a "word" of hundreds of letters
+        offset %= len(self._powers)  # only for "words" of hundreds of letters
         hashes = self._hash[ids] * self._powers[offset]
         words = np.add.reduceat(hashes, starts) if len(starts) else hashes
         is_word = np.add.reduceat(lengths, starts) > 0 if len(starts) else begins

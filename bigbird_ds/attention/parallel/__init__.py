@@ -1,12 +1,14 @@
-"""Exact block-sparse attention over a sequence cut into contiguous parts, one a rank.
+"""Sequence (context) parallelism: exact block-sparse attention, one contiguous part per rank.
 
-Legend of all files here:
+Legend of all files in this package:
 B = batch, H = heads, D = head dimension, s = block size,
-P = ranks, N = tokens of the sequence, S = N / P, the tokens of one rank,
-n = blocks of the sequence, R = middle rows of blocks of this rank, W = key blocks a row,
-M = key blocks that this rank holds after the exchange; a place is the number of one of these,
-T = tables of the pattern (H, or 1 where all heads agree),
-Q = queries of a call, L = tokens of a short sequence, such as a decoder's, on one rank.
+P = ranks, N = tokens of the sequence, S = N / P = tokens per rank,
+n = blocks of the sequence, R = middle block rows of this rank, W = key blocks per row,
+M = key blocks that this rank holds after the exchange (a "place" is the index of one of these),
+T = tables of the pattern (H, or 1 if all heads agree),
+Q = queries of a call, L = tokens per rank of a short sequence, such as a decoder's.
+The two global rows are the query blocks 0 and n - 1, which read all keys; the middle rows are all
+others.
 """
 
 from bigbird_ds.attention.parallel.attention import sequence_parallel_attention

@@ -1,7 +1,8 @@
-"""Sequence-parallel block-sparse attention: exact, with traffic that does not grow with the length.
+"""Sequence-parallel block-sparse attention, exact.
 
-The exchange of keys and values starts first; while it is on its way, this rank attends from the two
-global rows to its own keys; then its middle rows read what they need. (Legend: ``__init__.py``.)
+The traffic does not grow with the sequence length, except for the random blocks of ``uniform``.
+The exchange of keys and values overlaps with the attention of the two global rows to this rank's
+keys; the middle rows follow. (Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ def sequence_parallel_attention(
     mask: Tensor | None,
     parallel: SequenceParallel,
 ) -> Tensor:
-    """Block-sparse attention of this rank's part of the sequence; collective.
+    """Block-sparse attention for this rank's part of the sequence; collective.
 
     Args:
-        q, k, v: ``(B, H, S, D)``, this rank's part, the parts in rank order.
+        q, k, v: ``(B, H, S, D)``, this rank's part; parts are in rank order.
         pattern: of the whole sequence, N tokens.
-        mask: ``(B, N)`` of the whole sequence, nonzero for real tokens; None: all real. (Every
-            rank has read the same samples, so it costs no traffic.)
-        parallel: the ranks that share the sequence.
+        mask: ``(B, N)`` of the whole sequence, nonzero for non-padding tokens; None: no padding.
+            (Every rank reads the same samples, so this costs no traffic.)
+        parallel: the sequence-parallel group.
 
     Returns:
-        ``(B, H, S, D)``, equal to that part of ``block_sparse_attention`` on one rank.
+        ``(B, H, S, D)``, equal to this part of ``block_sparse_attention`` on one rank.
 
     Raises:
-        ConfigError: the ranks do not divide the blocks.
+        ConfigError: the number of blocks is not divisible by the number of ranks.
     """
     plan = exchange_plan(pattern, parallel.size, parallel.rank, q.device)
     size = pattern.block_size
@@ -66,17 +67,17 @@ def sequence_parallel_attention(
 
 
 def _held_real(mask: Tensor, plan: ExchangePlan, size: int) -> Tensor:
-    """(B, T, M * s) bool: which keys of the blocks that this rank holds are real."""
+    """(B, T, M * s) bool: which keys held by this rank are non-padding."""
     real = (mask != 0).unflatten(1, (-1, size))
     unused = torch.zeros_like(real[:, :1])
     return torch.cat([real, unused], 1)[:, plan.held_blocks].flatten(2)
 
 
 class _Place(torch.autograd.Function):
-    """Put the global rows where they belong: before the first rank's rows, behind the last's.
+    """Insert the global rows before the first rank's rows and after the last rank's rows.
 
-    A function of its own so that every rank gives the global rows a gradient, if only zeros: their
-    backward is collective.
+    An autograd function, so that every rank passes a gradient to the global rows, if only zeros:
+    their backward is collective.
     """
 
     @staticmethod
@@ -89,7 +90,7 @@ class _Place(torch.autograd.Function):
             parts.insert(0, ends[:, :, :size])
         if parallel.is_last:
             parts.append(ends[:, :, size:])
-        # side by side as the projection behind attention reads them, without another copy
+        # In memory as (B, S, H, D), which the output projection reads without another copy.
         return torch.cat([part.transpose(1, 2) for part in parts], dim=1).transpose(1, 2)
 
     @staticmethod

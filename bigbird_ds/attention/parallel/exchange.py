@@ -1,4 +1,4 @@
-"""Key and value blocks of other ranks, fetched for the rows of this one; and their gradients back.
+"""Exchanges key and value blocks between ranks, and their gradients in the backward pass.
 
 (Legend: ``__init__.py``.)
 """
@@ -19,7 +19,7 @@ from bigbird_ds.attention.parallel.plan import ExchangePlan
 
 @dataclass
 class Pending:
-    """An exchange on its way: what this rank will hold, and what to wait for."""
+    """A running exchange: the buffers and the work handles to wait for."""
 
     held: Tensor
     shared: list[Tensor]
@@ -28,13 +28,13 @@ class Pending:
 
 
 def start_exchange(k: Tensor, v: Tensor, plan: ExchangePlan, parallel: SequenceParallel) -> Pending:
-    """Send this rank's blocks off without waiting; k and v are (B, H, S, D)."""
+    """Start sending this rank's blocks, asynchronously; k and v are (B, H, S, D)."""
     own = [x.detach().unflatten(2, (plan.num_local, -1)) for x in (k, v)]
     batch, heads, _, size, width = own[0].shape
     held = k.new_empty(2, batch, heads, plan.num_key_blocks, size, width)
     torch.stack(own, out=held[:, :, :, : plan.num_local])
     first_received = plan.num_local + sum(len(numbers) for _, numbers in plan.shared)
-    held[:, :, :, first_received:] = 0  # heads receive different numbers of blocks
+    held[:, :, :, first_received:] = 0  # the number of received blocks differs between heads
     waits, shared = [], []
     for owner, numbers in plan.shared:
         if owner == parallel.rank:
@@ -54,10 +54,10 @@ def start_exchange(k: Tensor, v: Tensor, plan: ExchangePlan, parallel: SequenceP
 def finish_exchange(
     k: Tensor, v: Tensor, pending: Pending, plan: ExchangePlan, parallel: SequenceParallel
 ) -> tuple[Tensor, Tensor]:
-    """Wait for the blocks; keys and values of all that this rank holds, (B, H, M * s, D) each.
+    """Wait for the exchange and return all keys and values held by this rank, (B, H, M * s, D).
 
-    Its own come first. Differentiable: gradients of fetched blocks travel back to their owners and
-    are added there.
+    Its own blocks come first. Differentiable: gradients of received blocks are sent back and added
+    up at their owners.
     """
     held: tuple[Tensor, Tensor] = _Held.apply(k, v, pending, plan, parallel)
     return held
@@ -88,7 +88,7 @@ class _Held(torch.autograd.Function):
     def backward(ctx: Any, grad_k: Tensor, grad_v: Tensor) -> tuple[Tensor | None, ...]:
         plan, parallel = ctx.plan, ctx.parallel
         grads = [x.unflatten(2, (plan.num_key_blocks, -1)) for x in (grad_k, grad_v)]
-        # Many ranks' shares of a gradient are summed: in fp32 at least.
+        # Gradients are sums over many ranks, accumulated in fp32 or wider.
         wide = torch.promote_types(grad_k.dtype, torch.float32)
         returned = _take_pairs(grads, plan.receive_places)
         back = returned.new_empty(len(plan.send_places), *returned.shape[1:])
@@ -122,6 +122,6 @@ class _Held(torch.autograd.Function):
 
 
 def _take_pairs(blocks: Sequence[Tensor], places: Tensor) -> Tensor:
-    """(head, block) pairs of keys and values (B, H, M, s, D) as contiguous (pairs, 2, B, s, D)."""
+    """Gather (head, block) pairs of keys and values (B, H, M, s, D) as (pairs, 2, B, s, D)."""
     taken = [x.flatten(1, 2).index_select(1, places).movedim(1, 0) for x in blocks]
     return torch.stack(taken, dim=1)

@@ -1,6 +1,6 @@
-"""The two global rows: their queries go to all ranks, each attends to its own keys, results merge.
+"""The two global rows: all ranks get their queries, attend to their own keys, and merge results.
 
-The traffic is a few blocks, whatever the length. How results merge is told in ``partial.py``.
+The traffic is a few blocks, independent of the length. ``partial.py`` describes the merge.
 (Legend: ``__init__.py``.)
 """
 
@@ -17,13 +17,13 @@ from bigbird_ds.attention.parallel.rows import RowBackend
 
 
 class GlobalState(NamedTuple):
-    """The result of the global rows and what their backward needs of it.
+    """The result of the global rows, saved for their backward.
 
     Attributes:
         ends: (B, H, 2 * s, D), the queries of the two blocks.
-        context: the same shape, fp32 at least.
-        log_sum: (B, H, 2 * s), the log-sum-exp of their scores over the whole sequence; -inf where
-            all of it is padding, and the context is 0.
+        context: the same shape, fp32 or wider.
+        log_sum: (B, H, 2 * s), the log-sum-exp of their scores over the whole sequence; -inf if all
+            of it is padding (the context is then 0).
     """
 
     ends: Tensor
@@ -41,13 +41,13 @@ def compute_global_rows(
     block_size: int,
     parallel: SequenceParallel,
 ) -> GlobalState:
-    """Attention of the first and the last block of the sequence to all its keys; collective.
+    """Attention of the first and last block of the sequence to all keys; collective.
 
     Args:
         q, k, v: ``(B, H, S, D)`` of this rank; the first rank holds the first block, the last rank
             the last.
-        real: ``(B, S)`` bool, which of this rank's keys are no padding; None: all.
-        rows: who computes.
+        real: ``(B, S)`` bool, which of this rank's keys are non-padding; None: all.
+        rows: the backend.
     """
     ends = _from_owners(q, block_size, parallel, "forward", "global queries")
     context, total, largest = rows.attend_to_own_keys(ends, k, v, real)
@@ -70,14 +70,14 @@ def global_rows(
     block_size: int,
     parallel: SequenceParallel,
 ) -> Tensor:
-    """What ``compute_global_rows`` found, differentiable in q, k and v: ``(B, H, 2 * s, D)``.
+    """The result of ``compute_global_rows``, differentiable in q, k and v: ``(B, H, 2 * s, D)``.
 
-    The same on every rank. Every rank must use it in what it differentiates, or the others wait for
-    it in the backward. (Apart from the computation, so that this can run while keys are on their
-    way.)
+    It is the same on every rank. Every rank must use it in its loss; otherwise the others hang in
+    the backward pass. It is separate from the computation so that the computation can overlap with
+    the exchange of keys.
 
     Args:
-        kept: the values of k and v in tensors that are kept for the backward anyway.
+        kept: the values of k and v in tensors that are saved for the backward anyway.
     """
     result: Tensor = _GlobalRows.apply(q, k, v, kept, real, state, rows, block_size, parallel)
     return result
@@ -107,7 +107,7 @@ class _GlobalRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         k, v, real, ends, context, log_sum = ctx.saved_tensors
         size, parallel = ctx.block_size, ctx.parallel
-        # Only the owners of the two blocks have a gradient for them.
+        # Only the owners of the two blocks have their gradients.
         grad = _from_owners(grad, size, parallel, "backward", "global gradients")
         grad_ends, grad_k, grad_v = ctx.rows.own_key_gradients(
             ends, k, v, real, context, log_sum, grad
@@ -124,8 +124,8 @@ class _GlobalRows(torch.autograd.Function):
 def _from_owners(
     tensor: Tensor, size: int, parallel: SequenceParallel, direction: str, kind: str
 ) -> Tensor:
-    """The first ``size`` rows of the first rank and the last of the last, on every rank."""
-    # Copies, as those who receive would write into the caller's tensor.
+    """The first ``size`` rows of the first rank and the last of the last rank, on every rank."""
+    # Copies, because receiving would overwrite the caller's tensor.
     first = tensor[:, :, :size].clone(memory_format=torch.contiguous_format)
     last = tensor[:, :, -size:].clone(memory_format=torch.contiguous_format)
     waits = [

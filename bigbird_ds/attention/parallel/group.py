@@ -1,4 +1,4 @@
-"""The ranks that share a sequence, and a count of what they send each other."""
+"""The sequence-parallel group, with a count of the bytes it sends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass
 class Traffic:
-    """Bytes that this rank has sent, by direction (``forward``, ``backward``) and kind.
+    """Bytes sent by this rank, by direction (``forward``, ``backward``) and kind.
 
     Point-to-point bytes are exact. A collective counts what a bandwidth-optimal algorithm sends per
-    rank: a broadcast or a reduction its size, an all-reduce twice that times (P - 1) / P, an
-    all-gather the parts of the P - 1 others.
+    rank: a broadcast or reduce its size, an all-reduce 2 * (P - 1) / P times its size, an
+    all-gather P - 1 times the size of one part.
     """
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -33,9 +33,9 @@ class Traffic:
 
 @dataclass(frozen=True, eq=False)
 class SequenceParallel:
-    """A group of P ranks, each with 1 / P of every sequence, in rank order.
+    """A group of P ranks, each with a contiguous 1 / P of every sequence, in rank order.
 
-    The methods are the only communication of sequence-parallel attention; each counts its bytes.
+    All communication of sequence-parallel attention goes through its methods, which count bytes.
     """
 
     group: dist.ProcessGroup
@@ -56,33 +56,33 @@ class SequenceParallel:
         return self.rank == self.size - 1
 
     def broadcast(self, tensor: Tensor, source: int, direction: str, kind: str) -> dist.Work:
-        """Start sending ``tensor`` of group rank ``source`` to all, into their ``tensor``."""
+        """Start a broadcast of ``tensor`` from group rank ``source``."""
         self.traffic.add(direction, kind, tensor.nbytes)
         return dist.broadcast(tensor, group_src=source, group=self.group, async_op=True)
 
     def reduce(self, tensor: Tensor, target: int, direction: str, kind: str) -> dist.Work:
-        """Start summing ``tensor`` over all ranks into that of group rank ``target``."""
+        """Start a sum of ``tensor`` over all ranks, into that of group rank ``target``."""
         self.traffic.add(direction, kind, tensor.nbytes)
         return dist.reduce(tensor, group_dst=target, group=self.group, async_op=True)
 
     def all_reduce(
         self, tensor: Tensor, direction: str, kind: str, maximum: bool = False
     ) -> Tensor:
-        """Sum, or take the maximum, over all ranks in place."""
+        """Sum (or maximum) over all ranks, in place."""
         self.traffic.add(direction, kind, 2 * tensor.nbytes * (self.size - 1) / self.size)
         operation = dist.ReduceOp.MAX if maximum else dist.ReduceOp.SUM
         dist.all_reduce(tensor, op=operation, group=self.group)
         return tensor
 
     def all_gather(self, tensor: Tensor, direction: str, kind: str) -> Tensor:
-        """``(P, ...)``: every rank's ``tensor``, which has the same shape on all, in rank order."""
+        """``(P, ...)``: every rank's ``tensor``, in rank order; all have the same shape."""
         self.traffic.add(direction, kind, (self.size - 1) * tensor.nbytes)
         gathered = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
         dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=self.group)
         return gathered.unflatten(0, (self.size, -1))
 
     def to_owners(self, parts: Tensor, direction: str, kind: str) -> Tensor:
-        """``(P, ...)``: what each rank has for this one; part r of ``parts`` is for rank r."""
+        """All-to-all: part r of ``parts`` goes to rank r; returns the received parts, (P, ...)."""
         received, ones = torch.empty_like(parts), [1] * self.size
         self.exchange(received, parts, ones, ones, direction, kind).wait()
         return received
@@ -96,9 +96,9 @@ class SequenceParallel:
         direction: str,
         kind: str,
     ) -> dist.Work:
-        """Start an all-to-all of rows of ``sent`` into ``received``; counts are per rank.
+        """Start an all-to-all of the rows of ``sent`` into ``received``; counts are per rank.
 
-        Collective: a rank with nothing to send or receive takes part as well.
+        Collective: ranks with nothing to send or receive must take part too.
         """
         own_share = sent_counts[self.rank] / max(len(sent), 1)  # stays here
         self.traffic.add(direction, kind, sent.nbytes * (1 - own_share))

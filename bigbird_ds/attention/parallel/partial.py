@@ -1,9 +1,9 @@
-"""Attention of some queries to the keys of this rank alone: what ranks merge, and its gradients.
+"""Attention of queries to this rank's keys only: the partial results to merge, and gradients.
 
-Softmax over keys on many ranks is exact by log-sum-exp: with each rank's maximum m_p, sum l_p of
-exp(score - m_p) and weighted values a_p, the result is sum_p exp(m_p - m) a_p / sum_p exp(m_p - m)
-l_p. The backward computes the weights again from the log-sum-exp over all ranks. Where a query sees
-no key of a rank, m_p is -inf and l_p and a_p are 0.
+Softmax over keys on many ranks merges exactly by log-sum-exp: with each rank's maximum m_p, sum l_p
+of exp(score - m_p) and weighted values a_p, and the overall maximum m, the result is
+sum_p exp(m_p - m) a_p / sum_p exp(m_p - m) l_p. The backward recomputes the weights from the
+log-sum-exp over all ranks. If a query sees no key of a rank, m_p is -inf and l_p and a_p are 0.
 (Legend: ``__init__.py``.)
 """
 
@@ -15,16 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_SCORES_AT_ONCE = 1 << 20  # a head, so that no score matrix grows with the sequence
+_SCORES_AT_ONCE = 1 << 20  # per head, so that score matrices do not grow with the sequence
 
 
 class Partial(NamedTuple):
-    """Attention before the division, fp32 at least.
+    """Unnormalized attention, fp32 or wider.
 
     Attributes:
         context: (B, H, Q, D), values weighted by exp(score - largest).
         total: (B, H, Q), the sum of these weights.
-        largest: (B, H, Q), the largest score; -inf where the query sees no key.
+        largest: (B, H, Q), the largest score; -inf if the query sees no key.
     """
 
     context: Tensor
@@ -33,17 +33,17 @@ class Partial(NamedTuple):
 
 
 def subtrahend(largest: Tensor) -> Tensor:
-    """``largest``, or 0 where it is -inf: what is subtracted from scores that are -inf too."""
+    """``largest``, with -inf replaced by 0, to subtract from scores without producing nan."""
     return largest.masked_fill(largest == -torch.inf, 0.0)
 
 
 def divided(context: Tensor, total: Tensor) -> Tensor:
-    """``context`` (..., D) by ``total`` (...), and 0 where nothing was summed up."""
+    """``context`` (..., D) / ``total`` (...), or 0 where ``total`` is 0."""
     return context / total.masked_fill(total == 0, 1.0)[..., None]
 
 
 class WeightDropout(NamedTuple):
-    """Which weights of attention are dropped: drawn again in the backward from the same seed."""
+    """Dropout of attention weights; the backward redraws the mask from the same seed."""
 
     probability: float
     seed: int
@@ -56,11 +56,11 @@ def attend_to_own_keys(
     key_bias: Tensor | None,
     dropout: WeightDropout | None = None,
 ) -> Partial:
-    """Attention of ``queries`` (B, H, Q, D) to k and v (B, H, S, D), before the ranks merge it.
+    """Partial attention of ``queries`` (B, H, Q, D) to k and v (B, H, S, D) of this rank.
 
     Args:
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
-        dropout: of weights; the sum that divides them is taken before.
+        key_bias: ``(B, 1, S)``, added to the scores of this rank's keys; -inf masks one. Or None.
+        dropout: of the weights, applied after ``total`` is summed.
     """
     wide = torch.promote_types(queries.dtype, torch.float32)
     largest = queries.new_full(queries.shape[:-1], -torch.inf, dtype=wide)
@@ -91,14 +91,14 @@ def own_key_gradients(
     dropout: WeightDropout | None = None,
     unseeing_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """This rank's share of the queries' gradients, in the dtype of ``grad``; those of its k and v.
+    """This rank's share of the query gradients (dtype of ``grad``), and gradients of its k and v.
 
     Args:
-        log_sum: (B, H, Q), log-sum-exp of the scores over the keys of all ranks; -inf where the
-            query sees none.
-        grad: (B, H, Q, D), of the merged result, fp32 at least.
-        delta: (B, H, Q, 1), the sum of ``grad`` times the merged result.
-        unseeing_weight: what a query that sees no key on any rank gives to each value.
+        log_sum: (B, H, Q), log-sum-exp of the scores over the keys of all ranks; -inf if the query
+            sees no key.
+        grad: (B, H, Q, D), of the merged result, fp32 or wider.
+        delta: (B, H, Q, 1), the sum of ``grad`` times the merged result over D.
+        unseeing_weight: weight of each value for a query that sees no key on any rank.
     """
     wide = grad.dtype
     scale = queries.shape[-1] ** -0.5
@@ -126,7 +126,7 @@ def own_key_gradients(
 def _chunks(
     queries: Tensor, k: Tensor, dropout: WeightDropout | None
 ) -> Iterator[tuple[slice, Tensor | None]]:
-    """Slices of the keys and, with dropout, what the weights of each are multiplied by."""
+    """Yield slices of the keys and, with dropout, the scaled keep mask of their weights."""
     batch, heads, number, _ = queries.shape
     length = k.shape[2]
     size = max(1, _SCORES_AT_ONCE // number)

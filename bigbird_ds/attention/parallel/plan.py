@@ -1,11 +1,12 @@
-"""Who sends which key block to whom, read off a pattern once and kept.
+"""The exchange plan: which rank sends which key block to which rank; cached per pattern.
 
-A rank holds n / P blocks in a row. Of the blocks of others that its rows read, those that half of
-all (rank, head) pairs need as well are *shared*: each goes from its owner to everyone, in a
-collective whose cost a rank does not grow with P (the first and last block, and the prefix that the
-random blocks of ``hf`` and ``google`` lie in). The others travel from rank to rank, for exactly the
-heads that read them, in one all-to-all with known splits (the neighbours' blocks; all random blocks
-of ``uniform``). (Legend: ``__init__.py``.)
+A rank holds n / P consecutive blocks. With more than two ranks, blocks that at least half of the
+(other rank, head) pairs read are *shared*: their owner broadcasts them, at a cost per rank that
+does not grow with P. These are the first and last block, and the prefix with the random blocks of
+``hf`` and ``google``. All other blocks go only to the ranks and heads that read them, in one
+all-to-all with known split sizes (the blocks of neighboring ranks; all random blocks of
+``uniform``).
+(Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.attention.triton.block_lists import AttentionLists, Meetings
 from bigbird_ds.errors import ConfigError
 
-_SHARED_BY = 0.5  # of the (other rank, head) pairs
+_SHARED_BY = 0.5  # fraction of the (other rank, head) pairs
 _CACHED_PLANS = 128
 
 
 @dataclass(frozen=True, eq=False)
 class ExchangePlan:
-    """What one rank does for one pattern.
+    """The exchange of one rank for one pattern.
 
     Attributes:
-        num_local, num_key_blocks: n / P, and M = own + shared + most received by a head.
-        rows: query blocks (local numbers) of the middle rows, as (start, stop).
-        shared: for each owner, its shared blocks by their local numbers, (owner, (k,) int64).
-        send_places: (sent,) int64, ``head * M + place`` of each pair to send, by receiver.
-        send_pairs: (sent,) int64, the same as ``head * num_local + local block``.
-        receive_places: (received,) int64, ``head * M + place`` of each pair to receive, by sender.
-        send_counts, receive_counts: pairs to and from each rank.
-        held_blocks: (T, M) int64, the block of the sequence at each place; -1 where unused.
-        tables: (T, R, W), the rows' tables in places instead of blocks.
+        num_local, num_key_blocks: n / P, and M = own + shared + maximum received by any head.
+        rows: query blocks (local indices) of the middle rows, as (start, stop).
+        shared: for each owner, the local indices of its shared blocks, (owner, (k,) int64).
+        send_places: (sent,) int64, ``head * M + place`` of each pair to send, ordered by receiver.
+        send_pairs: (sent,) int64, the same pairs as ``head * num_local + local block``.
+        receive_places: (received,) int64, ``head * M + place`` of each received pair, by sender.
+        send_counts, receive_counts: number of pairs to and from each rank.
+        held_blocks: (T, M) int64, the block of the sequence at each place; -1 if unused.
+        tables: (T, R, W), the tables of the rows, with places instead of blocks.
     """
 
     num_local: int
@@ -55,7 +56,7 @@ class ExchangePlan:
 
     @functools.cached_property
     def middle_lists(self) -> AttentionLists:
-        """The work of GPU programs for the middle rows over the places of this rank."""
+        """The GPU work lists of the middle rows, over the places of this rank."""
         places = self.tables.key_blocks.cpu().numpy()
         counts = self.tables.key_counts.cpu().numpy()
         table, row, slot = np.nonzero(counts)
@@ -72,7 +73,7 @@ class ExchangePlan:
 
     @functools.cached_property
     def global_lists(self) -> AttentionLists:
-        """The same for the two global rows, which meet every block of this rank once."""
+        """The GPU work lists of the two global rows, which read every block of this rank once."""
         row, block = (axis.ravel() for axis in np.indices((2, self.num_local)))
         meetings = Meetings(
             table=np.zeros_like(row),
@@ -90,10 +91,10 @@ class ExchangePlan:
 def exchange_plan(
     pattern: BlockPattern, size: int, rank: int, device: torch.device
 ) -> ExchangePlan:
-    """The plan of ``rank`` among ``size`` ranks, its tensors on ``device``.
+    """Return the plan of ``rank`` among ``size`` ranks, with tensors on ``device``.
 
     Raises:
-        ConfigError: the ranks do not divide the blocks.
+        ConfigError: the number of blocks is not divisible by the number of ranks.
     """
     n, heads = pattern.num_blocks, pattern.num_heads
     check_divides(n, pattern.block_size, size)
@@ -146,7 +147,7 @@ def exchange_plan(
             (int(owner), to_device(shared[owners == owner] - owner * num_local))
             for owner in np.unique(owners)
         ),
-        send_places=to_device(send_heads * num_key_blocks + send_blocks),  # own come first
+        send_places=to_device(send_heads * num_key_blocks + send_blocks),  # own blocks come first
         send_pairs=to_device(send_heads * num_local + send_blocks),
         receive_places=to_device(receive_places),
         send_counts=send_counts,
@@ -161,7 +162,7 @@ def exchange_plan(
 
 
 def check_divides(num_blocks: int, block_size: int, size: int) -> None:
-    """Raise ConfigError unless ``size`` ranks can hold the same number of whole blocks."""
+    """Raise ConfigError unless ``size`` divides ``num_blocks``."""
     if num_blocks % size:
         raise ConfigError(
             "the ranks that share a sequence do not divide its blocks",
@@ -172,7 +173,7 @@ def check_divides(num_blocks: int, block_size: int, size: int) -> None:
 
 
 def _needed(pattern: BlockPattern, size: int) -> np.ndarray:
-    """(P, T, n) bool: which blocks of other ranks the rows of each rank read, by table."""
+    """(P, T, n) bool: which blocks of other ranks the rows of each rank read, per table."""
     n = pattern.num_blocks
     num_local = n // size
     tables, rows, _ = pattern.key_blocks.shape
@@ -187,18 +188,18 @@ def _needed(pattern: BlockPattern, size: int) -> np.ndarray:
 
 
 def _shared_blocks(need: np.ndarray, num_local: int) -> np.ndarray:
-    """(k,) int64, ascending: the blocks that go to everyone."""
+    """(k,) int64, ascending: the blocks that are broadcast."""
     size, tables, _ = need.shape
     if size == 2:
-        return np.zeros(0, dtype=np.int64)  # from rank to rank is the same and waits for less
+        return np.zeros(0, dtype=np.int64)  # point-to-point sends the same with less waiting
     wanted = need.sum(axis=(0, 1))
     return np.flatnonzero(wanted >= _SHARED_BY * tables * (size - 1))
 
 
 def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Heads and local blocks of the pairs that ``rank`` sends, by receiver; and how many to each.
+    """Heads and local blocks of the pairs that ``rank`` sends, and counts per receiver.
 
-    Block by block, heads within: the order in which the receiver looks for them.
+    Ordered by block, then head, as the receiver expects.
     """
     own = need[:, :, rank * num_local : (rank + 1) * num_local]
     receiver, block, head = np.nonzero(own.transpose(0, 2, 1))
@@ -208,7 +209,7 @@ def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, np.n
 def _received(
     need: np.ndarray, place: np.ndarray, num_local: int, num_key_blocks: int, size: int
 ) -> tuple[np.ndarray, list[int]]:
-    """``head * M + place`` of each pair in the order in which they come, and how many by sender."""
+    """``head * M + place`` of each received pair in order of arrival, and counts per sender."""
     block, head = np.nonzero(need.T)
     counts = np.bincount(block // num_local, minlength=size)
     return head * num_key_blocks + place[head, block], counts.tolist()

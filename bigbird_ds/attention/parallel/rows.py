@@ -1,6 +1,6 @@
-"""Who computes the rows of a shared sequence: torch's own products, or the Triton kernels.
+"""The backends of sequence-parallel attention: torch matrix products or the Triton kernels.
 
-What ranks send each other, and when, is the same for both (``attention.py``, ``global_rows.py``).
+The communication is the same for both (``attention.py``, ``global_rows.py``).
 (Legend: ``__init__.py``.)
 """
 
@@ -22,26 +22,26 @@ from bigbird_ds.attention.pattern import BlockPattern
 
 
 class RowBackend(Protocol):
-    """What one rank computes of a pattern, from the tensors that it holds."""
+    """The computation of one rank, from the tensors that it holds."""
 
     def middle_rows(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Tensor:
-        """Attention of the middle rows to the key blocks they read; differentiable.
+        """Attention of the middle rows to their key blocks; differentiable.
 
         Args:
             q: (B, H, R * s, D).
-            k, v: (B, H, M * s, D), all that this rank holds, its own blocks first.
-            real: (B, T, M * s) bool, the keys that are neither padding nor in a place without a
-                block; None: no key is padding (and no row reads a place without a block).
+            k, v: (B, H, M * s, D), all blocks that this rank holds, its own first.
+            real: (B, T, M * s) bool, the keys that are neither padding nor in an unused place;
+                None: no key is padding (rows never read unused places).
 
         Returns:
-            (B, H, R * s, D). Its rows of padding are anything finite.
+            (B, H, R * s, D). Padding rows are arbitrary but finite.
         """
         ...
 
     def attend_to_own_keys(
         self, queries: Tensor, k: Tensor, v: Tensor, real: Tensor | None
     ) -> Partial:
-        """What the global rows, (B, H, 2 * s, D), find among this rank's own keys; no history.
+        """Partial attention of the global rows, (B, H, 2 * s, D), to this rank's keys; no autograd.
 
         Args:
             k, v: (B, H, S, D).
@@ -59,7 +59,7 @@ class RowBackend(Protocol):
         log_sum: Tensor,
         grad: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """This rank's share of the gradient of the global queries, in the dtype of ``context``; the
+        """This rank's share of the gradient of the global queries (dtype of ``context``), and the
         gradients of its k and v.
 
         Args:
@@ -70,7 +70,7 @@ class RowBackend(Protocol):
 
 
 def choose_rows(q: Tensor, pattern: BlockPattern, plan: ExchangePlan) -> RowBackend:
-    """The backend that serves best, by the rule of sequences on one rank; the log says which."""
+    """Choose the best supported backend, as without sequence parallelism; logs which one."""
     if choose_backend(q, pattern, IN_PARTS) == "triton":
         from bigbird_ds.attention.parallel.triton_rows import TritonRows
 
@@ -80,7 +80,7 @@ def choose_rows(q: Tensor, pattern: BlockPattern, plan: ExchangePlan) -> RowBack
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """On any device: gathered key blocks for the middle rows, chunks of scores for the others."""
+    """Any device: gathered key blocks for the middle rows, chunked scores for the global rows."""
 
     plan: ExchangePlan
 

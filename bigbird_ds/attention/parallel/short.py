@@ -1,10 +1,10 @@
-"""A short sequence beside the long one, cut into parts too: a decoder that reads a shared input.
+"""Sequence parallelism for a decoder: a short sequence that reads the long one, both split.
 
-Each rank owns a contiguous part of the short sequence, L tokens, and works on that alone. Where the
-short sequence reads itself, keys and values of all its tokens are gathered. Where it reads the long
-one, its queries go to all ranks, each attends to its own part, and the partial results merge at the
-owner of the query: no rank holds more of the long sequence than its part. The traffic is a few
-times P * L vectors, whatever the length of the long sequence.
+Each rank owns a contiguous part of the short sequence, L tokens, and computes only that. For
+self-attention, keys and values of the whole short sequence are gathered. For cross-attention, its
+queries go to all ranks, each attends to its part of the long sequence, and the partial results are
+merged by the owner of the query, so no rank holds more of the long sequence than its part. The
+traffic is a few times P * L vectors, independent of the length of the long sequence.
 (Legend: ``__init__.py``.)
 """
 
@@ -30,7 +30,7 @@ def gather_keys_and_values(
 ) -> tuple[Tensor, Tensor]:
     """Keys and values (B, H, P * L, D) of the whole short sequence from this rank's (B, H, L, D).
 
-    Collective and differentiable: gradients go back to their owners and are added there.
+    Collective and differentiable: gradients are sent back and added up at their owners.
     """
     keys, values = _Gather.apply(torch.stack([k, v]), parallel).unbind()
     return keys, values
@@ -44,16 +44,16 @@ def cross_attention(
     parallel: SequenceParallel,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention of the short sequence to the whole long one; collective and differentiable.
+    """Attention of the short sequence to the whole long sequence; collective and differentiable.
 
     Args:
         q: (B, H, L, D), this rank's part of the short sequence.
-        k, v: (B, H, S, D), this rank's part of the long one.
-        key_bias: ``(B, 1, S)`` added to the scores of this rank's keys, -inf hides one; or None.
-        dropout: probability of dropping a weight; the caller passes 0 outside training.
+        k, v: (B, H, S, D), this rank's part of the long sequence.
+        key_bias: ``(B, 1, S)``, added to the scores of this rank's keys; -inf masks one. Or None.
+        dropout: dropout probability of the weights; the caller passes 0 outside training.
 
     Returns:
-        (B, H, L, D), softmax attention to the keys of all ranks; their mean where all are hidden.
+        (B, H, L, D), attention to the keys of all ranks; the mean of the values if all are masked.
     """
     drops = None
     if dropout > 0:
@@ -129,17 +129,17 @@ class _CrossAttention(torch.autograd.Function):
 
 
 def _joined(parts: Tensor) -> Tensor:
-    """Parts (P, ..., L, D) in rank order as (..., P * L, D)."""
+    """Concatenate parts (P, ..., L, D) in rank order to (..., P * L, D)."""
     return parts.movedim(0, -3).flatten(-3, -2)
 
 
 def _parts(whole: Tensor, parallel: SequenceParallel) -> Tensor:
-    """(..., P * L, D) as contiguous (P, ..., L, D)."""
+    """Split (..., P * L, D) into contiguous (P, ..., L, D)."""
     return whole.unflatten(-2, (parallel.size, -1)).movedim(-3, 0).contiguous()
 
 
 def _to_owners(grad: Tensor, parallel: SequenceParallel, kind: str) -> Tensor:
-    """The sum of all ranks' gradients (..., P * L, D), each part at its owner: (..., L, D)."""
-    # Many ranks' shares are summed: in fp32 at least.
+    """Reduce-scatter gradients (..., P * L, D): this rank's part of their sum, (..., L, D)."""
+    # Sums over many ranks are accumulated in fp32 or wider.
     wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
     return parallel.to_owners(_parts(wide, parallel), "backward", kind).sum(0).to(grad.dtype)

@@ -1,8 +1,8 @@
-"""The rows of a shared sequence through the Triton kernels (arguments in ``rows.py``).
+"""Sequence-parallel attention with the Triton kernels (for the arguments see ``rows.py``).
 
-The kernels read lists of meetings between blocks of queries and blocks of keys, whoever the blocks
-belong to. The middle rows meet the places in which this rank holds key blocks; the two global rows
-meet all its own. (Legend: ``__init__.py``.)
+The kernels work on lists of (query block, key block) pairs, independent of which rank owns a block.
+The middle rows read the places in which this rank holds key blocks; the two global rows read all
+its own blocks. (Legend: ``__init__.py``.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_
 
 @dataclass(frozen=True)
 class TritonRows:
-    """The backend of the GPU."""
+    """The GPU backend."""
 
     plan: ExchangePlan
 
@@ -50,8 +50,8 @@ class TritonRows:
         self, queries: Tensor, k: Tensor, v: Tensor, real: Tensor | None
     ) -> Partial:
         lists = self.plan.global_lists
-        # No mask of queries: their rows of padding are cleared after the ranks have merged theirs.
-        # Where all of this rank's keys are padding, the log-sum-exp of every row is -inf.
+        # No query mask: padding rows are cleared after the ranks have merged their results. If all
+        # of this rank's keys are padding, the log-sum-exp of every row is -inf.
         context, log_sum = block_sparse_forward(
             dense_rows(queries),
             dense_rows(k),
@@ -63,7 +63,7 @@ class TritonRows:
             self.plan.tables.block_size,
             fp32_context=True,
         )
-        # Divided already: as if one weight of 1 stood at a score of log_sum.
+        # Already normalized: equivalent to a single weight of 1 at a score of log_sum.
         return Partial(context, torch.ones_like(log_sum), log_sum)
 
     def own_key_gradients(
@@ -90,9 +90,9 @@ class TritonRows:
             lists.num_slots,
             self.plan.tables.block_size,
         )
-        return grad_queries.contiguous(), grad_k, grad_v  # the ranks add the first up
+        return grad_queries.contiguous(), grad_k, grad_v  # the first is all-reduced
 
 
 def _own_bits(real: Tensor | None) -> Tensor | None:
-    """(B, S) bool as the (B, 1, S) bytes that the kernels read."""
+    """Convert (B, S) bool to the (B, 1, S) uint8 that the kernels read."""
     return None if real is None else mask_bytes(real)[:, None]

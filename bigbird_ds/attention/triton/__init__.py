@@ -1,1 +1,1 @@
-"""The attention backend of NVIDIA GPUs: Triton kernels over a pattern's lists of blocks."""
+"""The attention backend for NVIDIA GPUs: Triton kernels over lists of block pairs."""

@@ -1,4 +1,4 @@
-"""The backend of the GPU: own Triton kernels over the pattern's lists of blocks.
+"""The GPU backend: Triton kernels over the pattern's lists of block pairs.
 
 Legend: B = batch, H = heads, S = sequence length, D = head dimension.
 """
@@ -22,7 +22,7 @@ def triton_attention(
 ) -> torch.Tensor:
     """Block-sparse attention; arguments and result as ``block_sparse_attention``.
 
-    Rows of padding are 0 already.
+    Padding rows are 0.
     """
     return triton_attention_with_lse(q, k, v, pattern, mask)[0]
 
@@ -34,7 +34,7 @@ def triton_attention_with_lse(
     pattern: BlockPattern,
     mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The context (B, H, S, D), and each row's log-sum-exp (B, H, S) in fp32, -inf for padding.
+    """Return the context (B, H, S, D) and the log-sum-exp (B, H, S) in fp32, -inf for padding.
 
     Both are differentiable.
     """
@@ -63,10 +63,10 @@ def triton_gradients(
     pattern: BlockPattern,
     mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v from that of the context (B, H, S, D), outside autograd.
+    """Gradients of q, k and v from that of the context (B, H, S, D), without autograd.
 
     Args:
-        context, lse: as :func:`triton_attention_with_lse` returned them.
+        context, lse: as returned by :func:`triton_attention_with_lse`.
     """
     lists = lists_of(pattern, q.device)
     return block_sparse_backward(
@@ -85,6 +85,6 @@ def triton_gradients(
 
 
 def mask_bytes(mask: torch.Tensor) -> torch.Tensor:
-    """A mask of any dtype as contiguous uint8, 1 = real."""
+    """Convert a mask of any dtype to contiguous uint8, 1 = non-padding."""
     real = mask if mask.dtype == torch.bool else mask != 0
     return real.contiguous().view(torch.uint8)

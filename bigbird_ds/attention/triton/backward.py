@@ -1,12 +1,12 @@
-"""The backward kernels: three walks over lists of blocks, and sums of partial results.
+"""The backward kernels, which iterate over lists of block pairs, and sums of partial results.
 
 Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys; BLOCK = block size.
 
-Weights are computed again from the saved log-sum-exp. With P the weights, dP = dO V^T and
+Weights are recomputed from the saved log-sum-exp. With P the weights, dP = dO V^T and
 delta = rowsum(dO * O) - d(log-sum-exp), the gradient of the scores is dS = P * (dP - delta)
-(Dao et al., 2022, appendix B). Query gradients walk the rows' lists, key and value gradients the
-columns'; every gradient has one writer, so that there are no atomics and the bits never change.
-Rows of padding have log-sum-exp -inf and contribute nothing.
+(Dao et al., 2022, appendix B). Query gradients iterate over the lists of ``rows``, key and value
+gradients over those of ``columns``. Every gradient has one writer, so there are no atomics and
+results are bitwise reproducible. Padding rows have log-sum-exp -inf and contribute nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bigbird_ds.attention.triton.launch import (
 from bigbird_ds.attention.triton.merge import sum_slots
 
 # mypy: allow-untyped-defs
-# (Triton gives a kernel's arguments their types.)
+# (Triton infers the types of kernel arguments.)
 
 
 @triton.jit(do_not_specialize=["heads"])
@@ -280,9 +280,9 @@ def backward(
     block_size: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Launch the backward; shapes as in ``ops.block_sparse_backward``, D a power of two.
+    """Launch the backward kernels; shapes as in ``ops.block_sparse_backward``, D a power of two.
 
-    Scores were multiplied by ``scale``.
+    ``scale`` is the factor of the scores in the forward.
     """
     batch, heads, num_queries, width = q.shape
     row_values = torch.empty_like(lse, dtype=torch.int64)
@@ -357,12 +357,12 @@ def backward(
 
 
 def _sizes(work: WorkList, q: torch.Tensor) -> tuple[int, ...]:
-    """``num_items`` to ``num_queries`` of the kernels' arguments."""
+    """The kernel arguments ``num_items`` to ``num_queries``."""
     tables, num_items = work.items.shape[:2]
     return num_items, tables, work.num_slots, q.shape[1], q.shape[2]
 
 
 def _slots(like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:
-    """Room for the partial results of cut blocks, fp32."""
+    """Allocate fp32 buffers for the partial results of split blocks."""
     batch, heads, _, width = like.shape
     return like.new_empty(batch, heads, work.num_slots, block_size, width, dtype=torch.float32)

@@ -1,15 +1,15 @@
-"""A pattern as lists of work for GPU programs: which blocks meet, cut into even pieces.
+"""Work lists of the GPU kernels: the block pairs of a pattern, split into pieces of similar size.
 
-Legend: n = number of blocks, T = tables (one a head, or one for all heads), I = items, E = entries,
-M = merges.
+Legend: n = number of blocks, T = tables (one per head, or one for all heads), I = items,
+E = entries, M = merges.
 
-A GPU program owns one block (queries in the forward, keys in half of the backward) and walks the
-blocks that meet it. Most blocks meet about eight others. A global query block meets all n, and so
-does a global key block; the random blocks of the released styles lie in a fixed prefix, so that
-their key blocks meet n / 5. One program for such a block would still run when all others
-are done. Its list is cut into pieces of like size; each piece leaves a partial result in a slot
-of its own, and the slots are put together afterwards, in a fixed order: no atomics, the same bits
-every time. Everything is linear in n.
+A GPU program owns one block (queries in the forward, keys in half of the backward) and iterates
+over the blocks paired with it. Most blocks have about eight partners. Global query and key blocks
+have n, and the random blocks of the released styles lie in a fixed prefix, whose key blocks have
+about n / 5 partners. A single program for such a block would still run when all others are done, so
+its list is split into pieces of similar size. Each piece writes a partial result to its own slot,
+and the slots are merged afterwards in a fixed order: no atomics, bitwise reproducible. Everything
+is linear in n.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 
 from bigbird_ds.attention.pattern import BlockPattern
 
-# A list is cut where it is longer than WHOLE entries, into pieces of about PIECE; of larger ones
-# where the partial results would otherwise need more than MAX_SLOTS slots a head.
+# Lists of more than WHOLE entries are split into pieces of about PIECE entries, or larger pieces if
+# the partial results would need more than MAX_SLOTS slots per head.
 WHOLE = 32
 PIECE = 16
 MAX_SLOTS = 512
@@ -31,17 +31,17 @@ MAX_SLOTS = 512
 
 @dataclass(frozen=True)
 class WorkList:
-    """What each program does, as tables of int32, but for the entries.
+    """The work of each program, as int32 tables (``entries`` is int64).
 
     Attributes:
-        items: ``(T, I, 4)``: the block, its first entry, the entry after its last, its slot (-1:
-            this item writes the result itself). Cut blocks come first, so that long items start
-            early. Tables of unlike length are filled up with items of block -1.
-        entries: ``(E + 1,)`` int64: the other block, and in the upper half the bits of log2 of how
-            often it counts, in fp32. Behind the last is one that is loaded and not used.
-        merges: ``(T, M, 3)``: a cut block, its first slot, the slot after its last; filled up
-            with block -1.
-        num_slots: slots a head.
+        items: ``(T, I, 4)``: block, first entry, end entry (exclusive), slot (-1: the item writes
+            the final result). Split blocks come first, so that long items start early. Tables are
+            padded to the same length with items of block -1.
+        entries: ``(E + 1,)`` int64: the partner block in the lower half, and log2 of its count as
+            fp32 bits in the upper half. The last entry is loaded ahead but not used.
+        merges: ``(T, M, 3)``: a split block, its first slot, its end slot (exclusive); padded with
+            block -1.
+        num_slots: slots per head.
     """
 
     items: torch.Tensor
@@ -52,13 +52,13 @@ class WorkList:
 
 @dataclass(frozen=True)
 class AttentionLists:
-    """The lists of both directions: ``rows`` owns query blocks, ``columns`` owns key blocks."""
+    """The work lists by query block (``rows``) and by key block (``columns``)."""
 
     rows: WorkList
     columns: WorkList
 
     def tensors(self) -> list[torch.Tensor]:
-        """The six tables in the order that the operators take them."""
+        """Return the six tables in the order that the operators take them."""
         rows, columns = self.rows, self.columns
         return [
             rows.items,
@@ -71,16 +71,16 @@ class AttentionLists:
 
     @property
     def num_slots(self) -> list[int]:
-        """Slots a head of ``rows`` and of ``columns``."""
+        """Slots per head of ``rows`` and of ``columns``."""
         return [self.rows.num_slots, self.columns.num_slots]
 
 
 @dataclass(frozen=True)
 class Meetings:
-    """Which query block meets which key block in which table, one line of four arrays each.
+    """Block pairs: element i of the four arrays is one (table, query block, key block, count).
 
     Attributes:
-        table, query, key, count: ``(E,)`` integers. No (table, query, key) comes twice.
+        table, query, key, count: ``(E,)`` integers. Each (table, query, key) occurs once.
         num_tables, num_query_blocks, num_key_blocks: their ranges.
     """
 
@@ -93,7 +93,7 @@ class Meetings:
     num_key_blocks: int
 
     def lists(self, device: torch.device) -> AttentionLists:
-        """The work lists, on ``device``."""
+        """Build the work lists on ``device``."""
         rows = _work_list(self.query, self.key, self, self.num_query_blocks, device)
         columns = _work_list(self.key, self.query, self, self.num_key_blocks, device)
         return AttentionLists(rows, columns)
@@ -105,7 +105,7 @@ _cached: weakref.WeakKeyDictionary[BlockPattern, dict[torch.device, AttentionLis
 
 
 def lists_of(pattern: BlockPattern, device: torch.device) -> AttentionLists:
-    """The work lists of a whole pattern on ``device``; made once and kept with the pattern."""
+    """Return the work lists of a whole pattern on ``device``, cached with the pattern."""
     on_device = _cached.setdefault(pattern, {})
     if device not in on_device:
         on_device[device] = meetings_of(pattern).lists(device)
@@ -113,7 +113,7 @@ def lists_of(pattern: BlockPattern, device: torch.device) -> AttentionLists:
 
 
 def meetings_of(pattern: BlockPattern) -> Meetings:
-    """All meetings of a pattern, its two global query blocks included."""
+    """Return all block pairs of a pattern, including those of its two global query blocks."""
     n, num_tables = pattern.num_blocks, pattern.key_blocks.shape[0]
     table, row, slot = np.nonzero(pattern.key_counts)
     global_table, global_row, global_key = (
@@ -154,8 +154,8 @@ def _work_list(
 
 
 def _packed(block: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """``entries`` of a ``WorkList``: a program loads both numbers at once."""
-    entries = np.zeros((len(block) + 1, 2), dtype=np.int32)  # the lower half of an int64 first
+    """``entries`` of a ``WorkList``, packed so that one load fetches both numbers."""
+    entries = np.zeros((len(block) + 1, 2), dtype=np.int32)  # the lower half of an int64 is first
     entries[:-1, 0] = block
     entries[:-1, 1] = np.log2(count).astype(np.float32).view(np.int32)
     return entries.view(np.int64)[:, 0]
@@ -164,8 +164,8 @@ def _packed(block: np.ndarray, count: np.ndarray) -> np.ndarray:
 def _items_and_merges(
     pieces: np.ndarray, cut: np.ndarray, degrees: np.ndarray, firsts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``(I, 4)`` and ``(M, 3)`` of one table, from what each of its blocks is cut into."""
-    order = np.argsort(~cut, kind="stable")  # cut blocks first, each part in order of blocks
+    """``items`` (I, 4) and ``merges`` (M, 3) of one table."""
+    order = np.argsort(~cut, kind="stable")  # split blocks first, otherwise in block order
     block = np.repeat(order, pieces[order])
     index = np.arange(len(block)) - np.repeat(
         np.cumsum(pieces[order]) - pieces[order], pieces[order]
@@ -180,7 +180,7 @@ def _items_and_merges(
 
 
 def _filled_up(tables: list[np.ndarray], width: int) -> torch.Tensor:
-    """Tables of unlike length as one int32 tensor, the missing lines -1 and 0."""
+    """Stack tables as one int32 tensor, padded with lines of block -1 and zeros."""
     longest = max(len(table) for table in tables)
     filled = np.zeros((len(tables), longest, width), dtype=np.int32)
     filled[..., 0] = -1

@@ -2,11 +2,11 @@
 
 Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys; BLOCK = block size.
 
-Each program owns one query block and walks a list of key blocks with a running maximum and sum, as
-FlashAttention does (Dao et al., 2022; Milakov and Gimelshein, 2018). Scores live in base 2. A key
-block that counts c times is a bias log2(c), which joins the running maximum and costs nothing a
-score. A query block whose list is cut (see ``block_lists``) leaves partial results with their
-log-sum-exp, merged exactly afterwards (``merge.py``).
+Each program owns one query block and iterates over a list of key blocks with a running maximum and
+sum, as FlashAttention does (Dao et al., 2022; Milakov and Gimelshein, 2018). Scores are in base 2.
+A key block that counts c times has a bias log2(c), which is folded into the running maximum and
+costs nothing per score. A query block whose list is split (see ``block_lists``) writes partial
+results with their log-sum-exp, which are merged exactly afterwards (``merge.py``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bigbird_ds.attention.triton.launch import (
 from bigbird_ds.attention.triton.merge import merge_slots
 
 # mypy: allow-untyped-defs
-# (Triton gives a kernel's arguments their types.)
+# (Triton infers the types of kernel arguments.)
 
 
 @triton.jit(do_not_specialize=VARIES_BY_RUN)
@@ -94,8 +94,8 @@ def _forward_kernel(
     if MASK_QUERIES:
         real_rows = tl.load(query_mask_ptr + batch * num_queries + places) != 0
         last = tl.where(tl.sum(real_rows.to(tl.int32)) == 0, first, last)  # padding costs no tile
-    # Each entry is loaded a tile ahead: where a tile's addresses hang on a load of the same
-    # iteration, nothing can be fetched in advance.
+    # Each entry is loaded one tile ahead: if a tile's addresses depend on a load of the same
+    # iteration, its loads cannot be pipelined.
     word = tl.load(entries_ptr + first)
     for entry in range(first, last):
         key_block, bias = unpack(word)
@@ -110,7 +110,7 @@ def _forward_kernel(
                 scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
         base = new_highest
-        if MASK_KEYS:  # -inf where a row has met padding alone: nothing may be subtracted from it
+        if MASK_KEYS:  # -inf if a row has seen only padding so far: subtracting it would give nan
             base = tl.where(new_highest == float("-inf"), 0.0, new_highest)
         weights = tl.exp2(scores * scale - (base - bias)[:, None])
         shrink = tl.exp2(highest - base)
@@ -146,9 +146,9 @@ def forward(
     scale: float,
     out_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the forward; shapes as in ``ops.block_sparse_forward``, D a power of two.
+    """Launch the forward kernel; shapes as in ``ops.block_sparse_forward``, D a power of two.
 
-    Scores are multiplied by ``scale``; the context is in ``out_dtype``.
+    Scores are multiplied by ``scale``; the context has dtype ``out_dtype``.
     """
     batch, heads, num_queries, width = q.shape
     out = new_like_projection(q, out_dtype)
@@ -194,14 +194,14 @@ def forward(
 
 
 def padded_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
-    """``(B, 1 or H, n)`` uint8: 1 for each block of ``mask`` (B, 1 or H, T) that has padding."""
+    """``(B, 1 or H, n)`` uint8: 1 for each block of ``mask`` (B, 1 or H, T) with padding."""
     if mask is None:
         return None
     return (mask.unflatten(-1, (-1, block_size)).amin(-1) == 0).view(torch.uint8)
 
 
 def key_mask_strides(mask: torch.Tensor | None) -> tuple[int, int]:
-    """From one sample of a contiguous ``mask`` (B, 1 or H, T) to the next, and from one head."""
+    """Batch and head stride of a contiguous ``mask`` (B, 1 or H, T); 0 for a broadcast head."""
     if mask is None:
         return 0, 0
     _, heads, length = mask.shape

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: constants, how a program finds its work, and launch settings.
+"""Shared by the Triton kernels: constants, helpers and launch settings.
 
 Legend: B = batch, H = heads, D = head dimension.
 """
@@ -17,11 +17,11 @@ import triton.language as tl
 from bigbird_ds.attention.device import shared_memory_bytes
 
 # mypy: allow-untyped-defs
-# (Triton gives a kernel's arguments their types.)
+# (Triton infers the types of kernel arguments.)
 
 LOG2_E = math.log2(math.e)
-# Sizes of a pattern's lists. Triton would compile a kernel anew for a size of 1 or a multiple of
-# 16, and an evaluation has other lists than the training before it.
+# Sizes of a pattern's lists. Triton would recompile a kernel for a size of 1 or a multiple of 16,
+# and evaluation has other lists than training.
 VARIES_BY_RUN = ["num_items", "tables", "num_slots", "heads"]
 LN_2 = tl.constexpr(math.log(2))
 
@@ -66,44 +66,44 @@ def unpack_floats(word):
 
 @dataclass
 class LaunchSettings:
-    """Warps a program and stages of the load pipeline of one kernel.
+    """Warps per program and pipeline stages of one kernel.
 
-    ``stages`` None: as many as fit the card's shared memory, 3 at most: from 3 on, the next tile
-    is on its way while one is worked on (``benchmarks/gpu/machine_code.py``).
+    ``stages`` None: as many as fit into shared memory, at most 3. With 3, the next tile is loaded
+    while the current one is computed (``benchmarks/gpu/machine_code.py``).
     """
 
     warps: int | None = None
     stages: int | None = None
 
 
-# Changed by whoever measures; None takes the rule below.
+# Changed by benchmarks; None uses the rule below.
 SETTINGS = {name: LaunchSettings() for name in ("forward", "query_gradients", "key_gradients")}
 
 
 def launch_options(
     kernel: str, block: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, int | bool]:
-    """Options of a launch for a kernel on blocks (block, width)."""
+    """Launch options of a kernel for tiles (block, width)."""
     return options_for(kernel, block, width, dtype, _shared_memory(device))
 
 
 def options_for(
     kernel: str, block: int, width: int, dtype: torch.dtype, shared: int
 ) -> dict[str, int | bool]:
-    """``launch_options`` where a program may use ``shared`` bytes of shared memory.
+    """``launch_options`` for ``shared`` bytes of shared memory per program.
 
-    A pair of tiles (keys and values, or queries and their gradients) is held per stage, another
-    pair all along where the matrix units read it from there, and the scores pass through once.
+    Each stage holds a pair of tiles (keys and values, or queries and gradients). Another pair stays
+    in shared memory for the tensor cores, and one tile of scores passes through it.
     """
     settings = SETTINGS[kernel]
-    # where one group of 128 threads has too few registers for the tiles
+    # Large tiles need more registers than 128 threads have.
     wide = width >= 128 and kernel == "key_gradients"
     large = block >= 128 or (block >= 64 and (wide or dtype == torch.float32))
     pair = 2 * block * width * dtype.itemsize
     scores = block * block * dtype.itemsize
     stages = min(3, (shared - pair - scores) // pair)
-    if not large:  # there are registers for a second program: leave it its memory
-        passed = 0 if kernel == "forward" else scores  # scores stay in registers there
+    if not large:  # registers allow a second program per SM; leave shared memory for it
+        passed = 0 if kernel == "forward" else scores  # the forward keeps scores in registers
         stages = min(stages, ((shared - 1024) // 2 - passed) // pair)
     return {
         "num_warps": settings.warps or (8 if large else 4),
@@ -113,13 +113,13 @@ def options_for(
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How fp32 operands are multiplied: exactly, unless torch is told that tf32 will do."""
+    """The precision of fp32 products: "ieee", unless torch's matmul precision allows tf32."""
     exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     return "ieee" if exact else "tf32"
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
-    """Launch on ``device``, whatever the current one is."""
+    """Context manager that launches kernels on ``device``."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 

@@ -1,8 +1,8 @@
-"""The kernels that put the partial results of cut blocks together (see ``block_lists``).
+"""The kernels that merge the partial results of split blocks (see ``block_lists``).
 
 Legend: B = batch, H = heads, D = head dimension, S = sequence length; BLOCK = block size.
 
-Each program takes a strip of rows of one cut block and adds its slots up in their order.
+Each program merges the slots of one strip of rows of a split block, in order.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from bigbird_ds.attention.triton.block_lists import WorkList
 from bigbird_ds.attention.triton.launch import VARIES_BY_RUN
 
 # mypy: allow-untyped-defs
-# (Triton gives a kernel's arguments their types.)
+# (Triton infers the types of kernel arguments.)
 
 _STRIP_ROWS = 16
-_AT_ONCE = tl.constexpr(8)  # slots whose loads are under way together
+_AT_ONCE = tl.constexpr(8)  # slots whose loads are in flight together
 
 
 @triton.jit(do_not_specialize=[*VARIES_BY_RUN[1:], "num_merges"])
@@ -60,7 +60,7 @@ def _merge_kernel(
         known = (slots < last)[:, None]
         parts = tl.load(lines[:, None] + rows[None, :], mask=known, other=float("-inf"))
         highest = tl.maximum(highest, tl.max(parts, 0))
-    # A row of padding has met nothing: its parts are 0, and any finite number keeps them so.
+    # A padding row has seen no keys: its parts are 0 and stay 0 with any finite base.
     base = tl.where(highest == float("-inf"), 0.0, highest)
     total = tl.zeros([ROWS], tl.float32)
     context = tl.zeros([ROWS, WIDTH], tl.float32)
@@ -131,7 +131,7 @@ def merge_slots(
     work: WorkList,
     block_size: int,
 ) -> None:
-    """Write the cut blocks of ``out`` (B, H, S, D) and ``lse`` (B, H, S), exactly merged."""
+    """Merge the slots exactly into the split blocks of ``out`` (B, H, S, D), ``lse`` (B, H, S)."""
     batch, heads, num_queries, width = out.shape
     tables, num_merges = work.merges.shape[:2]
     if not num_merges:
@@ -156,7 +156,7 @@ def merge_slots(
 
 
 def sum_slots(part: torch.Tensor, result: torch.Tensor, work: WorkList, block_size: int) -> None:
-    """Write the cut blocks of ``result`` (B, H, S, D): the sums of their slots in ``part``."""
+    """Write the split blocks of ``result`` (B, H, S, D): the sums of their slots in ``part``."""
     batch, heads, _, width = result.shape
     tables, num_merges = work.merges.shape[:2]
     if not num_merges:

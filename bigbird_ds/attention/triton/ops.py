@@ -1,13 +1,13 @@
-"""The kernels as operators of torch: opaque to ``torch.compile`` and to activation checkpointing.
+"""The kernels as torch operators, opaque to ``torch.compile`` and activation checkpointing.
 
 Legend: B = batch, H = heads, D = head dimension, S = queries, T = keys.
 
-Queries and keys may come from different sequences (a rank's own tokens, and those it gathered from
-others); what meets what is in the lists alone. The log-sum-exp is a differentiable second result:
-partial results over different keys merge exactly by it.
+Queries and keys may come from different sequences (a rank's own tokens and those it received); only
+the lists define which blocks are paired. The log-sum-exp is a second, differentiable result, with
+which partial results over different keys merge exactly.
 
-The kernels' tiles are a power of two wide. Heads of another size get columns of zeros here, which
-change no score and no result; the scale stays that of the true size.
+The width of the kernels' tiles is a power of two. Other head sizes are padded here with zero
+columns, which change no result; the scale is that of the true size.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ def block_sparse_forward(
     block_size: int,
     fp32_context: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over lists of blocks.
+    """Attention over lists of block pairs.
 
     Args:
         q: (B, H, S, D) bf16, fp16 or fp32, the last axis dense.
         k, v: (B, H, T, D), likewise.
-        query_mask, key_mask: (B, S) and (B, 1 or H, T) uint8, contiguous, nonzero = real; None: all
-            real.
+        query_mask, key_mask: (B, S) and (B, 1 or H, T) uint8, contiguous, nonzero = non-padding;
+            None: no padding.
         lists, num_slots: ``tensors()`` and ``num_slots`` of an ``AttentionLists``.
         block_size: 16, 32, 64 or 128; divides S and T.
-        fp32_context: the context in fp32, to be merged with others, and not in the dtype of q.
+        fp32_context: return the context in fp32, for merging with others, instead of in the dtype
+            of q.
 
     Returns:
-        The context (B, H, S, D), laid out in memory as (B, S, H, D), 0 in rows of padding; and the
-        natural log-sum-exp of the scaled scores with their counts, (B, H, S) fp32, -inf there.
+        The context (B, H, S, D), in memory as (B, S, H, D), 0 in padding rows; and the natural
+        log-sum-exp of the scaled scores with their counts, (B, H, S) fp32, -inf in padding rows.
     """
     rows = WorkList(lists[0], lists[1], lists[2], num_slots[0])
     width, dtype = q.shape[-1], torch.float32 if fp32_context else q.dtype
@@ -87,13 +88,14 @@ def block_sparse_backward(
     num_slots: list[int],
     block_size: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v, each laid out as (B, length, H, D); that of q in the dtype of out.
+    """Gradients of q, k and v, each in memory as (B, length, H, D); that of q has the dtype of out.
 
     Args:
         grad_out: (B, H, S, D) in the dtype of q, the last axis dense.
         grad_lse: (B, H, S) fp32 or None.
-        out, lse: results of the forward, or what several of them merged to over more keys: the
-            gradients then are this call's share. The rest as in the forward.
+        out, lse: results of the forward, or merged results of several forwards over different keys;
+            the gradients are then this call's share.
+        others: as in the forward.
     """
     rows = WorkList(lists[0], lists[1], lists[2], num_slots[0])
     columns = WorkList(lists[3], lists[4], lists[5], num_slots[1])
@@ -160,7 +162,7 @@ block_sparse_forward.register_autograd(_gradients, setup_context=_save)
 def must_save(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Policy for ``torch.utils.checkpoint.create_selective_checkpoint_contexts``.
 
-    Keeps the context and log-sum-exp of attention, and computes everything else again.
+    Saves the context and log-sum-exp of attention and recomputes everything else.
     """
     kept = op is torch.ops.bigbird_ds.block_sparse_forward.default
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE

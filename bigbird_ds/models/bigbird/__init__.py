@@ -1,1 +1,1 @@
-"""BigBird: the encoder (and decoder) of Zaheer et al. 2020, with a class for each task."""
+"""BigBird: the encoder (and decoder) of Zaheer et al. 2020, with one class per task."""

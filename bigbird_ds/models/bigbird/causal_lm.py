@@ -1,4 +1,4 @@
-"""``BigBirdForCausalLM``: the next token, from those before it."""
+"""``BigBirdForCausalLM``: predicts the next token."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 
 class BigBirdForCausalLM(GenerationInputs, BigBirdPreTrainedModel):
-    """BigBird as a decoder (``config.is_decoder``), attending in full to what came before.
+    """BigBird as a decoder (``config.is_decoder``) with full causal attention.
 
-    transformers differs in two places that cannot be meant: a decoder left at ``block_sparse`` sees
-    the future on long inputs, and with cross-attention its self-attention reads the other sequence
-    instead of its own. Here a decoder is causal at any length, and reads both.
+    transformers has two bugs here: a decoder left at ``block_sparse`` sees the future on long
+    inputs, and with cross-attention its self-attention reads the encoder states instead of its own
+    tokens. This decoder is causal at any length and reads both.
     """
 
     loss_type: ClassVar[str | None] = "ForCausalLM"
@@ -57,16 +57,16 @@ class BigBirdForCausalLM(GenerationInputs, BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``CausalLMOutputWithCrossAttentions``: scores of the next token, loss and cache.
+        """Return a ``CausalLMOutputWithCrossAttentions``: next-token logits, loss and cache.
 
         Args:
-            labels: (B, S) int64, the tokens themselves, -100 where nothing is predicted; the score
-                at a place is measured against the label of the place after it. None: no loss.
-            logits_to_keep: scores for the last so many places alone (0: all), or for the places in
-                a 1-dim tensor. The loss needs all.
-            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
-                losses is divided (Trainer gives it); None: the mean of this batch.
-            others: as those of ``BigBirdModel.forward``.
+            labels: (B, S) int64, the input tokens, -100 where ignored. Labels are shifted here: the
+                logits at position i predict the label at i + 1. None: no loss.
+            logits_to_keep: compute logits only for the last ``logits_to_keep`` positions (0: all),
+                or for the positions in a 1-dim tensor. The loss needs all.
+            num_items_in_batch: number of labels in all micro-batches of a step; the summed loss is
+                divided by it (Trainer passes it). None: the mean over this batch.
+            others: see ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,

@@ -1,4 +1,4 @@
-"""``BigBirdConfig``: the fields, names and defaults of ``transformers``, and the pattern style."""
+"""``BigBirdConfig``: the fields and defaults of ``transformers``, plus the random style."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ATTENTION_TYPES = ("block_sparse", "original_full")
 
 @dataclass(kw_only=True)
 class BigBirdConfig(HubConfig):
-    """Shape and behaviour of a BigBird encoder (or decoder).
+    """Configuration of a BigBird encoder (or decoder).
 
-    Attributes (the others speak for themselves):
+    Attributes (the others are self-explanatory):
         rescale_embeddings: multiply word embeddings by ``hidden_size ** 0.5``.
         use_bias: whether the query, key and value projections have a bias.
-        block_size, num_random_blocks: of block-sparse attention. At or below
-            :attr:`max_full_attention_tokens` tokens the model attends in full.
-        random_style: which random blocks are read: ``hf``, ``hf_eval``, ``google`` or ``uniform``
-            (see ``BlockPattern.build``). transformers ignores it and always does ``hf``.
-        attention_probs_dropout_prob: acts in full attention only, as in the original.
+        block_size, num_random_blocks: of block-sparse attention. Inputs of at most
+            :attr:`max_full_attention_tokens` tokens use full attention.
+        random_style: how random blocks are drawn: ``hf``, ``hf_eval``, ``google`` or ``uniform``
+            (see ``BlockPattern.build``). transformers ignores it and always uses ``hf``.
+        attention_probs_dropout_prob: applies to full attention only, as in the original.
 
     Raises:
-        ConfigError: values of the wrong type, out of range, or that contradict each other.
+        ConfigError: values of the wrong type, out of range, or inconsistent.
     """
 
     model_type: ClassVar[str] = "big_bird"
@@ -63,7 +63,7 @@ class BigBirdConfig(HubConfig):
 
     @property
     def max_full_attention_tokens(self) -> int:
-        """Inputs of at most this many tokens are attended to in full, as in transformers."""
+        """Inputs of at most this many tokens use full attention, as in transformers."""
         return (5 + 2 * self.num_random_blocks) * self.block_size
 
     @property
@@ -131,7 +131,7 @@ def check_range(name: str, value: float, least: float, most: float | None) -> No
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise ConfigError, with the nearest choice, unless ``value`` is one of ``choices``."""
+    """Raise ConfigError, naming the nearest choice, unless ``value`` is one of ``choices``."""
     if value not in choices:
         guess = nearest(value, choices)
         raise ConfigError(

@@ -19,7 +19,7 @@ from bigbird_ds.models.compilation import compile_layer, seen_in_graph
 
 
 class EncoderOutput(NamedTuple):
-    """Last states (B, S, D), and on request L + 1 states and L weights of either attention."""
+    """Last hidden states (B, S, D); on request all L + 1 states and L attention weights each."""
 
     hidden: torch.Tensor
     states: tuple[torch.Tensor, ...] | None
@@ -28,7 +28,7 @@ class EncoderOutput(NamedTuple):
 
 
 class LayerStack(nn.Module):
-    """Base of everything that is layers one after the other."""
+    """Base class of a stack of layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LayerStack(nn.Module):
         self.compiled = False
 
     def compile_layers(self) -> None:
-        """Run each layer as a graph of ``torch.compile`` from now on (see ``compilation.py``)."""
+        """Run each layer under ``torch.compile`` from now on (see ``compilation.py``)."""
         self.compiled = True
         for layer in self.stacked_layers():
             compile_layer(layer)
@@ -48,7 +48,7 @@ class LayerStack(nn.Module):
 
     @property
     def checkpoints_now(self) -> bool:
-        """Whether the next forward pass keeps only the inputs of the layers."""
+        """Whether the next forward pass uses activation checkpointing."""
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     def run_layers(
@@ -61,10 +61,10 @@ class LayerStack(nn.Module):
         want_states: bool = False,
         want_weights: bool = False,
     ) -> EncoderOutput:
-        """Run ``layers``, called as ``BigBirdLayer`` is, on (B, S, D).
+        """Run ``layers``, which share the signature of ``BigBirdLayer``, on (B, S, D).
 
         Raises:
-            ConfigError: weights of attention are wanted of a sequence that ranks share.
+            ConfigError: attention weights are requested under sequence parallelism.
         """
         if want_weights and sees.parallel is not None:
             raise ConfigError(
@@ -74,7 +74,7 @@ class LayerStack(nn.Module):
                 change="leave output_attentions out, or set_sequence_parallel(None)",
             )
         states, all_weights, all_memory_weights = [hidden], [], []
-        # What is rare stays out of the graphs: weights, caches, sequences on several ranks.
+        # Attention weights, caches and sequence parallelism are not compiled.
         in_graph = self.compiled and not want_weights and cache is None and sees.parallel is None
         for layer in layers:
             arguments = (hidden, sees, want_weights, memory, cache)

@@ -1,7 +1,7 @@
 """The parts of a BigBird layer, with the module names of ``transformers``.
 
-Legend: B = batch, S = sequence length, T = length of another sequence that is read, H = heads,
-D = hidden size.
+Legend: B = batch, S = sequence length, T = length of the encoder states that cross-attention reads,
+H = heads, D = hidden size.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which tokens see which, for all layers of one forward pass.
+    """The attention mask, shared by all layers of one forward pass.
 
     Attributes:
         sparse: block-sparse attention with ``mask``, or full attention with ``bias``.
-        mask: ``(B, S)``, nonzero for real tokens; None: all real.
-        bias: broadcastable to (B, H, queries, keys), added to the scores; None: everything seen.
-        parallel: the ranks that share the sequence, of which S is this one's part and ``mask`` the
-            whole; None: the sequence is here.
-        recipe: in the graph that all layers share, the ``PatternRecipe.as_tensor`` of the layer;
-            None: the layer makes its own.
+        mask: ``(B, S)``, nonzero for non-padding tokens; None: no padding.
+        bias: broadcastable to (B, H, queries, keys), added to the scores; None: no mask.
+        parallel: the sequence-parallel group. S is then the length of this rank's part, and
+            ``mask`` covers the whole sequence. None: no sequence parallelism.
+        recipe: ``PatternRecipe.as_tensor`` of the layer, for the compiled graph that all layers
+            share; None: the layer makes its own.
     """
 
     sparse: bool
@@ -49,12 +49,13 @@ class Visibility:
 
 @dataclass(frozen=True)
 class Memory:
-    """Another sequence that a decoder's cross-attention reads.
+    """The encoder states that a decoder's cross-attention reads.
 
     Attributes:
         states: ``(B, T, D)``.
-        bias: broadcastable to (B, H, queries, T), added to the scores; None: everything seen.
-        parallel: the ranks that share both sequences, of which this one has parts; None: nobody.
+        bias: broadcastable to (B, H, queries, T), added to the scores; None: no mask.
+        parallel: the sequence-parallel group; this rank holds its part of both sequences. None: no
+            sequence parallelism.
     """
 
     states: torch.Tensor
@@ -63,7 +64,7 @@ class Memory:
 
 
 class BigBirdEmbeddings(nn.Module):
-    """Word, token type and position embeddings, summed; dropout, then layer norm (not as BERT)."""
+    """Sum of word, token type and position embeddings; dropout before layer norm, unlike BERT."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class BigBirdEmbeddings(nn.Module):
         position_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, S) ids, or (B, S, D) word vectors, to (B, S, D)."""
+        """Embed (B, S) ids, or (B, S, D) word vectors, to (B, S, D)."""
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if self.word_scale != 1.0:
             words = words * self.word_scale
@@ -93,7 +94,7 @@ class BigBirdEmbeddings(nn.Module):
 
 
 class BigBirdSelfAttention(nn.Module):
-    """Projections and attention proper, block-sparse or full as the input asks."""
+    """Query, key and value projections and the attention itself, block-sparse or full."""
 
     def __init__(self, config: BigBirdConfig | BigBirdPegasusConfig, layer: int) -> None:
         super().__init__()
@@ -111,11 +112,12 @@ class BigBirdSelfAttention(nn.Module):
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, S, D) to the context (B, S, D) and, if wanted, the weights (B, H, S, keys).
+        """Return the context (B, S, D) and, if ``want_weights``, the weights (B, H, S, keys).
 
         Args:
-            sees: which of its own tokens the sequence sees, or the other sequence that it reads.
-            cache: keys and values of earlier calls, to be read and extended.
+            sees: the attention mask (self-attention), or the encoder states to read
+                (cross-attention).
+            cache: keys and values of earlier calls, read and extended.
         """
         q = self._heads(self.query(hidden))
         memory = sees.states if isinstance(sees, Memory) else None
@@ -146,7 +148,7 @@ class BigBirdSelfAttention(nn.Module):
         return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
 
     def recipe(self) -> PatternRecipe:
-        """What decides which tokens the layer reads."""
+        """Everything that determines the layer's block-sparse pattern."""
         return PatternRecipe(
             num_heads=self.config.num_attention_heads,
             block_size=self.config.block_size,
@@ -159,7 +161,7 @@ class BigBirdSelfAttention(nn.Module):
 
 
 class AddAndNorm(nn.Module):
-    """Projection, dropout, residual and layer norm: the end of each half of a layer."""
+    """Projection, dropout, residual and layer norm, after attention and feed-forward network."""
 
     def __init__(self, config: BigBirdConfig, input_size: int) -> None:
         super().__init__()
@@ -172,7 +174,7 @@ class AddAndNorm(nn.Module):
 
 
 class BigBirdAttention(nn.Module):
-    """Attention with its output projection, residual and norm."""
+    """Attention with its output projection, residual and layer norm."""
 
     def __init__(self, config: BigBirdConfig, layer: int) -> None:
         super().__init__()
@@ -191,7 +193,7 @@ class BigBirdAttention(nn.Module):
 
 
 class BigBirdIntermediate(nn.Module):
-    """The widening half of the feed-forward network."""
+    """The up-projection and activation of the feed-forward network."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -203,7 +205,7 @@ class BigBirdIntermediate(nn.Module):
 
 
 class BigBirdLayer(nn.Module):
-    """One post-norm transformer layer, with cross-attention where the config adds it."""
+    """One post-norm transformer layer, with cross-attention if ``config.add_cross_attention``."""
 
     def __init__(self, config: BigBirdConfig, layer: int) -> None:
         super().__init__()
@@ -221,7 +223,7 @@ class BigBirdLayer(nn.Module):
         memory: Memory | None = None,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """(B, S, D) to (B, S, D), and the weights of attention and cross-attention if wanted."""
+        """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""
         attended, weights = self.attention(hidden, sees, want_weights, cache)
         memory_weights = None
         if memory is not None:

@@ -1,6 +1,7 @@
-"""The heads that predict tokens, and whether a second sentence follows the first.
+"""The language-model and next-sentence heads, and their losses.
 
-Legend: B = batch, S = sequence length, M = targets a sample, D = hidden size, V = vocabulary size.
+Legend: B = batch, S = sequence length, M = targets per sample, D = hidden size,
+V = vocabulary size.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from bigbird_ds.models.checkpointing import piece_length
 from bigbird_ds.models.cross_entropy import IGNORED, summed_cross_entropy
 from bigbird_ds.models.token_projection import TokenProjection
 
-# Places whose scores are held at a time: 1.6 GB in bf16 at V = 50,358, and a quarter of that where
-# activations are computed again anyway.
+# Positions whose logits are held at a time: 1.6 GB in bf16 at V = 50,358, and a quarter of that
+# under activation checkpointing.
 TARGETS_AT_ONCE = 16_384
 TARGETS_AT_ONCE_CHECKPOINTING = 4096
 
-# What is tied to what in the models that have the prediction head.
+# Tied parameters of the models with the prediction head: name -> the parameter it is tied to.
 HEAD_TIES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
-# transformers 4 has one bias even where the embeddings are not tied, and stores it once.
+# transformers 4 has one bias even if the embeddings are not tied, and stores it once.
 HEAD_STAND_INS = {
     "cls.predictions.decoder.bias": "cls.predictions.bias",
     "cls.predictions.bias": "cls.predictions.decoder.bias",
@@ -49,11 +50,10 @@ class BigBirdPredictionHeadTransform(nn.Module):
 
 
 class BigBirdLMPredictionHead(nn.Module):
-    """(..., D) to vocabulary scores (..., V).
+    """Hidden states (..., D) to logits (..., V).
 
-    ``bias`` is used through ``decoder.bias``, to which it is tied, and ``decoder.weight`` is tied
-    to the word embeddings. ``gradient_checkpointing`` makes :func:`summed_head_loss` hold fewer
-    scores at a time.
+    ``decoder.bias`` is tied to ``bias`` and ``decoder.weight`` to the word embeddings. With
+    ``gradient_checkpointing``, :func:`summed_head_loss` holds fewer logits at a time.
     """
 
     def __init__(self, config: BigBirdConfig) -> None:
@@ -68,7 +68,7 @@ class BigBirdLMPredictionHead(nn.Module):
 
 
 class BigBirdOnlyMLMHead(nn.Module):
-    """The prediction head alone, under the name it has on file."""
+    """The prediction head only, under the name it has in checkpoints."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class BigBirdOnlyMLMHead(nn.Module):
 
 
 class BigBirdPreTrainingHeads(nn.Module):
-    """The prediction head, and the next-sentence head on the pooled first token."""
+    """The prediction head and the next-sentence head, which reads the pooled first token."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -95,10 +95,11 @@ class BigBirdPreTrainingHeads(nn.Module):
 def token_loss(
     logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
 ) -> torch.Tensor:
-    """Mean cross entropy over the labels that are not -100; (..., V) and (...).
+    """Mean cross entropy of logits (..., V) over the labels (...) that are not -100.
 
     Args:
-        num_items: divide the sum by this instead: the labels of all micro-batches of a step.
+        num_items: divide the sum by this instead, the number of labels in all micro-batches of a
+            step.
     """
     logits, labels = logits.flatten(0, -2), labels.flatten()
     if num_items is None:
@@ -113,7 +114,7 @@ def mean_of_step(losses: torch.Tensor, num_items: torch.Tensor | int | None) -> 
 
 
 def select_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rows (B, M, D) of ``hidden`` (B, S, D) at ``positions`` (B, M) int64."""
+    """Return the states (B, M, D) of ``hidden`` (B, S, D) at ``positions`` (B, M) int64."""
     batch, seq_len, width = hidden.shape
     start = torch.arange(batch, device=positions.device)[:, None] * seq_len
     flat = hidden.reshape(batch * seq_len, width)
@@ -127,13 +128,13 @@ def target_sums(
     ids: torch.Tensor,
     parallel: SequenceParallel | None,
 ) -> dict[str, torch.Tensor]:
-    """``mlm_loss``, ``mlm_targets`` and ``mlm_correct``: the head on the masked positions alone.
+    """Return ``mlm_loss``, ``mlm_targets`` and ``mlm_correct``, computed at masked positions only.
 
     Args:
         predictions: the prediction head, (..., D) to (..., V).
-        hidden: (B, S, D), this rank's part where ranks share the sequence.
+        hidden: (B, S, D); under sequence parallelism, this rank's part.
         positions, ids: (B, M) int64 in the whole sequence; ids are -100 in unused slots.
-        parallel: the ranks that share the sequence; each counts the targets of its part.
+        parallel: the sequence-parallel group; each rank counts the targets in its part.
     """
     positions, ids = own_targets(positions, ids, hidden.shape[1], parallel)
     targets = select_positions(hidden, positions)
@@ -144,10 +145,11 @@ def target_sums(
 def summed_head_loss(
     predictions: nn.Module, hidden: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """:func:`summed_loss` of a head's scores for ``hidden`` (..., D), with bounded memory.
+    """:func:`summed_loss` of a head's logits for ``hidden`` (..., D), with bounded memory.
 
-    The scores of more than ``TARGETS_AT_ONCE`` places exist a chunk at a time: the backward
-    computes those of each chunk again. Long sequences need that.
+    With more than ``TARGETS_AT_ONCE`` positions, logits are computed one chunk at a time and
+    recomputed in the backward pass. Under activation checkpointing the limit is
+    ``TARGETS_AT_ONCE_CHECKPOINTING``.
     """
     checkpoints = getattr(predictions, "gradient_checkpointing", False)
     at_once = TARGETS_AT_ONCE_CHECKPOINTING if checkpoints else TARGETS_AT_ONCE
@@ -168,9 +170,9 @@ def summed_head_loss(
 def own_targets(
     positions: torch.Tensor, ids: torch.Tensor, seq_len: int, parallel: SequenceParallel | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of targets anywhere in the sequence, those in this rank's part, in places of that part.
+    """Keep the targets in this rank's part of the sequence, with positions relative to that part.
 
-    The shapes stay (B, M); the others' slots are unused: position 0, id -100.
+    The shapes stay (B, M); slots of other ranks become unused: position 0, id -100.
     """
     if parallel is None:
         return positions, ids
@@ -182,11 +184,11 @@ def own_targets(
 def summed_loss(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sum of cross entropies, number of labels, number predicted right; each 0-dim fp32.
+    """Sum of cross entropies, number of labels, number of correct predictions; each 0-dim fp32.
 
     Args:
         logits: (..., classes), any floating dtype; the loss is computed in fp32.
-        labels: (...) int64, -100 where a place does not count.
+        labels: (...) int64, -100 where ignored.
     """
     logits, labels = logits.flatten(0, -2), labels.flatten()
     loss, correct = summed_cross_entropy(logits, labels)

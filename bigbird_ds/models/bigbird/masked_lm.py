@@ -1,4 +1,4 @@
-"""``BigBirdForMaskedLM``: masked tokens alone."""
+"""``BigBirdForMaskedLM``: masked language modeling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bigbird_ds.models.outputs import MaskedLMOutput
 
 
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
-    """BigBird with the head that predicts tokens."""
+    """BigBird with the masked-language-model head."""
 
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = HEAD_TIES
@@ -49,13 +49,13 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``MaskedLMOutput``: scores for every token, and the mean loss.
+        """Return a ``MaskedLMOutput``: logits for every token, and the mean loss.
 
         Args:
-            labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
-            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
-                losses is divided (Trainer gives it); None: the mean of this batch.
-            others: as those of ``BigBirdModel.forward``.
+            labels: (B, S) int64, -100 where ignored; None: no loss.
+            num_items_in_batch: number of labels in all micro-batches of a step; the summed loss is
+                divided by it (Trainer passes it). None: the mean over this batch.
+            others: see ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,
@@ -86,10 +86,11 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
         target_ids: torch.Tensor,
         next_sentence_label: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """As ``BigBirdForPreTraining.loss_sums``: ``mlm_loss``, ``mlm_targets``, ``mlm_correct``.
+        """Return ``mlm_loss``, ``mlm_targets`` and ``mlm_correct``, as
+        ``BigBirdForPreTraining.loss_sums``.
 
         Raises:
-            ConfigError: ``next_sentence_label`` given, for which this class has no head.
+            ConfigError: ``next_sentence_label`` is given; this class has no next-sentence head.
         """
         if next_sentence_label is not None:
             raise ConfigError(
@@ -98,7 +99,7 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
                 needed="BigBirdForPreTraining",
                 change="the model class, or objective.name: mlm",
             )
-        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        # A plain tuple, because ZeRO-3's hooks look for tensors in a module's outputs.
         hidden, *_ = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
         return target_sums(
             self.cls.predictions, hidden, target_positions, target_ids, self.bert.parallel

@@ -1,6 +1,6 @@
 """``BigBirdModel``: embeddings, encoder and pooler.
 
-Legend: B = batch, S = sequence length, T = length of another sequence that a decoder reads,
+Legend: B = batch, S = sequence length, T = length of the encoder states that a decoder reads,
 H = heads, D = hidden size.
 """
 
@@ -42,11 +42,11 @@ class BigBirdPreTrainedModel(PretrainedModel):
 
 
 class BigBirdModel(BigBirdPreTrainedModel):
-    """Token ids to hidden states: an encoder, or a decoder where ``config.is_decoder``.
+    """Token ids to hidden states: an encoder, or a decoder if ``config.is_decoder``.
 
     Args:
-        config: of the model.
-        add_pooling_layer: whether there is a pooler on the first token.
+        config: the model config.
+        add_pooling_layer: whether to add a pooler on the first token.
     """
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
@@ -61,15 +61,15 @@ class BigBirdModel(BigBirdPreTrainedModel):
         self.finish_init()
 
     def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
-        """Share every sequence with other ranks from now on.
+        """Use sequence parallelism from now on; None turns it off.
 
-        Each rank is given the whole batch, embeds and computes its own part, and returns the states
-        of that part: rank r of P those of tokens r * S / P on. The pooled state is that of the
-        part's first token, so it is the sequence's on the first rank alone.
+        Each rank gets the whole batch, and embeds and computes only its own part: rank r of P
+        returns the states of the S / P tokens from r * S / P on. The pooled state is that of the
+        part's first token, so only the first rank has that of the sequence.
 
         Raises:
-            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
-                ranks do not divide.
+            ConfigError: (in ``forward``) inputs with full attention, or whose number of blocks is
+                not divisible by the number of ranks.
         """
         self.parallel = parallel
 
@@ -89,30 +89,30 @@ class BigBirdModel(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         cache: Any = None,
     ) -> Any:
-        """Hidden states of a batch, a ``BaseModelOutputWithPoolingAndCrossAttentions``.
+        """Return hidden states as a ``BaseModelOutputWithPoolingAndCrossAttentions``.
 
-        Inputs longer than ``config.max_full_attention_tokens`` are attended to block-sparsely,
-        padded inside to a multiple of the block size; shorter ones in full, and a decoder in full
-        at any length.
+        Inputs longer than ``config.max_full_attention_tokens`` use block-sparse attention and are
+        padded internally to a multiple of the block size. Shorter inputs, and decoders at any
+        length, use full attention.
 
         Args:
             input_ids: (B, S) int64; or give ``inputs_embeds``, (B, S, D).
-            attention_mask: (B, S), bool, integer or float, nonzero for real tokens; None: all real.
-                With a cache it covers the tokens in the cache too.
+            attention_mask: (B, S), bool, integer or float, nonzero for non-padding tokens; None: no
+                padding. With a cache it also covers the cached tokens.
             token_type_ids: (B, S) int64, default 0.
-            position_ids: (B, S) or (1, S) int64, default 0 .. S - 1, or on from the cache.
-            encoder_hidden_states: (B, T, D), what the cross-attention of a decoder reads.
+            position_ids: (B, S) or (1, S) int64, default 0 .. S - 1, offset by the cache length.
+            encoder_hidden_states: (B, T, D), read by a decoder's cross-attention.
             encoder_attention_mask: (B, T), as ``attention_mask``.
-            past_key_values: cache of earlier tokens, a ``KeyValueCache`` or one of transformers;
+            past_key_values: cache of earlier tokens, a ``KeyValueCache`` or a transformers cache;
                 extended in place and returned.
             use_cache: whether a decoder returns a cache; default ``config.use_cache``.
-            output_attentions: also return the attention weights, (B, H, S, S) a layer. Quadratic.
-            output_hidden_states: also return the states before the first and after each layer.
-            return_dict: an object with named fields (default), or a plain tuple.
-            cache: ``past_key_values``, under the name that transformers gives it from 5.24 on.
+            output_attentions: also return attention weights, (B, H, S, S) per layer. Quadratic.
+            output_hidden_states: also return the states before the first layer and after each.
+            return_dict: True (default): an object with named fields; False: a plain tuple.
+            cache: the name of ``past_key_values`` since transformers 5.24.
 
         Raises:
-            ConfigError: inputs that do not fit together or the config, or more tokens than
+            ConfigError: inputs inconsistent with each other or the config, or more tokens than
                 positions.
         """
         config = self.config
@@ -122,7 +122,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
             input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids, past
         )
         seq_len = inputs.shape[1]
-        # Before padding to whole blocks, which is in no position.
+        # Check before padding to whole blocks: padding needs no position.
         check_positions(inputs, past, config.max_position_embeddings)
         sparse = not config.is_decoder and self._is_sparse(seq_len)
         if sparse:
@@ -183,7 +183,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
         return Memory(states, bias)
 
     def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
-        """The cache to fill: none for an encoder, nor where layers are computed a second time."""
+        """The cache to fill; None for an encoder and under activation checkpointing."""
         if not self.config.is_decoder:
             if given is not None:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""``BigBirdForMultipleChoice``: which of several texts fits."""
+"""``BigBirdForMultipleChoice``: chooses one of several texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bigbird_ds.models.outputs import MultipleChoiceModelOutput
 
 
 class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
-    """BigBird with a score for each choice, from its pooled first token."""
+    """BigBird with a score for each choice, computed from its pooled first token."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
@@ -36,13 +36,13 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``MultipleChoiceModelOutput``: logits (B, choices), and the loss.
+        """Return a ``MultipleChoiceModelOutput``: logits (B, choices) and the loss.
 
         Args:
-            input_ids: (B, choices, S), and so the other inputs: each has one dimension more than
-                those of ``BigBirdModel.forward``.
-            labels: (B,) int64, which choice is right; None: no loss.
-            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
+            input_ids: (B, choices, S). Every input has one dimension more than in
+                ``BigBirdModel.forward``.
+            labels: (B,) int64, the index of the correct choice; None: no loss.
+            num_items_in_batch: see ``BigBirdForMaskedLM.forward``.
         """
         given = input_ids if inputs_embeds is None else inputs_embeds
         choices = 1 if given is None else given.shape[1]

@@ -1,4 +1,4 @@
-"""``BigBirdForPreTraining``: masked tokens and next sentence."""
+"""``BigBirdForPreTraining``: masked language modeling and next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
 
 
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
-    """BigBird with the heads it is pretrained with."""
+    """BigBird with the pretraining heads."""
 
     word_projection: ClassVar[str | None] = "cls.predictions.decoder"
     tied_names: ClassVar[dict[str, str]] = HEAD_TIES
@@ -48,12 +48,13 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``BigBirdForPreTrainingOutput``: scores for every token and for the pair, and the loss.
+        """Return a ``BigBirdForPreTrainingOutput``: token logits, next-sentence logits and loss.
 
         Args:
-            labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
-            next_sentence_label: (B,) int64, 0 = continuation, 1 = random; counts with ``labels``.
-            others: as those of ``BigBirdModel.forward``.
+            labels: (B, S) int64, -100 where ignored; None: no loss.
+            next_sentence_label: (B,) int64, 0 = continuation, 1 = random; used only with
+                ``labels``.
+            others: see ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,
@@ -88,24 +89,25 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
         target_ids: torch.Tensor,
         next_sentence_label: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """What training needs of a batch, the prediction head on the masked positions alone.
+        """Return summed losses and counts of a batch; logits are computed at masked positions only.
 
-        Sums, not means, so that the loss of a step is the sum over all its targets divided by their
-        number, whatever the ranks and micro-batches.
+        These are sums, not means, so that the loss of a step is the sum over all targets divided by
+        their number, independent of the number of ranks and micro-batches.
 
         Args:
             input_ids, attention_mask, token_type_ids: (B, S), as :meth:`forward`.
-            target_positions: (B, M) int64, places of the masked tokens; 0 in unused slots.
-            target_ids: (B, M) int64, what stood there; -100 in unused slots.
-            next_sentence_label: (B,) int64, -100 for a sample that does not count; None: no pairs.
+            target_positions: (B, M) int64, positions of the masked tokens; 0 in unused slots.
+            target_ids: (B, M) int64, their original ids; -100 in unused slots.
+            next_sentence_label: (B,) int64, -100 for ignored samples; None: no sentence pairs.
 
-        Where ranks share a sequence, each is given all of it and counts what is in its part.
+        Under sequence parallelism, each rank gets the whole sequence and counts its own part.
 
         Returns:
             0-dim fp32 tensors: ``mlm_loss`` (sum of cross entropies), ``mlm_targets``,
-            ``mlm_correct``, and with labels ``nsp_loss``, ``nsp_samples``, ``nsp_correct``.
+            ``mlm_correct``, and with ``next_sentence_label`` also ``nsp_loss``, ``nsp_samples``,
+            ``nsp_correct``.
         """
-        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        # A plain tuple, because ZeRO-3's hooks look for tensors in a module's outputs.
         outputs = self.bert(input_ids, attention_mask, token_type_ids, return_dict=False)
         hidden, pooled = outputs[:2]
         parallel = self.bert.parallel

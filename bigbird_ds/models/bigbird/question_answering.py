@@ -1,4 +1,4 @@
-"""``BigBirdForQuestionAnswering``: where in a text the answer to a question starts and ends."""
+"""``BigBirdForQuestionAnswering``: predicts the start and end of an answer in a text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bigbird_ds.models.bigbird.layers import AddAndNorm, BigBirdIntermediate
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.outputs import BigBirdForQuestionAnsweringModelOutput
 
-QUESTION_PENALTY = 1e6  # taken off the scores of the question's own tokens
+QUESTION_PENALTY = 1e6  # subtracted from the logits of the question's own tokens
 
 
 class BigBirdForQuestionAnsweringHead(nn.Module):
-    """One more feed-forward layer, then a score for start and end: (B, S, D) to (B, S, 2)."""
+    """A feed-forward layer, then start and end logits: (B, S, D) to (B, S, 2)."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class BigBirdForQuestionAnsweringHead(nn.Module):
 
 
 class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
-    """BigBird with start and end scores on every token but the question's.
+    """BigBird with start and end logits for every token except those of the question.
 
     Args:
-        config: of the model; ``sep_token_id`` is where a question ends.
-        add_pooling_layer: whether there is a pooler on the first token.
+        config: the model config; ``sep_token_id`` marks the end of the question.
+        add_pooling_layer: whether to add a pooler on the first token.
     """
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = False) -> None:
@@ -59,16 +59,16 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``BigBirdForQuestionAnsweringModelOutput``: start and end scores (B, S), and the loss.
+        """Return a ``BigBirdForQuestionAnsweringModelOutput``: start and end logits (B, S), loss.
 
         Args:
-            question_lengths: (B, 1) int64, tokens of ``[CLS] question [SEP]``; None: read off
-                ``input_ids``, up to the first separator. Where it is known, the question is out of
-                the running (but for [CLS], which stands for "no answer"), and token types default
-                to 0 in the question and 1 after it.
-            start_positions, end_positions: (B,) or (B, 1) int64; a place beyond the input does not
-                count. Both for a loss.
-            others: as those of ``BigBirdModel.forward``.
+            question_lengths: (B, 1) int64, number of tokens in ``[CLS] question [SEP]``; None: up
+                to the first separator in ``input_ids``. If known, question tokens are excluded as
+                answers (except [CLS], which means "no answer"), and token types default to 0 in the
+                question and 1 after it.
+            start_positions, end_positions: (B,) or (B, 1) int64; positions beyond the input are
+                ignored. The loss needs both.
+            others: see ``BigBirdModel.forward``.
         """
         if question_lengths is None and input_ids is not None:
             separator = self.config.sep_token_id
@@ -101,7 +101,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         logits = self.qa_classifier(outputs.last_hidden_state)
         if in_question is not None:
             barred = in_question & (places > 0)
-            # In fp32 from here on, as in transformers: fp16 holds no such number.
+            # fp32 from here on, as in transformers: fp16 cannot represent the penalty.
             logits = logits - barred[..., None] * QUESTION_PENALTY
         start_logits, end_logits = logits.unbind(-1)
         output = BigBirdForQuestionAnsweringModelOutput(
@@ -121,7 +121,7 @@ def span_loss(
     start_positions: torch.Tensor | None,
     end_positions: torch.Tensor | None,
 ) -> torch.Tensor | None:
-    """Mean of the two cross entropies; a position of S or more does not count."""
+    """Mean of the two cross entropies; positions >= S are ignored."""
     if start_positions is None or end_positions is None:
         return None
     beyond = start_logits.shape[1]

@@ -1,4 +1,4 @@
-"""``BigBirdForSequenceClassification``: one label, several, or a number for a whole text."""
+"""``BigBirdForSequenceClassification``: one or several labels, or regression, for a whole text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 
 
 class BigBirdClassificationHead(nn.Module):
-    """The state of the first token, (B, S, D), to (B, labels)."""
+    """Logits (B, labels) from the first token of (B, S, D)."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -57,15 +57,14 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``SequenceClassifierOutput``: logits (B, labels), and the loss.
+        """Return a ``SequenceClassifierOutput``: logits (B, labels) and the loss.
 
         Args:
-            labels: (B,) int64, (B, labels) float for several labels at once, or numbers for a
-                regression; ``config.problem_type`` decides, or the labels themselves; None: no
-                loss.
-            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
-                losses is divided (Trainer gives it); None: the mean of this batch.
-            others: as those of ``BigBirdModel.forward``.
+            labels: (B,) int64, (B, labels) float for multi-label classification, or numbers for
+                regression. ``config.problem_type`` decides; if None, the labels do. None: no loss.
+            num_items_in_batch: number of labels in all micro-batches of a step; the summed loss is
+                divided by it (Trainer passes it). None: the mean over this batch.
+            others: see ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,
@@ -95,10 +94,10 @@ def classification_loss(
     labels: torch.Tensor,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """The mean loss of (B, labels) scores, of the kind that ``config.problem_type`` or labels say.
+    """Mean loss of (B, labels) logits; ``config.problem_type``, or the labels, choose which loss.
 
     Args:
-        num_items: as that of ``token_loss``.
+        num_items: see ``token_loss``.
 
     Raises:
         ConfigError: an unknown ``problem_type``.

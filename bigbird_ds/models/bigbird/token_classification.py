@@ -37,13 +37,13 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``TokenClassifierOutput``: logits (B, S, labels), and the loss.
+        """Return a ``TokenClassifierOutput``: logits (B, S, labels) and the loss.
 
         Args:
-            labels: (B, S) int64, -100 where nothing is predicted; None: no loss.
-            num_items_in_batch: number of labels in all micro-batches of a step, by which the sum of
-                losses is divided (Trainer gives it); None: the mean of this batch.
-            others: as those of ``BigBirdModel.forward``.
+            labels: (B, S) int64, -100 where ignored; None: no loss.
+            num_items_in_batch: number of labels in all micro-batches of a step; the summed loss is
+                divided by it (Trainer passes it). None: the mean over this batch.
+            others: see ``BigBirdModel.forward``.
         """
         outputs = self.bert(
             input_ids,

@@ -1,1 +1,1 @@
-"""BigBirdPegasus: an encoder-decoder with a BigBird encoder, with a class for each task."""
+"""BigBirdPegasus: an encoder-decoder with a BigBird encoder, with one class per task."""

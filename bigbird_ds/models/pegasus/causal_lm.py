@@ -1,4 +1,4 @@
-"""``BigBirdPegasusForCausalLM``: the decoder alone."""
+"""``BigBirdPegasusForCausalLM``: the decoder as a language model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bigbird_ds.models.token_projection import TokenProjection
 
 
 class BigBirdPegasusDecoderWrapper(nn.Module):
-    """The decoder, under the name that it has on file."""
+    """The decoder, under the name it has in checkpoints."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class BigBirdPegasusDecoderWrapper(nn.Module):
 
 
 class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel):
-    """The decoder with scores of the next token; it reads an encoder's states where they are given.
+    """The decoder with next-token logits; it reads encoder states if they are given.
 
-    Word embeddings and the projection to the vocabulary are two tensors here, as in transformers.
-    The files of the encoder-decoder load too: both are then filled from the one that it has.
+    As in transformers, word embeddings and vocabulary projection are separate tensors. Checkpoints
+    of the encoder-decoder load too; its shared tensor then fills both.
     """
 
     part_names: ClassVar[tuple[str, ...]] = ("encoder", "shared", "final_logits_bias")
@@ -65,14 +65,14 @@ class BigBirdPegasusForCausalLM(GenerationInputs, BigBirdPegasusPreTrainedModel)
         return_dict: bool | None = None,
         cache: Any = None,
     ) -> Any:
-        """A ``CausalLMOutputWithCrossAttentions``: scores (B, S, V), loss and cache.
+        """Return a ``CausalLMOutputWithCrossAttentions``: logits (B, S, V), loss and cache.
 
         Args:
-            labels: (B, S) int64, the token to be predicted at each place, **not** shifted here, as
-                in transformers; -100 where a place does not count. None: no loss.
-            logits_to_keep: as that of ``BigBirdForCausalLM.forward``.
-            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
-            others: as those of ``BigBirdPegasusModel.forward``.
+            labels: (B, S) int64, the token to predict at each position; as in transformers they are
+                **not** shifted here. -100 where ignored; None: no loss.
+            logits_to_keep: see ``BigBirdForCausalLM.forward``.
+            num_items_in_batch: see ``BigBirdForMaskedLM.forward``.
+            others: see ``BigBirdPegasusModel.forward``.
         """
         config = self.config
         wants_states = config.output_hidden_states

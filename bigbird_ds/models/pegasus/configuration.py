@@ -1,4 +1,4 @@
-"""``BigBirdPegasusConfig``: transformers' fields, names and defaults, and the pattern style."""
+"""``BigBirdPegasusConfig``: transformers' fields and defaults, plus the random style."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from bigbird_ds.models.hub_config import HubConfig
 
 @dataclass(kw_only=True)
 class BigBirdPegasusConfig(HubConfig):
-    """Shape and behaviour of a BigBirdPegasus encoder-decoder.
+    """Configuration of a BigBirdPegasus encoder-decoder.
 
-    The encoder attends block-sparsely, the decoder in full. Attributes (the others speak for
-    themselves):
-        max_position_embeddings: of the encoder and of the decoder, which have a table each.
-        attention_dropout: acts in full attention only, as in the original.
-        activation_dropout: inside the decoder's feed-forward networks, not the encoder's.
+    The encoder uses block-sparse attention, the decoder full attention.
+
+    Attributes (the others are self-explanatory):
+        max_position_embeddings: size of the position tables, one each for encoder and decoder.
+        attention_dropout: applies to full attention only, as in the original.
+        activation_dropout: in the decoder's feed-forward networks only.
         encoder_layerdrop, decoder_layerdrop: must be 0, as in every released model.
         scale_embedding: multiply word embeddings by ``d_model ** 0.5``.
-        use_bias: whether the projections of attention have a bias.
-        decoder_start_token_id: what the decoder reads before the first token of a target.
+        use_bias: whether the attention projections have a bias.
+        decoder_start_token_id: the decoder's first input token.
         random_style: see ``BigBirdConfig``.
-        is_decoder, is_encoder_decoder: true and false for ``BigBirdPegasusForCausalLM`` alone.
+        is_decoder, is_encoder_decoder: true and false only for ``BigBirdPegasusForCausalLM``.
 
     Raises:
-        ConfigError: values of the wrong type, out of range, or that contradict each other.
+        ConfigError: values of the wrong type, out of range, or inconsistent.
     """
 
     model_type: ClassVar[str] = "bigbird_pegasus"
@@ -66,7 +67,7 @@ class BigBirdPegasusConfig(HubConfig):
     tie_word_embeddings: bool = True
     random_style: str = "hf"
 
-    # The names under which shared code knows the encoder's shape.
+    # The encoder's shape under the names that shared code uses.
 
     @property
     def hidden_size(self) -> int:
@@ -94,12 +95,12 @@ class BigBirdPegasusConfig(HubConfig):
 
     @property
     def max_full_attention_tokens(self) -> int:
-        """Inputs of at most this many tokens are attended to in full, as in transformers."""
+        """Inputs of at most this many tokens use full attention, as in transformers."""
         return (5 + 2 * self.num_random_blocks) * self.block_size
 
     @property
     def word_scale(self) -> float:
-        """What word embeddings are multiplied by."""
+        """The factor of the word embeddings."""
         return self.d_model**0.5 if self.scale_embedding else 1.0
 
     def _validate(self) -> None:

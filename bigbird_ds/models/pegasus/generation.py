@@ -1,4 +1,4 @@
-"""``BigBirdPegasusForConditionalGeneration``: a text from a text, and what it is pretrained with.
+"""``BigBirdPegasusForConditionalGeneration``: sequence-to-sequence, and its pretraining losses.
 
 Legend: B = batch, S = input length, T = target length, M = masked tokens, V = vocabulary size.
 """
@@ -30,10 +30,10 @@ from bigbird_ds.models.token_projection import TokenProjection
 
 
 class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPreTrainedModel):
-    """BigBirdPegasus with scores of the target's next token.
+    """BigBirdPegasus with logits of the next target token.
 
     Attributes:
-        final_logits_bias: (1, V), added to the scores; kept on file, never trained.
+        final_logits_bias: (1, V), a saved buffer added to the logits; never trained.
     """
 
     word_projection: ClassVar[str | None] = "lm_head"
@@ -69,13 +69,13 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``Seq2SeqLMOutput``: scores (B, T, V) of the target's tokens, loss and cache.
+        """Return a ``Seq2SeqLMOutput``: logits (B, T, V) of the target tokens, loss and cache.
 
         Args:
-            labels: (B, T) int64, the target, -100 where a place does not count (padding counts);
-                what the decoder reads is made of it, unless that is given. None: no loss.
-            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
-            others: as those of ``BigBirdPegasusModel.forward``.
+            labels: (B, T) int64, the target, -100 where ignored (padding ids are not ignored). The
+                decoder inputs default to the shifted labels. None: no loss.
+            num_items_in_batch: see ``BigBirdForMaskedLM.forward``.
+            others: see ``BigBirdPegasusModel.forward``.
         """
         if labels is not None:
             use_cache = False
@@ -110,22 +110,22 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         target_positions: torch.Tensor | None = None,
         target_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """What training needs of a batch: sums, as those of ``BigBirdForPreTraining.loss_sums``.
+        """Return summed losses and counts of a batch, as ``BigBirdForPreTraining.loss_sums``.
 
         Args:
             input_ids, attention_mask: (B, S), as :meth:`forward`.
-            labels: (B, T) int64, the target, -100 where a place does not count.
-            target_positions, target_ids: (B, M) int64, tokens masked in the input, to be predicted
-                from the encoder's states; -100 in unused slots. None: no tokens are masked.
+            labels: (B, T) int64, the target, -100 where ignored.
+            target_positions, target_ids: (B, M) int64, tokens masked in the input and predicted
+                from the encoder states; ids are -100 in unused slots. None: no masked tokens.
 
-        Where ranks share the sequences, each is given all of them and counts what is in its parts.
+        Under sequence parallelism, each rank gets the whole sequences and counts its own parts.
 
         Returns:
             0-dim fp32 tensors: ``target_loss`` (sum of cross entropies), ``target_tokens``,
             ``target_correct``, and with masked tokens ``mlm_loss``, ``mlm_targets``,
             ``mlm_correct``.
         """
-        # A plain tuple: ZeRO-3's hooks look for tensors in a module's outputs.
+        # A plain tuple, because ZeRO-3's hooks look for tensors in a module's outputs.
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -149,7 +149,7 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         return sums
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """What the decoder reads to predict ``labels``; data collators of transformers call it."""
+        """Return the decoder inputs for ``labels``; transformers' data collators call it."""
         return shift_right(labels, self.config)
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -157,8 +157,8 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         return scores + self.final_logits_bias.to(scores.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # The bias keeps its dtype where the weights are cast. Unlike them it has no fp32 copy while
-        # bf16 weights are trained, and would come out of a run rounded.
+        # The bias keeps its dtype when the weights are cast: unlike them it has no fp32 master copy
+        # in bf16 training, and a run would round it.
         exact = self.final_logits_bias
         super()._apply(fn, recurse)
         if self.final_logits_bias.dtype != exact.dtype:
@@ -167,6 +167,6 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
 
 
 def _own_labels(labels: torch.Tensor, parallel: SequenceParallel) -> torch.Tensor:
-    """The labels of this rank's part of the decoder's tokens; padding does not count."""
+    """The labels of this rank's part of the decoder's tokens; padding is ignored."""
     extra = -labels.shape[1] % parallel.size
     return local_slice(F.pad(labels, (0, extra), value=IGNORED), parallel, 1)

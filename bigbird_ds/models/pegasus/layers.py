@@ -1,7 +1,7 @@
 """The parts of BigBirdPegasus layers, with the module names of ``transformers``.
 
-Layers are pre-norm. The encoder's attention proper is BigBird's; the decoder attends in full.
-Legend: B = batch, S = sequence length, T = length of the encoder's sequence, H = heads,
+Layers are pre-norm. The encoder uses BigBird's attention, the decoder full attention.
+Legend: B = batch, S = sequence length, T = length of the encoder states, H = heads,
 D = hidden size.
 """
 
@@ -20,12 +20,12 @@ from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 
 LayerResult = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
-# Below the largest number of fp16, as in transformers: sums in the encoder may grow past it.
+# Just below the fp16 maximum, as in transformers: residual sums in the encoder may exceed it.
 _FP16_LIMIT = torch.finfo(torch.float16).max - 1000
 
 
 class BigBirdPegasusScaledWordEmbedding(nn.Embedding):
-    """Word embeddings multiplied by ``scale``, in their own dtype."""
+    """Word embeddings multiplied by ``scale``, in the dtype of the weight."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config.vocab_size, config.d_model, config.pad_token_id)
@@ -51,7 +51,7 @@ class BigBirdPegasusEncoderAttention(nn.Module):
 
 
 class BigBirdPegasusDecoderAttention(nn.Module):
-    """Full attention to the tokens before, or to the encoder's states."""
+    """Full attention: causal self-attention, or cross-attention to the encoder states."""
 
     def __init__(self, config: BigBirdPegasusConfig, layer: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class BigBirdPegasusDecoderAttention(nn.Module):
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, S, D) to (B, S, D) and, if wanted, the weights (B, H, S, keys)."""
+        """Return states (B, S, D) and, if ``want_weights``, the weights (B, H, S, keys)."""
         q = self._heads(self.q_proj(hidden))
         memory = sees.states if isinstance(sees, Memory) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
@@ -97,7 +97,7 @@ class BigBirdPegasusDecoderAttention(nn.Module):
 
 
 class BigBirdPegasusEncoderLayer(nn.Module):
-    """Block-sparse attention and a feed-forward network, each behind a norm."""
+    """Pre-norm block-sparse attention and feed-forward network."""
 
     def __init__(self, config: BigBirdPegasusConfig, layer: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class BigBirdPegasusEncoderLayer(nn.Module):
         memory: Memory | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
-        """(B, S, D) to (B, S, D), and the weights of attention if wanted."""
+        """Return states (B, S, D) and, if ``want_weights``, the attention weights."""
         assert memory is None and cache is None, "an encoder reads one sequence, at once"
         attended, weights = self.self_attn(self.self_attn_layer_norm(hidden), sees, want_weights)
         hidden = hidden + self.dropout(attended)
@@ -133,7 +133,7 @@ class BigBirdPegasusEncoderLayer(nn.Module):
 
 
 class BigBirdPegasusDecoderLayer(nn.Module):
-    """Causal attention, attention to the encoder and a feed-forward network, behind norms."""
+    """Pre-norm causal self-attention, cross-attention and feed-forward network."""
 
     def __init__(self, config: BigBirdPegasusConfig, layer: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class BigBirdPegasusDecoderLayer(nn.Module):
         memory: Memory | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
-        """(B, S, D) to (B, S, D), and the weights of either attention if wanted."""
+        """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""
         normed = self.self_attn_layer_norm(hidden)
         attended, weights = self.self_attn(normed, sees, want_weights, cache)
         hidden = hidden + self.dropout(attended)

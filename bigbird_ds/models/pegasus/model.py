@@ -1,4 +1,4 @@
-"""``BigBirdPegasusModel``: a block-sparse encoder and a decoder that reads it.
+"""``BigBirdPegasusModel``: a block-sparse encoder and a decoder.
 
 Legend: B = batch, S = input length, T = target length, D = hidden size.
 """
@@ -52,7 +52,7 @@ class BigBirdPegasusPreTrainedModel(PretrainedModel):
 
 
 class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
-    """Token ids of an input and of a target to the decoder's states."""
+    """Input and target token ids to decoder states."""
 
     tied_names: ClassVar[dict[str, str]] = {
         "encoder.embed_tokens.weight": "shared.weight",
@@ -69,19 +69,19 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
 
     @property
     def parallel(self) -> SequenceParallel | None:
-        """The ranks that share every sequence; None: nobody."""
+        """The sequence-parallel group; None: no sequence parallelism."""
         return self.encoder.parallel
 
     def set_sequence_parallel(self, parallel: SequenceParallel | None) -> None:
-        """Share every input and every target with other ranks from now on.
+        """Use sequence parallelism for inputs and targets from now on; None turns it off.
 
-        Each rank is given the whole batch, embeds and computes its own part of both, and returns
-        the states of these parts. Rank r of P has input tokens r * S / P on, and target tokens
-        r * T' / P on, with T' the length of the target rounded up to a multiple of P.
+        Each rank gets the whole batch, computes only its own part of both sequences, and returns
+        the states of these parts. Rank r of P has the input tokens from r * S / P on and the target
+        tokens from r * T' / P on, where T' is T rounded up to a multiple of P.
 
         Raises:
-            ConfigError: (by ``forward``) inputs that are attended to in full, or whose blocks the
-                ranks do not divide; a cache.
+            ConfigError: (in ``forward``) inputs with full attention, inputs whose number of blocks
+                is not divisible by the number of ranks, or a cache.
         """
         self.encoder.parallel = self.decoder.parallel = parallel
 
@@ -101,26 +101,28 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         return_dict: bool | None = None,
         cache: Any = None,
     ) -> Any:
-        """The decoder's states, a ``Seq2SeqModelOutput``.
+        """Return the decoder states as a ``Seq2SeqModelOutput``.
 
         Args:
-            input_ids: (B, S) int64; or give ``inputs_embeds``, (B, S, D), scaled already.
-            attention_mask: (B, S), bool, integer or float, nonzero for real tokens; None: all real.
-            decoder_input_ids: (B, T) int64; or give ``decoder_inputs_embeds``, (B, T, D), scaled.
-                None of the two: the input, shifted to the right.
-            decoder_attention_mask: as ``attention_mask``; with a cache it covers what is in it too.
-            encoder_outputs: of an earlier call, ours or of transformers, or a tuple with the states
-                first; the encoder does not run again.
-            past_key_values: cache of the decoder's earlier tokens, a ``KeyValueCache`` or one of
-                transformers; extended in place and returned.
-            use_cache: whether a cache is returned; default ``config.use_cache``.
-            output_attentions: also return the attention weights of all layers. Quadratic.
-            output_hidden_states: also return the states before the first and after each layer.
-            return_dict: an object with named fields (default), or a plain tuple.
-            cache: ``past_key_values``, under the name that transformers gives it from 5.24 on.
+            input_ids: (B, S) int64; or give ``inputs_embeds``, (B, S, D), already scaled.
+            attention_mask: (B, S), bool, integer or float, nonzero for non-padding tokens; None: no
+                padding.
+            decoder_input_ids: (B, T) int64; or give ``decoder_inputs_embeds``, (B, T, D), already
+                scaled. Neither: the input, shifted right.
+            decoder_attention_mask: as ``attention_mask``; with a cache it also covers the cached
+                tokens.
+            encoder_outputs: of an earlier call, ours or transformers', or a tuple with the states
+                first; the encoder is then skipped.
+            past_key_values: cache of earlier decoder tokens, a ``KeyValueCache`` or a transformers
+                cache; extended in place and returned.
+            use_cache: whether to return a cache; default ``config.use_cache``.
+            output_attentions: also return attention weights of all layers. Quadratic.
+            output_hidden_states: also return the states before the first layer and after each.
+            return_dict: True (default): an object with named fields; False: a plain tuple.
+            cache: the name of ``past_key_values`` since transformers 5.24.
 
         Raises:
-            ConfigError: inputs that do not fit together, or more tokens than positions.
+            ConfigError: inconsistent inputs, or more tokens than positions.
         """
         config = self.config
         wants = {
@@ -175,9 +177,9 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
 
 
 def shift_right(ids: torch.Tensor, config: BigBirdPegasusConfig) -> torch.Tensor:
-    """What a decoder reads to predict ``ids`` (B, T): the start token, then all but the last.
+    """The decoder inputs for targets ``ids`` (B, T): the start token, then all ids but the last.
 
-    Places that do not count (-100) become padding.
+    Ignored positions (-100) become padding.
     """
     start = ids.new_full((ids.shape[0], 1), config.decoder_start_token_id)
     shifted = torch.cat([start, ids[:, :-1]], dim=1)

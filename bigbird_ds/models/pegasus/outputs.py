@@ -1,4 +1,4 @@
-"""What the encoder-decoder models return, with transformers' field names.
+"""Outputs of the encoder-decoder models, with transformers' field names.
 
 Legend: B = batch, S = input length, T = target length, D = hidden size, V = vocabulary size.
 """
@@ -17,7 +17,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass
 class BaseModelOutput(ModelOutput):
-    """Of the encoder: (B, S, D) states, and what was asked for."""
+    """Of the encoder: states (B, S, D) and requested extras."""
 
     last_hidden_state: torch.Tensor
     hidden_states: Tensors | None = None
@@ -26,7 +26,7 @@ class BaseModelOutput(ModelOutput):
 
 @dataclass
 class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
-    """Of the decoder: (B, T, D) states, the cache, and what was asked for."""
+    """Of the decoder: states (B, T, D), the cache and requested extras."""
 
     last_hidden_state: torch.Tensor
     past_key_values: Any = None
@@ -37,7 +37,7 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
 
 @dataclass
 class Seq2SeqModelOutput(ModelOutput):
-    """Of ``BigBirdPegasusModel``: ``last_hidden_state`` (B, T, D) is the decoder's."""
+    """Of ``BigBirdPegasusModel``; ``last_hidden_state`` (B, T, D) is the decoder's."""
 
     last_hidden_state: torch.Tensor
     past_key_values: Any = None
@@ -49,7 +49,7 @@ class Seq2SeqModelOutput(ModelOutput):
     encoder_attentions: Tensors | None = None
 
     def shared_fields(self) -> dict[str, Any]:
-        """All but the decoder's last states: what the outputs of the heads repeat."""
+        """All fields except ``last_hidden_state``, which the outputs of head models repeat."""
         return {name: getattr(self, name) for name in self._fields() if name != "last_hidden_state"}
 
 

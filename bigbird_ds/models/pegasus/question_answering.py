@@ -1,4 +1,4 @@
-"""``BigBirdPegasusForQuestionAnswering``: where an answer starts and ends in the target text."""
+"""``BigBirdPegasusForQuestionAnswering``: predicts an answer's start and end in the target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bigbird_ds.models.pegasus.outputs import Seq2SeqQuestionAnsweringModelOutpu
 
 
 class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
-    """BigBirdPegasus with start and end scores on every state of the decoder."""
+    """BigBirdPegasus with start and end logits for every decoder state."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         config = self.config_class.of(config)
@@ -39,11 +39,11 @@ class BigBirdPegasusForQuestionAnswering(BigBirdPegasusPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``Seq2SeqQuestionAnsweringModelOutput``: start and end scores (B, T), and the loss.
+        """Return a ``Seq2SeqQuestionAnsweringModelOutput``: start and end logits (B, T), loss.
 
         Args:
-            start_positions, end_positions: as those of ``BigBirdForQuestionAnswering.forward``.
-            others: as those of ``BigBirdPegasusModel.forward``.
+            start_positions, end_positions: see ``BigBirdForQuestionAnswering.forward``.
+            others: see ``BigBirdPegasusModel.forward``.
         """
         if start_positions is not None and end_positions is not None:
             use_cache = False

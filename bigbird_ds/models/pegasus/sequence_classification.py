@@ -1,4 +1,4 @@
-"""``BigBirdPegasusForSequenceClassification``: a label for a text, read off its last </s>."""
+"""``BigBirdPegasusForSequenceClassification``: classifies a text at its last </s>."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
-        """A ``Seq2SeqSequenceClassifierOutput``: logits (B, labels), and the loss.
+        """Return a ``Seq2SeqSequenceClassifierOutput``: logits (B, labels) and the loss.
 
         Args:
-            input_ids: (B, S) int64; each row has at least one ``eos_token_id``, and all rows the
-                same number of them.
-            labels: as those of ``BigBirdForSequenceClassification.forward``.
-            num_items_in_batch: as that of ``BigBirdForMaskedLM.forward``.
-            others: as those of ``BigBirdPegasusModel.forward``.
+            input_ids: (B, S) int64; all rows have the same number of ``eos_token_id``, at least
+                one.
+            labels: see ``BigBirdForSequenceClassification.forward``.
+            num_items_in_batch: see ``BigBirdForMaskedLM.forward``.
+            others: see ``BigBirdPegasusModel.forward``.
 
         Raises:
-            ConfigError: rows with other numbers of ``eos_token_id``.
+            ConfigError: rows without ``eos_token_id``, or with different numbers of it.
         """
         outputs = self.model(
             input_ids,
@@ -89,10 +89,10 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
         return self.packed(output, return_dict)
 
     def _last_end(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """(B,) int64, the place of each row's last ``eos_token_id``."""
+        """(B,) int64, the position of each row's last ``eos_token_id``."""
         is_end = input_ids.eq(self.config.eos_token_id)  # type: ignore[arg-type]
         numbers = is_end.sum(1)
-        # A graph cannot depend on it.
+        # A compiled graph cannot branch on tensor values.
         in_graph = torch.compiler.is_compiling()
         if not in_graph and (numbers.min() < 1 or numbers.min() != numbers.max()):
             raise ConfigError(

@@ -1,7 +1,7 @@
-"""Encoder and decoder of BigBirdPegasus: embeddings, layers and the norm behind them.
+"""Encoder and decoder of BigBirdPegasus: embeddings, layers and the final norm.
 
-That last norm is called ``layernorm_embedding`` on file, although it acts on the layers' output.
-Legend: B = batch, S = sequence length, T = length of the encoder's sequence, D = hidden size.
+The final norm is called ``layernorm_embedding`` in checkpoints, although it follows the layers.
+Legend: B = batch, S = sequence length, T = length of the encoder states, D = hidden size.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from bigbird_ds.models.sharing import check_sharing
 
 
 class _PegasusStack(LayerStack):
-    """What encoder and decoder share: tables of words and positions, dropout, the last norm.
+    """Base of encoder and decoder: word and position embeddings, dropout, final norm.
 
     Attributes:
-        parallel: the ranks that share every sequence; None: nobody.
+        parallel: the sequence-parallel group; None: no sequence parallelism.
     """
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
@@ -47,7 +47,7 @@ class _PegasusStack(LayerStack):
         self.dropout = nn.Dropout(config.dropout)
 
     def embed(self, inputs: TokenInputs) -> torch.Tensor:
-        """(B, S, D) of ids or scaled word vectors."""
+        """Embed ids or scaled word vectors to (B, S, D)."""
         words = inputs.inputs_embeds
         if words is None:
             words = self.embed_tokens(inputs.input_ids)
@@ -55,7 +55,7 @@ class _PegasusStack(LayerStack):
 
 
 class BigBirdPegasusEncoder(_PegasusStack):
-    """Token ids to states, block-sparsely above ``config.max_full_attention_tokens`` tokens."""
+    """Token ids to states; block-sparse above ``config.max_full_attention_tokens`` tokens."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
@@ -71,9 +71,9 @@ class BigBirdPegasusEncoder(_PegasusStack):
         want_states: bool = False,
         want_weights: bool = False,
     ) -> BaseModelOutput:
-        """States (B, S, D) of (B, S) ids; arguments as those of ``BigBirdPegasusModel``.
+        """Return states (B, S, D) of ids (B, S); arguments as in ``BigBirdPegasusModel``.
 
-        Where ranks share the sequence, each is given all of it and returns the states of its part.
+        Under sequence parallelism, each rank gets the whole sequence and returns its own part.
         """
         config = self.config
         inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, 0)
@@ -103,7 +103,7 @@ class BigBirdPegasusEncoder(_PegasusStack):
 
 
 class BigBirdPegasusDecoder(_PegasusStack):
-    """Token ids to states, each seeing those before it and all of the encoder's."""
+    """Token ids to states, with causal self-attention and cross-attention to the encoder."""
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
@@ -123,20 +123,20 @@ class BigBirdPegasusDecoder(_PegasusStack):
         want_states: bool = False,
         want_weights: bool = False,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """States (B, S, D) of (B, S) ids; arguments as those of ``BigBirdPegasusModel``.
+        """Return states (B, S, D) of ids (B, S); arguments as in ``BigBirdPegasusModel``.
 
         Args:
-            encoder_hidden_states: (B, T, D); None: there is no other sequence.
-            encoder_attention_mask: (B, T), nonzero for real tokens; None: all real.
+            encoder_hidden_states: (B, T, D); None: no cross-attention.
+            encoder_attention_mask: (B, T), nonzero for non-padding tokens; None: no padding.
 
-        Where ranks share the sequences, each is given all of the ids, all of both masks and its
-        part of ``encoder_hidden_states``, and returns the states of its part of the ids: all parts
-        are equally long, the last ones with padding behind.
+        Under sequence parallelism, each rank gets all ids, both whole masks and its part of
+        ``encoder_hidden_states``, and returns the states of its part of the ids. All parts have the
+        same length; the last ones are padded.
         """
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         inputs = complete_inputs(input_ids, inputs_embeds, attention_mask, None, None, past)
         check_positions(inputs, past, self.config.max_position_embeddings)
-        seen = past + inputs.shape[1]  # tokens that this rank's last one sees
+        seen = past + inputs.shape[1]  # keys visible to this rank's last token
         mask = inputs.mask
         if (parallel := self.parallel) is not None:
             self._check_no_cache(past_key_values)
@@ -176,7 +176,7 @@ class BigBirdPegasusDecoder(_PegasusStack):
         return Memory(states, bias, self.parallel)
 
     def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
-        """The cache to fill: none where layers are computed a second time, or ranks share."""
+        """The cache to fill; None under activation checkpointing or sequence parallelism."""
         if given is not None:
             return given
         wanted = self.config.use_cache if use_cache is None else use_cache
