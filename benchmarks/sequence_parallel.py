@@ -41,7 +41,7 @@ from bigbird_ds.attention.parallel import (
     SequenceParallel,
     sequence_parallel_attention,
 )
-from bigbird_ds.models.bigbird.layers import Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, EncoderStates
 from bigbird_ds.models.pegasus.layers import BigBirdPegasusDecoderLayer
 from bigbird_ds.training.distributed import Ranks
 
@@ -224,12 +224,12 @@ def count_decoder_traffic(ranks: Ranks, lengths: list[int], target: int) -> list
     own = target // ranks.world_size
     hidden = torch.randn(1, own, width, requires_grad=True)
     bias = full_bias(None, True, own, own * (ranks.rank + 1), hidden)
-    sees = Visibility(sparse=False, bias=bias, parallel=parallel)
+    sees = AttentionMask(sparse=False, bias=bias, parallel=parallel)
     counts = []
     for length in lengths:
         parallel.traffic.clear()
         states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
-        result, *_ = layer(hidden, sees, memory=Memory(states, parallel=parallel))
+        result, *_ = layer(hidden, sees, memory=EncoderStates(states, parallel=parallel))
         result.sum().backward()
         counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
     return counts

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from bigbird_ds.attention.graph import keeps_attention
-from bigbird_ds.models.bigbird.layers import BigBirdSelfAttention, Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdSelfAttention, EncoderStates
 
 
 def compile_layer(layer: nn.Module) -> None:
@@ -29,7 +29,7 @@ def compile_layer(layer: nn.Module) -> None:
     layer.forward = functools.partial(_forward, layer)
 
 
-def seen_in_graph(sees: Visibility, layer: nn.Module) -> Visibility:
+def seen_in_graph(sees: AttentionMask, layer: nn.Module) -> AttentionMask:
     """``sees`` with the pattern of ``layer`` as a tensor, the form a shared graph takes."""
     if not sees.sparse:
         return sees
@@ -54,8 +54,8 @@ def _compute(
     layer: nn.Module,
     checkpoints: bool,
     hidden: torch.Tensor,
-    sees: Visibility,
-    memory: Memory | None,
+    sees: AttentionMask,
+    memory: EncoderStates | None,
 ) -> Any:
     def layer_of(hidden: torch.Tensor) -> Any:
         return type(layer).forward(layer, hidden, sees, False, memory)

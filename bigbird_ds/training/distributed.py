@@ -85,7 +85,7 @@ class Ranks:
         dist.all_gather_object(gathered, value, group=self.control_group)
         return gathered
 
-    def together(self, do: Callable[[], Result]) -> list[Result]:
+    def on_all_ranks(self, do: Callable[[], Result]) -> list[Result]:
         """Run ``do`` on all ranks and return all results, in rank order, on every rank.
 
         Raises:

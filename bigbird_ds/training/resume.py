@@ -37,7 +37,7 @@ def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
             return None
         return newest_intact(output) if resume == "auto" else _named(resume, output)
 
-    return ranks.together(choose)[0]
+    return ranks.on_all_ranks(choose)[0]
 
 
 def _named(resume: str, output: Path) -> Path | None:

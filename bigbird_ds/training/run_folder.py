@@ -48,7 +48,7 @@ class RunFolder:
     ) -> None:
         self.path = path
         self._stream: IO[str] | None = None
-        holder = ranks.together(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
+        holder = ranks.on_all_ranks(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
         sees = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
         places = ranks.gather((sees, socket.gethostname()))
         blind = [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(places) if not sees]

@@ -124,7 +124,7 @@ def _open_shards(
     shards.check_tokenizer(vocabulary)
     if config.data.check_hashes:
         # Each rank hashes its share of the shards; an error on one is raised on all.
-        ranks.together(lambda: shards.check_hashes(ranks.rank, ranks.world_size))
+        ranks.on_all_ranks(lambda: shards.check_hashes(ranks.rank, ranks.world_size))
     return shards
 
 

@@ -19,7 +19,7 @@ import torch
 
 from bigbird_ds.attention.gathered import RowTables
 from bigbird_ds.attention.pattern import BlockPattern
-from bigbird_ds.attention.triton.block_lists import AttentionLists, Meetings
+from bigbird_ds.attention.triton.block_lists import AttentionLists, BlockPairs
 from bigbird_ds.errors import ConfigError
 
 _SHARED_BY = 0.5  # fraction of the (other rank, head) pairs
@@ -60,7 +60,7 @@ class ExchangePlan:
         places = self.tables.key_blocks.cpu().numpy()
         counts = self.tables.key_counts.cpu().numpy()
         table, row, slot = np.nonzero(counts)
-        meetings = Meetings(
+        pairs = BlockPairs(
             table=table,
             query=row,
             key=places[table, row, slot],
@@ -69,13 +69,13 @@ class ExchangePlan:
             num_query_blocks=counts.shape[1],
             num_key_blocks=self.num_key_blocks,
         )
-        return meetings.lists(self.held_blocks.device)
+        return pairs.lists(self.held_blocks.device)
 
     @functools.cached_property
     def global_lists(self) -> AttentionLists:
         """The GPU work lists of the two global rows, which read every block of this rank once."""
         row, block = (axis.ravel() for axis in np.indices((2, self.num_local)))
-        meetings = Meetings(
+        pairs = BlockPairs(
             table=np.zeros_like(row),
             query=row,
             key=block,
@@ -84,7 +84,7 @@ class ExchangePlan:
             num_query_blocks=2,
             num_key_blocks=self.num_local,
         )
-        return meetings.lists(self.held_blocks.device)
+        return pairs.lists(self.held_blocks.device)
 
 
 @functools.lru_cache(maxsize=_CACHED_PLANS)

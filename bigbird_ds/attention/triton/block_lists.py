@@ -76,7 +76,7 @@ class AttentionLists:
 
 
 @dataclass(frozen=True)
-class Meetings:
+class BlockPairs:
     """Block pairs: element i of the four arrays is one (table, query block, key block, count).
 
     Attributes:
@@ -108,18 +108,18 @@ def lists_of(pattern: BlockPattern, device: torch.device) -> AttentionLists:
     """Return the work lists of a whole pattern on ``device``, cached with the pattern."""
     on_device = _cached.setdefault(pattern, {})
     if device not in on_device:
-        on_device[device] = meetings_of(pattern).lists(device)
+        on_device[device] = pairs_of(pattern).lists(device)
     return on_device[device]
 
 
-def meetings_of(pattern: BlockPattern) -> Meetings:
+def pairs_of(pattern: BlockPattern) -> BlockPairs:
     """Return all block pairs of a pattern, including those of its two global query blocks."""
     n, num_tables = pattern.num_blocks, pattern.key_blocks.shape[0]
     table, row, slot = np.nonzero(pattern.key_counts)
     global_table, global_row, global_key = (
         axis.ravel() for axis in np.indices((num_tables, 2, n), dtype=np.int64)
     )
-    return Meetings(
+    return BlockPairs(
         table=np.concatenate([global_table, table]),
         query=np.concatenate([global_row * (n - 1), row + 1]),
         key=np.concatenate([global_key, pattern.key_blocks[table, row, slot]]),
@@ -131,14 +131,14 @@ def meetings_of(pattern: BlockPattern) -> Meetings:
 
 
 def _work_list(
-    owner: np.ndarray, other: np.ndarray, meetings: Meetings, num_owners: int, device: torch.device
+    owner: np.ndarray, other: np.ndarray, pairs: BlockPairs, num_owners: int, device: torch.device
 ) -> WorkList:
-    line = meetings.table * num_owners + owner
+    line = pairs.table * num_owners + owner
     order = np.lexsort((other, line))
-    entries = _packed(other[order], meetings.count[order])
-    degrees = np.bincount(line, minlength=meetings.num_tables * num_owners)
+    entries = _packed(other[order], pairs.count[order])
+    degrees = np.bincount(line, minlength=pairs.num_tables * num_owners)
     firsts = np.cumsum(degrees) - degrees
-    degrees, firsts = (x.reshape(meetings.num_tables, num_owners) for x in (degrees, firsts))
+    degrees, firsts = (x.reshape(pairs.num_tables, num_owners) for x in (degrees, firsts))
 
     cut = degrees > WHOLE
     most = int((degrees * cut).sum(axis=1).max())

@@ -12,7 +12,7 @@ from torch import nn
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.models.bigbird.layers import BigBirdLayer, Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdLayer, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.checkpointing import checkpointed
 from bigbird_ds.models.compilation import compile_layer, seen_in_graph
@@ -55,8 +55,8 @@ class LayerStack(nn.Module):
         self,
         layers: nn.ModuleList,
         hidden: torch.Tensor,
-        sees: Visibility,
-        memory: Memory | None = None,
+        sees: AttentionMask,
+        memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
         want_states: bool = False,
         want_weights: bool = False,
@@ -111,8 +111,8 @@ class BigBirdEncoder(LayerStack):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility,
-        memory: Memory | None = None,
+        sees: AttentionMask,
+        memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
         want_states: bool = False,
         want_weights: bool = False,

@@ -27,7 +27,7 @@ from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 
 
 @dataclass(frozen=True)
-class Visibility:
+class AttentionMask:
     """The attention mask, shared by all layers of one forward pass.
 
     Attributes:
@@ -48,7 +48,7 @@ class Visibility:
 
 
 @dataclass(frozen=True)
-class Memory:
+class EncoderStates:
     """The encoder states that a decoder's cross-attention reads.
 
     Attributes:
@@ -108,7 +108,7 @@ class BigBirdSelfAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility | Memory,
+        sees: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -120,10 +120,10 @@ class BigBirdSelfAttention(nn.Module):
             cache: keys and values of earlier calls, read and extended.
         """
         q = self._heads(self.query(hidden))
-        memory = sees.states if isinstance(sees, Memory) else None
+        memory = sees.states if isinstance(sees, EncoderStates) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         weights = None
-        if isinstance(sees, Visibility) and sees.sparse:
+        if isinstance(sees, AttentionMask) and sees.sparse:
             if sees.recipe is not None:
                 context = attention_in_graph(q, k, v, sees.recipe, sees.mask)
             elif sees.parallel is not None:
@@ -184,7 +184,7 @@ class BigBirdAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility | Memory,
+        sees: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -218,9 +218,9 @@ class BigBirdLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility,
+        sees: AttentionMask,
         want_weights: bool = False,
-        memory: Memory | None = None,
+        memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""

@@ -16,7 +16,7 @@ from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.encoder import BigBirdEncoder
-from bigbird_ds.models.bigbird.layers import BigBirdEmbeddings, Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdEmbeddings, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache, given_cache
 from bigbird_ds.models.inputs import check_positions, complete_inputs
 from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
@@ -134,10 +134,10 @@ class BigBirdModel(BigBirdPreTrainedModel):
             inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
         )
         if sparse:
-            sees = Visibility(sparse=True, mask=inputs.mask, parallel=self.parallel)
+            sees = AttentionMask(sparse=True, mask=inputs.mask, parallel=self.parallel)
         else:
             bias = full_bias(inputs.mask, config.is_decoder, seq_len, past + seq_len, hidden)
-            sees = Visibility(sparse=False, bias=bias)
+            sees = AttentionMask(sparse=False, bias=bias)
         outputs = self.encoder(
             hidden,
             sees,
@@ -169,7 +169,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
 
     def _memory(
         self, states: torch.Tensor | None, mask: torch.Tensor | None, like: torch.Tensor
-    ) -> Memory | None:
+    ) -> EncoderStates | None:
         if states is None:
             return None
         if not self.config.add_cross_attention:
@@ -180,7 +180,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
                 change="the model's config, or leave encoder_hidden_states out",
             )
         bias = full_bias(mask, False, like.shape[1], states.shape[1], like)
-        return Memory(states, bias)
+        return EncoderStates(states, bias)
 
     def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
         """The cache to fill; None for an encoder and under activation checkpointing."""

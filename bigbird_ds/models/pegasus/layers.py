@@ -13,7 +13,7 @@ from torch import nn
 from bigbird_ds.attention.full import full_attention, full_probabilities
 from bigbird_ds.attention.parallel import cross_attention, gather_keys_and_values
 from bigbird_ds.models.activations import activation
-from bigbird_ds.models.bigbird.layers import BigBirdSelfAttention, Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdSelfAttention, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
 from bigbird_ds.models.checkpointing import token_by_token
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
@@ -44,7 +44,7 @@ class BigBirdPegasusEncoderAttention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model, bias=config.use_bias)
 
     def forward(
-        self, hidden: torch.Tensor, sees: Visibility, want_weights: bool = False
+        self, hidden: torch.Tensor, sees: AttentionMask, want_weights: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         context, weights = self.self(hidden, sees, want_weights)
         return self.output(context), weights
@@ -67,13 +67,13 @@ class BigBirdPegasusDecoderAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility | Memory,
+        sees: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return states (B, S, D) and, if ``want_weights``, the weights (B, H, S, keys)."""
         q = self._heads(self.q_proj(hidden))
-        memory = sees.states if isinstance(sees, Memory) else None
+        memory = sees.states if isinstance(sees, EncoderStates) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         dropout = self.dropout if self.training else 0.0
         parallel = sees.parallel
@@ -113,9 +113,9 @@ class BigBirdPegasusEncoderLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility,
+        sees: AttentionMask,
         want_weights: bool = False,
-        memory: Memory | None = None,
+        memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
         """Return states (B, S, D) and, if ``want_weights``, the attention weights."""
@@ -152,9 +152,9 @@ class BigBirdPegasusDecoderLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: Visibility,
+        sees: AttentionMask,
         want_weights: bool = False,
-        memory: Memory | None = None,
+        memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
         """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""

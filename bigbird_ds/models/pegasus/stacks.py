@@ -14,7 +14,7 @@ from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.encoder import LayerStack
-from bigbird_ds.models.bigbird.layers import Memory, Visibility
+from bigbird_ds.models.bigbird.layers import AttentionMask, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.inputs import TokenInputs, check_positions, complete_inputs
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
@@ -89,10 +89,10 @@ class BigBirdPegasusEncoder(_PegasusStack):
                 if mask is None:
                     mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
                 hidden, mask = F.pad(hidden, (0, 0, 0, extra)), F.pad(mask, (0, extra))
-            sees = Visibility(sparse=True, mask=mask, parallel=self.parallel)
+            sees = AttentionMask(sparse=True, mask=mask, parallel=self.parallel)
         else:
             bias = full_bias(mask, False, seq_len, seq_len, hidden)
-            sees = Visibility(sparse=False, bias=bias)
+            sees = AttentionMask(sparse=False, bias=bias)
         outputs = self.run_layers(
             self.layers, hidden, sees, want_states=want_states, want_weights=want_weights
         )
@@ -150,7 +150,7 @@ class BigBirdPegasusDecoder(_PegasusStack):
         outputs = self.run_layers(
             self.layers,
             hidden,
-            Visibility(sparse=False, bias=bias, parallel=parallel),
+            AttentionMask(sparse=False, bias=bias, parallel=parallel),
             memory,
             cache := self._cache(past_key_values, use_cache),
             want_states,
@@ -167,13 +167,13 @@ class BigBirdPegasusDecoder(_PegasusStack):
 
     def _memory(
         self, states: torch.Tensor | None, mask: torch.Tensor | None, like: torch.Tensor
-    ) -> Memory | None:
+    ) -> EncoderStates | None:
         if states is None:
             return None
         if self.parallel is not None and mask is not None:
             mask = local_slice(mask, self.parallel, 1)
         bias = full_bias(mask, False, like.shape[1], states.shape[1], like)
-        return Memory(states, bias, self.parallel)
+        return EncoderStates(states, bias, self.parallel)
 
     def _cache(self, given: KeyValueCache | None, use_cache: bool | None) -> KeyValueCache | None:
         """The cache to fill; None under activation checkpointing or sequence parallelism."""

@@ -36,7 +36,7 @@ from bigbird_ds.attention.recipe import PatternRecipe
 from bigbird_ds.attention.triton import block_lists
 from bigbird_ds.attention.triton import forward as triton_forward
 from bigbird_ds.attention.triton.backend import mask_bytes, triton_attention_with_lse
-from bigbird_ds.attention.triton.block_lists import Meetings, lists_of, meetings_of
+from bigbird_ds.attention.triton.block_lists import BlockPairs, lists_of, pairs_of
 from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_forward
 
 if INTERPRETED:
@@ -145,12 +145,12 @@ def test_parts_of_the_keys_merge_by_their_lse() -> None:
     pattern, size, half = make_pattern(CASES[3]), 16, 4
     mask = make_mask("lengths", 1, pattern.seq_len)
     q, k, v = inputs = random_qkv(1, 3, pattern.seq_len, 16)
-    whole = meetings_of(pattern)
+    whole = pairs_of(pattern)
     bits, parts = mask_bytes(mask), []
     for first, last in ((0, half), (half, whole.num_key_blocks)):
         chosen = (first <= whole.key) & (whole.key < last)
         keys = slice(first * size, last * size)
-        meetings = dataclasses.replace(
+        pairs = dataclasses.replace(
             whole,
             table=whole.table[chosen],
             query=whole.query[chosen],
@@ -158,7 +158,7 @@ def test_parts_of_the_keys_merge_by_their_lse() -> None:
             count=whole.count[chosen],
             num_key_blocks=last - first,
         )
-        lists = meetings.lists(DEVICE)
+        lists = pairs.lists(DEVICE)
         part_bits = bits[:, None, keys].contiguous()
         work = (lists.tensors(), lists.num_slots, size, False)
         parts.append(block_sparse_forward(q, k[:, :, keys], v[:, :, keys], bits, part_bits, *work))
@@ -207,7 +207,7 @@ def test_a_rank_without_middle_rows_gets_an_empty_result_and_gives_gradients_of_
     q, k, v = random_qkv(1, 2, 48, 16)
     q = q[:, :, :0]
     nothing = np.zeros(0, dtype=np.int64)
-    lists = Meetings(nothing, nothing, nothing, nothing, 2, 0, 3).lists(DEVICE)
+    lists = BlockPairs(nothing, nothing, nothing, nothing, 2, 0, 3).lists(DEVICE)
     key_bits = torch.ones(1, 2, 48, dtype=torch.uint8, device=DEVICE)
     query_bits = key_bits[:, 0, :0].contiguous()
     context, _ = block_sparse_forward(

@@ -26,7 +26,7 @@ from support.triton_cases import (
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.triton import block_lists
 from bigbird_ds.attention.triton.backend import mask_bytes, triton_attention_with_lse
-from bigbird_ds.attention.triton.block_lists import lists_of, meetings_of
+from bigbird_ds.attention.triton.block_lists import lists_of, pairs_of
 from bigbird_ds.attention.triton.ops import block_sparse_backward, block_sparse_forward
 
 HEAD_SIZES = (12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
@@ -90,7 +90,7 @@ def test_a_part_of_the_keys_that_is_padding_alone_adds_nothing() -> None:
     mask = padding_masks(pattern.seq_len, size, "a quarter is real")
     assert mask.any() and not mask[:, half * size :].any()
     inputs = q, k, v = random_qkv(1, 1, pattern.seq_len, 64)
-    parts, whole = [], meetings_of(pattern)
+    parts, whole = [], pairs_of(pattern)
     for first, last in ((0, half), (half, whole.num_key_blocks)):
         chosen = (first <= whole.key) & (whole.key < last)
         part = {x: getattr(whole, x)[chosen] for x in ("table", "query", "key", "count")}

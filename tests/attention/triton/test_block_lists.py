@@ -13,7 +13,7 @@ from bigbird_ds.attention.triton.block_lists import (
     WHOLE,
     WorkList,
     lists_of,
-    meetings_of,
+    pairs_of,
 )
 
 CPU = torch.device("cpu")
@@ -95,5 +95,5 @@ def test_a_program_that_loads_an_entry_ahead_stays_inside_the_table() -> None:
 def test_lists_are_made_once_and_heads_that_agree_share_a_table() -> None:
     pattern = BlockPattern.build(50 * 16, 3, 16, 3, "hf", training=False)
     assert lists_of(pattern, CPU) is lists_of(pattern, CPU)
-    assert meetings_of(pattern).num_tables == 1
+    assert pairs_of(pattern).num_tables == 1
     assert lists_of(pattern, CPU).rows.items.shape[0] == 1
