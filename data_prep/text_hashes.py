@@ -7,6 +7,7 @@ compared one range of hashes at a time, so that memory does not grow with the co
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
@@ -28,16 +29,34 @@ HASH_DTYPE = np.dtype(
         ("is_lossy", "?"),
     ]
 )
+_CHUNK_CHARS = 1 << 16
+_WHITE_SPACE = re.compile(r"\s")
 _ROWS_AT_ONCE = 1 << 21  # compared at a time, over all units
 _MOST_REMEMBERED = 1 << 20  # hashes that a unit keeps in memory for lookup
 
 
 def text_hash(text: str) -> bytes:
     """A 16-byte hash of a text, independent of white space and Unicode composition (NFC)."""
-    plain = normalize_white_space(text)
-    if not plain.isascii():
-        plain = unicodedata.normalize("NFC", plain)
-    return hashlib.blake2b(plain.encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(digest_size=16)
+    between = ""
+    for chunk in _chunks(text):
+        if plain := normalize_white_space(chunk):
+            digest.update((between + unicodedata.normalize("NFC", plain)).encode())
+            between = " "
+    return digest.digest()
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Cut a text at white space, where normalization changes nothing.
+
+    The words of a whole book at once would take ten bytes a character.
+    """
+    start = 0
+    while start < len(text):
+        space = _WHITE_SPACE.search(text, start + _CHUNK_CHARS)
+        end = space.start() if space else len(text)
+        yield text[start:end]
+        start = end
 
 
 class UnitHashes:

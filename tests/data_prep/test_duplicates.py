@@ -1,5 +1,6 @@
 """Exact duplicates: dropped wherever they lie, the same bytes as if they had never been there."""
 
+import hashlib
 import json
 import unicodedata
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_a_unit_that_a_killed_end_left_half_done_is_made_again(
 def test_white_space_and_the_form_of_unicode_do_not_tell_texts_apart() -> None:
     assert text_hash(" Größe\n\tist ") == text_hash(unicodedata.normalize("NFD", "Größe ist"))
     assert text_hash("Größe") != text_hash("größe") != text_hash("größer")
+
+
+@pytest.mark.parametrize("chunk_chars", [1, 2, 7, 1 << 16])
+def test_the_chunks_that_a_text_is_hashed_in_do_not_show(
+    chunk_chars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = unicodedata.normalize("NFD", "  Größe \n\n ist\u2029\u0301 ändern\tund 中文 Ñu \x1c ")
+    plain = unicodedata.normalize("NFC", " ".join(text.split()))
+    monkeypatch.setattr(text_hashes, "_CHUNK_CHARS", chunk_chars)
+    assert text_hash(text) == hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 1 << 20])
