@@ -42,6 +42,8 @@ class BigBirdPegasusPreTrainedModel(PretrainedModel):
         "model.encoder.embed_tokens.weight": "model.shared.weight",
         "model.decoder.embed_tokens.weight": "model.shared.weight",
     }
+    # transformers 4 shares these tensors even without ties, and then stores them once.
+    stand_ins: ClassVar[dict[str, str]] = tied_names
 
     config: BigBirdPegasusConfig
 
@@ -58,6 +60,7 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
     }
+    stand_ins: ClassVar[dict[str, str]] = tied_names
 
     def __init__(self, config: BigBirdPegasusConfig) -> None:
         super().__init__(config)
