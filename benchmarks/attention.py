@@ -32,7 +32,7 @@ from timing import take_turns, time_of  # noqa: E402
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention  # noqa: E402
 from bigbird_ds.attention.device import why_not_triton  # noqa: E402
-from bigbird_ds.attention.triton.block_lists import meetings_of  # noqa: E402
+from bigbird_ds.attention.triton.block_lists import pairs_of  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # relative distance of results and gradients, ||found - first|| / ||first||
@@ -164,8 +164,8 @@ def _result(
     batch, heads, length, width = q.shape
     pairs = float(length) ** 2
     if name != DENSE:
-        meetings = meetings_of(pattern)
-        pairs = len(meetings.key) / meetings.num_tables * pattern.block_size**2
+        block_pairs = pairs_of(pattern)
+        pairs = len(block_pairs.key) / block_pairs.num_tables * pattern.block_size**2
     product = 2 * batch * heads * pairs * width
     result = Result(
         name=name,

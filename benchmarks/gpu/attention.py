@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.choice import BACKENDS
 from bigbird_ds.attention.reference import dense_counts
-from bigbird_ds.attention.triton.block_lists import meetings_of
+from bigbird_ds.attention.triton.block_lists import pairs_of
 from gpu.report import DeviceTime, Report, kernel_seconds
 from gpu.sizes import Sizes
 
@@ -121,7 +121,7 @@ def measure(report: Report, sizes: Sizes) -> None:
     for length in sizes.lengths:
         batch = max(1, sizes.tokens // length)
         pattern = _pattern(sizes, length)
-        tiles = len(meetings_of(pattern).key) / meetings_of(pattern).num_tables
+        tiles = len(pairs_of(pattern).key) / pairs_of(pattern).num_tables
         useful = 4 * tiles * sizes.block**2 * sizes.width * sizes.heads * batch
         for name, attention in _contenders(report, sizes, pattern).items():
             setting = f"B {batch}, N {length:,}"
