@@ -205,7 +205,7 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
 
         Args:
             folder: created if necessary; a model in it is replaced.
-            dtype: of the saved tensors; None: the dtype of the first tensor.
+            dtype: of the saved tensors; None: the dtype of the first parameter.
             max_shard_size: bytes, or a string such as "5GB"; larger models are sharded, with an
                 index.
             is_main_process: if False, write nothing.
@@ -223,7 +223,8 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
             return
         folder = Path(folder)
         files.make_folder(folder, ConfigError, "folder")
-        target = floating_dtype(dtype) or next(iter(tensors.values())).dtype
+        first = next(name for name, _ in self.named_parameters())  # buffers may keep fp32
+        target = floating_dtype(dtype) or tensors[first].dtype
         values = self.config.to_file()
         if self.config.tie_word_embeddings and still_tied(self.tied_names, tensors):
             tensors = {name: t for name, t in tensors.items() if name not in self.tied_names}

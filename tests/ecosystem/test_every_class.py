@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from support.every_class import CLASSES, HEADS, LONG, tiny_batch, tiny_model
 
 import bigbird_ds
@@ -48,6 +50,15 @@ def test_what_is_saved_is_loaded_by_both(name: str, tmp_path: Path) -> None:
     if name == "BigBirdPegasusForSequenceClassification":
         short["input_ids"][:, -1] = 1
     torch.testing.assert_close(first(theirs(**short)), first(model(**short)))
+
+
+@every_class
+def test_a_model_in_16_bit_is_saved_so(name: str, tmp_path: Path) -> None:
+    tiny_model(name).to(torch.bfloat16).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert getattr(bigbird_ds, name).from_pretrained(tmp_path).dtype == torch.bfloat16
 
 
 @every_class
