@@ -19,7 +19,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--json", type=Path, help="write the results there")
+    made.add_argument("--json", type=Path, help="JSON file to write the results to")
     return made
 
 
@@ -29,12 +29,14 @@ def add_comparison_options(parser: argparse.ArgumentParser, repeats: int) -> Non
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     add_threads_option(parser)
-    parser.add_argument("--repeats", type=int, default=repeats, help="timed, of each contender")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
+    parser.add_argument("--repeats", type=int, default=repeats, help="timed steps per contender")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="on a CPU: wall or process time"
+    )
 
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="default: what torch chooses")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
 
 
 def begin(device: str = "cpu", threads: int | None = None) -> dict[str, str]:

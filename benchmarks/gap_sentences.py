@@ -31,15 +31,15 @@ Window = tuple[np.ndarray, np.ndarray]
 def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("documents", type=Path, help='JSON lines with the field "text"')
-    parser.add_argument("tokenizer", type=Path, help="a tokenizer folder of the Pegasus family")
-    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("tokenizer", type=Path, help="tokenizer folder of the Pegasus family")
+    parser.add_argument("--seconds", type=float, default=1, help="seconds per measurement")
     arguments = parser.parse_args()
     facts = command_line.begin()
 
     encoder = DocumentEncoder(arguments.tokenizer)
     ids, spans, num_bytes = read_text(arguments.documents, encoder)
     bytes_per_token = num_bytes / len(ids)
-    print(f"{num_bytes / 1e6:.1f} MB, {bytes_per_token:.2f} bytes a token")
+    print(f"{num_bytes / 1e6:.1f} MB, {bytes_per_token:.2f} bytes per token")
     print(f"{'strategy':>10} {'text':>7} {'length':>7} {'target':>7} {'MB/s':>7}")
     results = []
     for text, (length, target) in itertools.product(("packed", "long"), SHAPES):

@@ -41,15 +41,15 @@ class Result:
 
 def main() -> None:
     parser = command_line.parser(__doc__)
-    parser.add_argument("--shards", type=Path, help="a shards folder (default: random text)")
-    parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder that made it")
+    parser.add_argument("--shards", type=Path, help="shards folder (default: random text)")
+    parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder it was written with")
     parser.add_argument("--objective", choices=["mlm_nsp", "mlm"], default="mlm_nsp")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds per measurement")
     arguments = parser.parse_args()
     if (arguments.shards is None) != (arguments.tokenizer is None):
-        parser.error("--shards and --tokenizer belong together")
+        parser.error("--shards and --tokenizer must be given together")
     facts = command_line.begin()
 
     results = []

@@ -56,9 +56,11 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536, 1048576])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--style", default="hf")
-    parser.add_argument("--decoder", action="store_true", help="a layer of a decoder instead")
+    parser.add_argument("--decoder", action="store_true", help="measure a decoder layer instead")
     parser.add_argument("--target-length", type=int, default=256, help="of the decoder")
-    parser.add_argument("--memory", action="store_true", help="peak memory instead of traffic")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure peak memory instead of traffic"
+    )
     parser.add_argument("--memory-length", type=int, default=65536)
     arguments = parser.parse_args()
     facts = command_line.begin()

@@ -102,9 +102,9 @@ def write_shards(
         return _Job(inputs, tokenizer, vocabulary, out, options).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
-            "standard input can be read once only",
+            "standard input cannot be combined with other inputs, --part or --resume",
             seen="- with other inputs, --part or --resume",
-            needed="- alone",
+            needed="only -",
             change="INPUT",
         )
     files.make_folder(out.parent, DataError, "--out")
@@ -164,11 +164,11 @@ class _Job:
 
     def _mend(self, manifest: Manifest) -> None:
         """Rewrite damaged and missing files of a complete folder."""
-        logger.info("%s is complete already; its files are checked", self._out)
+        logger.info("%s is already complete; checking its files", self._out)
         own = {unit.number: unit for unit in self._own_units}
         units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
         if units:
-            logger.warning("%d units are damaged or missing, and are written again", len(units))
+            logger.warning("rewriting %d damaged or missing units", len(units))
             self._run_units(units)
             for unit in units:
                 record = self._folder.finished(unit.number)
@@ -187,7 +187,7 @@ class _Job:
             return
         skipped = len(self._own_units) - len(units)
         logger.info(
-            "%d units of %.1f MB of input in all%s, %d workers",
+            "%d units, %.1f MB of input%s, %d workers",
             len(units),
             sum(unit.num_bytes for unit in units) / 1e6,
             f" ({skipped} more are finished)" if skipped else "",
@@ -209,7 +209,7 @@ class _Job:
         try:
             end.acquire()
         except (DataError, FileNotFoundError):
-            logger.info("another part was faster by a moment, and writes the manifest")
+            logger.info("another part writes the manifest")
             return None
         try:
             if (self._out / MANIFEST_NAME).is_file():
@@ -238,7 +238,7 @@ class _Job:
     def _tell_missing(self) -> None:
         missing = self._folder.missing(len(self._units))
         logger.info("%s", missing_in_words(missing, self._plan.num_parts))
-        logger.info("the last part to end writes the manifest")
+        logger.info("the last part to finish writes the manifest")
 
     def _drop_duplicates(self, records: list[UnitRecord]) -> bool:
         """Remove documents that repeat one of an earlier unit, and update ``records``.
@@ -259,7 +259,7 @@ class _Job:
             return False
         if repeats:
             count = sum(map(len, repeats.values()))
-            logger.info("%s duplicates of documents of other units are taken out", f"{count:,}")
+            logger.info("removing %s duplicates of documents of other units", f"{count:,}")
         for place, rows in repeats.items():
             records[place] = without(self._out, records[place], rows, self._vocabulary.unk)
             self._folder.add(records[place])
@@ -297,7 +297,7 @@ class _Job:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         if not counts[TRAIN]:
             raise DataError(
-                "no document is left to train on",
+                "no documents left to train on",
                 seen=f"{counts[VALIDATION]:,} for validation; dropped: {dropped or 'none'}",
                 needed="documents with text",
                 change="the inputs, --text-field, --min-tokens or --validation-fraction",
@@ -312,7 +312,7 @@ class _Job:
         if dropped:
             logger.warning("dropped: %s", dropped)
         if self._options.documents.validation_fraction and not counts[VALIDATION]:
-            logger.warning("no document fell into the validation split; its share is small")
+            logger.warning("the validation split is empty; --validation-fraction is small")
         num_chars = sum(manifest.total(split, "num_chars") for split in SPLITS)
         if warning := warning_at_the_end(manifest.unknown, sum(counts.values()), num_chars):
             logger.warning("%s", warning)

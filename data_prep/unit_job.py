@@ -180,11 +180,11 @@ class _Counts:
 
 def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataError:
     return DataError(
-        "a document has more tokens than a shard's index can count",
+        "a document has more tokens than a shard index supports",
         seen=f"{num_tokens:,} tokens in a document of {printable(source.path)}"
         + (f" with the id {document.id!r}" if document.id else ""),
         needed=f"at most {MAX_DOCUMENT_TOKENS:,}",
-        change="the document: cut it into several",
+        change="the document: split it",
     )
 
 

@@ -157,7 +157,7 @@ def _modules(package: str) -> Iterator[Path]:
         return
     specification = importlib.util.find_spec(package)
     if specification is None or specification.origin is None:
-        sys.exit(f"--packages {package}: it is not installed")
+        sys.exit(f"--packages {package}: not installed")
     yield from Path(specification.origin).parent.rglob("*.py")
 
 
@@ -180,14 +180,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", type=Path, help="an export, or any BigBird in Hub format")
-    parser.add_argument("--length", type=int, default=768, help="tokens of a text")
-    parser.add_argument("--texts", type=int, default=120, help="at most, a class, to train on")
+    parser.add_argument("model", type=Path, help="an export, or any BigBird model in Hub format")
+    parser.add_argument("--length", type=int, default=768, help="tokens per text")
+    parser.add_argument(
+        "--texts", type=int, default=120, help="maximum number of training texts per class"
+    )
     parser.add_argument(
         "--packages",
         nargs="+",
         default=[STANDARD_LIBRARY, "numpy", "torch", "transformers"],
-        help="the classes, by name of an installed package",
+        help="installed packages, whose names are the classes",
     )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=4)

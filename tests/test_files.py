@@ -25,7 +25,7 @@ def test_an_output_that_cannot_be_written_is_a_mistake_to_mend(place: str, tmp_p
 
 @pytest.mark.parametrize("name", ["", "..", "../a", "a/../../b", "/etc/passwd", "/"])
 def test_a_name_that_leaves_its_folder_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leaves its folder") as error:
+    with pytest.raises(ConfigError, match="points outside its folder") as error:
         files.inside(tmp_path, name, ConfigError)
     assert error.value.seen == repr(name)
 

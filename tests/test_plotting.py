@@ -16,8 +16,8 @@ def test_a_picture_is_written_in_the_format_of_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("a.xyz", "format is not known"),
-        ("a", "format is not known"),
+        ("a.xyz", "unknown image format"),
+        ("a", "unknown image format"),
         ("file/a.png", "cannot be written"),
     ],
 )

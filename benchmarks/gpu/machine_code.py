@@ -178,7 +178,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", type=int, nargs="+", choices=SHARED_KIB, default=[80, 90, 120])
-    parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
+    parser.add_argument("--json", type=Path, help="also write the results as JSON to this file")
     arguments = parser.parse_args()
     fields = list(MachineCode.__dataclass_fields__)
     print(f"Triton {triton.__version__}\n\n| {' | '.join(fields)} |")

@@ -87,13 +87,13 @@ def choose_backend(q: torch.Tensor, pattern: BlockPattern, among: Iterable[str] 
 
     The last one must support everything.
     """
-    passed_over = []
+    skipped = []
     for name in among:
         reason = BACKENDS[name].why_not(q, pattern)
         if reason is None:
             break
-        passed_over.append(f"{name} cannot: {reason}")
-    _say_once("; ".join([f"attention backend: {name}", *passed_over]))
+        skipped.append(f"{name} not supported: {reason}")
+    _say_once("; ".join([f"attention backend: {name}", *skipped]))
     return name
 
 

@@ -184,7 +184,7 @@ def _check(
             )
     if seq_len % block_size:
         raise ConfigError(
-            "the block size does not divide the sequence length",
+            "the sequence length is not a multiple of the block size",
             seen=f"sequence length {seq_len}, block size {block_size}",
             needed=f"a multiple of {block_size}, e.g. {-(-seq_len // block_size) * block_size}",
             change="the sequence length, or block_size",

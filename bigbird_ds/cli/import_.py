@@ -20,18 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a local folder in Hub format: BigBird or BigBirdPegasus; or BERT or RoBERTa, for a "
         "warm start",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
     parser.add_argument(
         "--extend-positions",
         type=int,
         metavar="N",
-        help="have N positions, by repeating those of the checkpoint",
+        help="extend to N positions by repeating the checkpoint's",
     )
     parser.add_argument(
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="of the shards to train on: put the words of BERT or RoBERTa into its order",
+        help="tokenizer of your shards: maps the word embeddings of BERT or RoBERTa to it",
     )
 
 

@@ -26,7 +26,7 @@ MAX_WORD_TOKENS = 16
 class WholeWords(Options):
     """The option of every objective that masks tokens."""
 
-    whole_words: bool = Field(True, description="mask whole words, not single pieces")
+    whole_words: bool = Field(True, description="mask whole words instead of single pieces")
 
 
 def target_capacity(fraction: float, sequence_length: int) -> int:

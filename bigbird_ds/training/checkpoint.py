@@ -79,7 +79,7 @@ def _prune(output: Path, newest: Path, keep: int) -> None:
         try:
             old.rename(hidden)
         except OSError as cause:
-            logger.warning("%s cannot be removed: %s", old, cause.strerror)
+            logger.warning("cannot remove %s: %s", old, cause.strerror)
         else:
             stale.append(hidden)
     if stale:
@@ -93,7 +93,7 @@ def _delete(folders: list[Path]) -> None:
         except FileNotFoundError:  # the thread of an earlier save deletes it too
             continue
         except OSError as cause:
-            logger.warning("%s cannot be removed: %s", folder, cause.strerror)
+            logger.warning("cannot remove %s: %s", folder, cause.strerror)
 
 
 def _require_equal(drifted: list[str]) -> None:
@@ -110,7 +110,7 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise FloatingPointError(
-            f"{len(broken)} tensor(s) hold numbers that are not finite after step {step}, "
+            f"{len(broken)} tensor(s) are not finite after step {step}, "
             f"{broken[0]} first; nothing was saved, and the last checkpoint is untouched (try a "
             "smaller optimizer.lr)"
         )

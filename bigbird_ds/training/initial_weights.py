@@ -65,9 +65,9 @@ def load_initial_weights(
             folder,
             f"{known:,}",
             f"{model_config.vocab_size:,}",
-            "it is extended, and the new ones start as the mean of the others"
+            "new embeddings are the mean of the others"
             if known < model_config.vocab_size
-            else "the last ones are dropped",
+            else "the last embeddings are dropped",
         )
         model.resize_token_embeddings(model_config.vocab_size)
     assert model.config == model_config

@@ -103,7 +103,7 @@ def _end(run: Run, stopped: bool) -> int:
     if stopped:
         step = run.state.step
         what = f"at step {step} on request, saved" if step else "before the first step"
-        logger.info("stopped %s; run the same command again", what)
+        logger.info("stopped %s; run the same command again to resume", what)
         return EXIT_REQUEUE
     logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE
@@ -219,7 +219,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
     meter = SumMeter()
     for batch in run.evaluation:
         if any(run.ranks.sum([float(bool(request))])):
-            logger.info("evaluation at step %d given up, to stop on request", run.state.step)
+            logger.info("evaluation at step %d stopped on request", run.state.step)
             return False
         meter.add(run.engine(_to_device(batch, run)))
     sums = meter.reduce(run.ranks)

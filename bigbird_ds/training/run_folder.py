@@ -55,7 +55,8 @@ class RunFolder:
         if blind:
             raise ConfigError(
                 "the ranks do not share the run folder",
-                seen=f"{path}, made by rank 0 on {places[0][1]}, is not seen by {', '.join(blind)}",
+                seen=f"{path}, created by rank 0 on {places[0][1]}, is not visible to "
+                f"{', '.join(blind)}",
                 needed="a folder that all ranks see under this path",
                 change="output: a folder on a file system that all nodes share",
             )
@@ -70,10 +71,10 @@ class RunFolder:
             fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             self._stream.seek(0)
-            raise _other_run(self.path, f"it is held by {self._stream.read()}") from None
+            raise _other_run(self.path, f"locked by {self._stream.read()}") from None
         except OSError as cause:
             logger.warning(
-                "%s cannot be locked (%s): see to it yourself that no other run writes there",
+                "cannot lock %s (%s): make sure that no other run writes there",
                 self.path,
                 cause.strerror,
             )
@@ -93,7 +94,7 @@ def _other_run(path: Path, seen: str) -> ConfigError:
         "another run writes to this run folder",
         seen=f"{path}: {seen}",
         needed="a run folder for each run",
-        change="output; or wait until the other run has ended, and go on from where it stopped",
+        change="output; or wait until the other run has ended, then resume it",
     )
 
 

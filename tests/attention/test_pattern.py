@@ -80,13 +80,13 @@ def test_a_pattern_goes_to_a_device_once_and_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     "arguments,problem,seen",
     [
-        ({"seq_len": 1000}, "does not divide", "1000"),
+        ({"seq_len": 1000}, "not a multiple", "1000"),
         ({"seq_len": 192}, "too short", "3 blocks"),
-        ({"seq_len": 1024, "style": "unifrom"}, "no such pattern style", "'uniform'"),
+        ({"seq_len": 1024, "style": "unifrom"}, "unknown pattern style", "'uniform'"),
         ({"seq_len": 1024, "block_size": 0}, "out of range", "0"),
         ({"seq_len": 1024, "num_random_blocks": -1}, "out of range", "-1"),
         ({"seq_len": 1024.0}, "out of range", "1024.0"),
-        ({"seq_len": 4096, "block_size": 256}, "cannot draw", "block size 256"),
+        ({"seq_len": 4096, "block_size": 256}, "too few candidate blocks", "block size 256"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused(

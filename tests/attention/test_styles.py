@@ -182,11 +182,11 @@ def test_drawing_touches_no_global_generator(style: str) -> None:
     ],
 )
 def test_a_draw_that_is_impossible_says_what_to_change(style: str, request_: DrawRequest) -> None:
-    with pytest.raises(ConfigError, match="cannot draw its random blocks") as caught:
+    with pytest.raises(ConfigError, match="too few candidate blocks") as caught:
         draw_random_blocks(style, request_, True)
     assert "block_size" in caught.value.change
 
 
 def test_hf_refuses_a_length_beyond_its_positions() -> None:
-    with pytest.raises(ConfigError, match="longer than the positions"):
+    with pytest.raises(ConfigError, match="longer than the model has positions"):
         draw_random_blocks("hf", DrawRequest(4096, 2, 64, 3, 0, 1024), True)

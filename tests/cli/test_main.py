@@ -8,14 +8,14 @@ from bigbird_ds.cli.main import main
 @pytest.mark.parametrize(
     ("line", "problem", "needed"),
     [
-        ("", "there is no command", "one of tokenizer, shard, verify,"),
-        ("tokenzier", "this is no command", "tokenizer (the nearest)"),
-        ("tokenzier --help", "this is no command", "tokenizer (the nearest)"),
-        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (the nearest)"),
-        ("plan a.yaml --steps 5", "unknown option", "go without dashes, as train.steps=100"),
-        ("export run out more", "there is an argument too many", "bigbird-ds export [-h]"),
-        ("shard a --out b", "the command line is wrong", "--tokenizer DIR"),
-        ("export run out --dtype half", "the command line is wrong", "{float32,bfloat16,float16}"),
+        ("", "no command given", "one of tokenizer, shard, verify,"),
+        ("tokenzier", "unknown command", "tokenizer (closest match)"),
+        ("tokenzier --help", "unknown command", "tokenizer (closest match)"),
+        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (closest match)"),
+        ("plan a.yaml --steps 5", "unknown option", "have no dashes, e.g. train.steps=100"),
+        ("export run out more", "too many arguments", "bigbird-ds export [-h]"),
+        ("shard a --out b", "invalid command line", "--tokenizer DIR"),
+        ("export run out --dtype half", "invalid command line", "{float32,bfloat16,float16}"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_four_parts(

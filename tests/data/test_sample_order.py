@@ -105,5 +105,5 @@ def test_a_state_of_another_seed_or_length_or_of_other_shards_is_refused(
 @pytest.mark.parametrize("change", [{"sample": -1}, {"epoch": "0"}, {"rank": 1}, {"seed": True}])
 def test_a_state_that_is_none_is_refused(shards: Shards, change: dict[str, Any]) -> None:
     order = SampleOrder(shards, PAIRS, seed=1)
-    with pytest.raises(CheckpointError, match="place in the data"):
+    with pytest.raises(CheckpointError, match="data-loader state"):
         order.resume(order.start().to_dict() | change)

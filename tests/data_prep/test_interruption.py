@@ -125,7 +125,7 @@ def test_a_second_job_is_refused_while_the_first_works_and_the_first_completes(
         command_line([*words, "--out", out, "--resume"]), capture_output=True, check=False
     )
     assert second.returncode == 2
-    assert b"another job works in this folder" in second.stderr
+    assert b"another job is writing to this folder" in second.stderr
     assert f"process {job.pid}".encode() in second.stderr
     assert job.wait(timeout=MANY_SECONDS) == 0
     assert main(["verify", str(out)]) == 0

@@ -65,5 +65,5 @@ def flat(result: Any) -> list[float]:
 def test_generating_is_left_to_transformers() -> None:
     model = tiny_model("BigBirdForCausalLM").eval()
     assert not model.can_generate()
-    with pytest.raises(ConfigError, match="write no texts"):
+    with pytest.raises(ConfigError, match="do not generate text"):
         model.generate()

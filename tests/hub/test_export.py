@@ -169,12 +169,12 @@ def test_a_sharded_export_loads_and_is_verified_to_the_last_file(
         assert text in capsys.readouterr().err
 
     (out / "model-00009-of-00009.safetensors").write_bytes(shards[0].read_bytes())
-    broken("the index does not name")
+    broken("not in the index")
     (out / "model-00009-of-00009.safetensors").unlink()
     index = out / "model.safetensors.index.json"
     text = index.read_text()
     index.write_text(text.replace('"total_size": ', '"total_size": 1'))
-    broken("the index tells another size")
+    broken("the index gives the wrong total size")
     index.write_text(text)
     shards[1].write_bytes(shards[1].read_bytes()[:-8])
     broken("cannot be read")
@@ -194,10 +194,10 @@ def test_verify_tells_of_every_checkpoint_of_a_run_and_names_the_newest_intact_o
         (checkpoints / name / "config.json").write_text("{}")
         assert main(["verify", str(tmp_path / "run")]) == 2
         error = capsys.readouterr().err
-        assert f"{checkpoints / name}: a checkpoint's file is cut short" in error
+        assert f"{checkpoints / name}: a checkpoint's file is truncated" in error
         if left is not None:
             assert f"{checkpoints / left}: intact" in error
-            assert f"go on from {checkpoints / left}, the newest that is intact" in error
+            assert f"resume from {checkpoints / left}, the newest intact one" in error
     assert "error: 3 of 3 checkpoints are damaged" in error
 
 
@@ -213,8 +213,12 @@ def test_verify_finds_files_of_an_export_that_do_not_belong_together(
         assert main(["verify", str(folder)]) == 2
         assert text in capsys.readouterr().err
 
-    broken("config.json", lambda text: text.replace("float32", "float16"), "another dtype")
-    broken("README.md", lambda text: text.removeprefix("---\n"), "no header that the Hub can read")
+    broken(
+        "config.json",
+        lambda text: text.replace("float32", "float16"),
+        "dtype of the weights differs",
+    )
+    broken("README.md", lambda text: text.removeprefix("---\n"), "lacks a header for the Hub")
     broken("tokenizer.json", keep_spaces_at_the_end, "'  leading and trailing spaces  '")
 
 
@@ -264,7 +268,7 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
         with pytest.raises(ConfigError, match="cannot be written"):
             export(tmp_path, target)  # before the source is looked at
 
-    with pytest.raises(CheckpointError, match="no checkpoint here"):
+    with pytest.raises(CheckpointError, match="no checkpoint found"):
         export(tmp_path, tmp_path / "none")
 
     damaged = tmp_path / "damaged"
@@ -274,7 +278,7 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
     for path in checkpoint.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     (target / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="truncated"):
         export(damaged, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -292,15 +292,15 @@ class Touch:
 BROKEN: dict[str, tuple[Any, list[str]]] = {
     "another architecture": (
         lambda source: edit_config(source, model_type="gpt2"),
-        ["another architecture", "gpt2", "bert, big_bird"],
+        ["a different architecture", "gpt2", "bert, big_bird"],
     ),
     "a missing tensor": (
         lambda source: edit_tensors(source, "bert.encoder.layer.1.output.dense.weight", None),
-        ["tensors are missing", "bert.encoder.layer.1.output.dense.weight (16, 24)"],
+        ["are missing", "bert.encoder.layer.1.output.dense.weight (16, 24)"],
     ),
     "a misshapen tensor": (
         lambda source: edit_tensors(source, "bert.pooler.weight", torch.ones(16, 15)),
-        ["another shape", "bert.pooler.weight (16, 15)", "bert.pooler.weight (16, 16)"],
+        ["do not match the config", "bert.pooler.weight (16, 15)", "bert.pooler.weight (16, 16)"],
     ),
     "a number that is none": (
         lambda source: edit_tensors(
@@ -311,7 +311,7 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     "a truncated file": (truncate, ["cannot be read", "model.safetensors"]),
     "contradictory values": (
         lambda source: edit_config(source, num_attention_heads=3),
-        ["does not divide", "hidden_size 16, 3 heads"],
+        ["not a multiple", "hidden_size 16, 3 heads"],
     ),
     "a value of the wrong type": (
         lambda source: edit_config(source, hidden_size="16"),
@@ -319,7 +319,7 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     ),
     "fewer layers than on file": (
         lambda source: edit_config(source, num_hidden_layers=1),
-        ["no place for", "bert.encoder.layer.1.attention", "(1 layers)"],
+        ["do not belong to its config", "bert.encoder.layer.1.attention", "(1 layers)"],
     ),
     "no weights": (
         lambda source: (source / "model.safetensors").unlink(),
@@ -327,11 +327,11 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     ),
     "a bin file with code in it": (
         poison,
-        ["cannot be read", "pytorch_model.bin: it asks for getattr", "nothing of it was run"],
+        ["cannot be read", "pytorch_model.bin: its pickle needs getattr", "no code was run"],
     ),
     "a bin file of another program": (
         lambda source: poison(source, b"hello world"),
-        ["cannot be read", "pytorch_model.bin: it is no file of torch.save"],
+        ["cannot be read", "pytorch_model.bin: it was not written by torch.save"],
     ),
 }
 

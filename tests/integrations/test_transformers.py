@@ -395,18 +395,18 @@ def test_what_cannot_be_replaced_is_refused(folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="nothing to undo"):
         restore(model)
     accelerate(model)
-    with pytest.raises(ConfigError, match="replaced already"):
+    with pytest.raises(ConfigError, match="already replaced"):
         accelerate(model)
-    with pytest.raises(ConfigError, match="follows from the length"):
+    with pytest.raises(ConfigError, match="input length selects the attention"):
         model.bert.set_attention_type("original_full")
 
     other = fresh(folder, False)
     other.bert.encoder.layer[1].attention = torch.nn.Identity()
-    with pytest.raises(ConfigError, match="built in another way"):
+    with pytest.raises(ConfigError, match="unknown structure"):
         accelerate(other)
     assert type(other.bert.encoder.layer[0].attention).__name__ == "BigBirdAttention"
 
     attention = type(fresh(folder, False).bert.encoder.layer[0].attention)
     monkeypatch.setattr(attention, "forward", lambda self, hidden_states, head_mask=None: None)
-    with pytest.raises(ConfigError, match="built in another way"):
+    with pytest.raises(ConfigError, match="unknown structure"):
         accelerate(fresh(folder, False))

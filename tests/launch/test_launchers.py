@@ -125,14 +125,19 @@ def test_a_mistake_is_told_once_in_four_parts_with_exit_code_2(
     command = ["deepspeed", "--num_gpus", 2, "--master_port", free_port(20000), PRETRAIN]
     done = run(*command, run_config_file, "batch.sequences=5", f"output={tmp_path / 'none'}")
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error: the batch does not divide over the ranks\n  seen:") == 1
+    assert (
+        done.stderr.count(
+            "error: the global batch does not divide into micro-batches of the ranks\n  seen:"
+        )
+        == 1
+    )
     assert "change: batch.sequences or batch.micro" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "none").exists()
 
     done = run(sys.executable, PRETRAIN, run_config_file, "batch.sequnces=8")
     assert done.returncode == 2
-    assert "batch.sequences (the nearest known key)" in done.stderr
+    assert "batch.sequences (closest match)" in done.stderr
 
 
 def test_print_config_shows_the_resolved_config_and_trains_nothing(

@@ -134,12 +134,12 @@ def test_replaced_embeddings_are_used_and_tied(name: str) -> None:
 
 def test_what_cannot_be_resized_or_replaced_is_refused() -> None:
     model = build("BigBirdForMaskedLM")
-    with pytest.raises(ConfigError, match="do not fit the model"):
+    with pytest.raises(ConfigError, match="does not match the model"):
         model.set_input_embeddings(nn.Embedding(V + 1, 16))
     with pytest.raises(ConfigError, match="no output embeddings"):
         build("BigBirdModel").set_output_embeddings(nn.Linear(16, V))
     for wrong in (0, -3, 2.5):
-        with pytest.raises(ConfigError, match="no number of tokens"):
+        with pytest.raises(ConfigError, match="not a number of tokens"):
             model.resize_token_embeddings(wrong)
     with pytest.raises(ConfigError, match="pad_token_id"):
         build("BigBirdModel", pad_token_id=20).resize_token_embeddings(20)

@@ -93,9 +93,9 @@ def test_return_dict_gives_a_plain_tuple() -> None:
 
 def test_the_inputs_must_be_given_once() -> None:
     model = BigBirdModel(BigBirdConfig(**TINY, max_position_embeddings=1000))
-    with pytest.raises(ConfigError, match="token ids or word vectors"):
+    with pytest.raises(ConfigError, match="token ids or word embeddings"):
         model()
-    with pytest.raises(ConfigError, match="token ids or word vectors"):
+    with pytest.raises(ConfigError, match="token ids or word embeddings"):
         model(torch.zeros(1, 4, dtype=torch.long), inputs_embeds=torch.zeros(1, 4, 16))
 
 

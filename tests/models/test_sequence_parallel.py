@@ -31,8 +31,8 @@ def test_loss_counts_and_gradients_equal_those_of_one_rank() -> None:
 
 def test_what_ranks_cannot_share_is_refused() -> None:
     messages = refusals()
-    assert "only block-sparse attention can share" in messages["short"]
-    assert "ranks share whole blocks" in messages["half a block"]
-    assert "do not divide its blocks" in messages["odd blocks"]
-    assert "no rank has the attention weights" in messages["weights"]
-    assert "keep no cache" in messages["cache"]
+    assert "needs block-sparse attention" in messages["short"]
+    assert "needs whole blocks" in messages["half a block"]
+    assert "not a multiple of the sequence-parallel size" in messages["odd blocks"]
+    assert "attention weights are not available" in messages["weights"]
+    assert "has no key-value cache" in messages["cache"]

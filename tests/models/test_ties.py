@@ -149,7 +149,7 @@ def test_a_state_dict_is_saved_and_loaded_in_the_place_of_the_models(
         assert_close(logits(load_pretrained(tmp_path / "ours")), expected)
     again = type(model).from_pretrained(None, config=model.config, state_dict=apart)
     assert_close(logits(again), expected)
-    with pytest.raises(ConfigError, match="not that of the model"):
+    with pytest.raises(ConfigError, match="does not match the model"):
         model.save_pretrained(tmp_path / "ours", state_dict={**without, "other": torch.ones(1)})
     model.save_pretrained(tmp_path / "none", is_main_process=False)
     assert not (tmp_path / "none").exists()

@@ -100,14 +100,14 @@ def test_some_chosen_sentences_stay_in_the_input() -> None:
     assert abs(masks / targets - 0.8) < 5 * (0.2 * 0.8 / targets) ** 0.5
 
 
-def test_sentences_that_no_longer_fit_the_target_are_passed_over() -> None:
+def test_sentences_that_no_longer_fit_the_target_are_skipped() -> None:
     found = example([[30] + [9] * 7], strategy="lead", gap_ratio=(0.6, 0.6), keep_fraction=0.0)
     assert len(target_of(found)) == 30 + 9 + 1  # 30, then 9 fits in 39, and nothing after it
     assert (found["input_ids"] == VOCABULARY.sentence_mask).sum() == 2
 
 
 @pytest.mark.parametrize("strategy", ["seq_orig", "seq_uniq"])
-def test_a_sentence_that_is_passed_over_does_not_count_as_taken(strategy: str) -> None:
+def test_a_sentence_that_is_skipped_does_not_count_as_taken(strategy: str) -> None:
     """Words of `a` and `b`, twice each; the long sentence says them all and fits no target of 9."""
     a, b = ([*range(n, n + 4)] for n in (FIRST, FIRST + 20))
     sentences = [[*a, *b, FIRST + 40], a, b, [FIRST + 41], [FIRST + 42]]

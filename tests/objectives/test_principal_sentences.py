@@ -121,7 +121,7 @@ def exact_f1(sentences: list[list[int]], taken: set[int], unique: bool) -> Fract
 def test_the_greedy_choice_is_that_of_the_plain_definition(
     unique: bool, data: st.DataObject, noise: float, seed: int
 ) -> None:
-    """Whatever is taken and what is passed over, in windows of several documents, to the last."""
+    """Sentences taken and sentences skipped, in windows of several documents, to the last."""
     sentence = st.lists(st.integers(0, 7), max_size=6)
     documents = data.draw(
         st.lists(st.lists(sentence, min_size=1, max_size=8), min_size=1, max_size=3)

@@ -123,7 +123,7 @@ def test_the_state_is_factored_and_stored_by_parameter_name(
 def test_a_checkpoint_of_the_other_optimizer_is_refused(runs: dict[str, dict[str, Any]]) -> None:
     adamw = changed(runs["whole"], optimizer={"name": "adamw"})
     (message,) = run_distributed(errors_of, 1, [adamw])[0]
-    assert message is not None and "the state of another optimizer" in message
+    assert message is not None and "the state of a different optimizer" in message
 
 
 def test_biases_and_norms_do_not_decay() -> None:

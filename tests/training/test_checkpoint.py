@@ -33,7 +33,7 @@ def test_weights_that_are_not_finite_are_never_saved(run_settings: dict[str, Any
     one_step = {"schedule.warmup_steps": 1, "train.steps": 1}
     beyond_fp32 = changed(run_settings, **changes, **one_step)
     for error in run_distributed(failure_of_numbers, 2, beyond_fp32):
-        assert "hold numbers that are not finite after step 1" in error
+        assert "are not finite after step 1" in error
         assert "smaller optimizer.lr" in error
     assert not (Path(run_settings["output"]) / "checkpoints").exists()
 

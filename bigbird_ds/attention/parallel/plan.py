@@ -165,7 +165,7 @@ def check_divides(num_blocks: int, block_size: int, size: int) -> None:
     """Raise ConfigError unless ``size`` divides ``num_blocks``."""
     if num_blocks % size:
         raise ConfigError(
-            "the ranks that share a sequence do not divide its blocks",
+            "the number of blocks is not a multiple of the sequence-parallel size",
             seen=f"parallel.sequence={size}, {num_blocks} blocks of {block_size} tokens",
             needed=f"a divisor of {num_blocks}",
             change="parallel.sequence or data.sequence_length",

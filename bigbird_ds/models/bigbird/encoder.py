@@ -68,10 +68,10 @@ class LayerStack(nn.Module):
         """
         if want_weights and sees.parallel is not None:
             raise ConfigError(
-                "no rank has the attention weights of a shared sequence",
-                seen="output_attentions, and set_sequence_parallel before",
-                needed="one of the two",
-                change="leave output_attentions out, or set_sequence_parallel(None)",
+                "attention weights are not available under sequence parallelism",
+                seen="output_attentions after set_sequence_parallel",
+                needed="only one of the two",
+                change="leave out output_attentions, or set_sequence_parallel(None)",
             )
         states, all_weights, all_memory_weights = [hidden], [], []
         # Attention weights, caches and sequence parallelism are not compiled.

@@ -74,7 +74,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             separator = self.config.sep_token_id
             if separator is None:
                 raise ConfigError(
-                    "nothing says where the question ends",
+                    "unknown end of the question",
                     seen="neither question_lengths nor sep_token_id",
                     needed="one of the two",
                     change="sep_token_id of the model's config, or the arguments of forward",

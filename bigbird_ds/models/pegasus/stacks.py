@@ -186,8 +186,9 @@ class BigBirdPegasusDecoder(_PegasusStack):
     def _check_no_cache(self, given: KeyValueCache | None) -> None:
         if given is not None:
             raise ConfigError(
-                "ranks that share a sequence keep no cache",
+                "sequence parallelism has no key-value cache",
                 seen="past_key_values",
-                needed="none: they train and evaluate, and do not write token by token",
-                change="leave past_key_values out, or set_sequence_parallel(None)",
+                needed="no cache: sequence parallelism supports training and evaluation, not "
+                "generation",
+                change="leave out past_key_values, or set_sequence_parallel(None)",
             )

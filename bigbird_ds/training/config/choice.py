@@ -52,7 +52,7 @@ class Choice(Section):
             raise ConfigError(
                 f"{section}.{option} has no effect on {self.name}",
                 seen=f"{section}.{option}={value!r}, {section}.name={self.name}",
-                needed=f"options of {self.name} alone",
+                needed=f"only options of {self.name}",
                 change=f"leave out {section}.{option}, or change {section}.name",
             )
 

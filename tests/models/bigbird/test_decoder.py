@@ -76,7 +76,7 @@ def test_several_tokens_after_a_cache_see_each_other_causally(folder: Path) -> N
     )
     assert_close(rest.logits, whole.logits[:, 8:])
     assert_close(rest.attentions[1], whole.attentions[1][:, :, 8:])
-    with pytest.raises(ConfigError, match="does not cover the tokens"):
+    with pytest.raises(ConfigError, match="does not match the tokens"):
         ours(
             batch["input_ids"][:, 8:],
             batch["attention_mask"][:, 8:],
@@ -185,5 +185,5 @@ def test_what_only_a_decoder_takes_is_refused_by_others() -> None:
     batch = random_batch(1, 20)
     with pytest.raises(ConfigError, match="no cross-attention"):
         encoder(**batch, encoder_hidden_states=torch.randn(1, 3, 16))
-    with pytest.raises(ConfigError, match="keeps no cache"):
+    with pytest.raises(ConfigError, match="has no key-value cache"):
         encoder(**batch, past_key_values=KeyValueCache())

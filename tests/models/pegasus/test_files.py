@@ -109,7 +109,7 @@ def test_the_config_has_the_defaults_of_transformers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decoder_attention_heads": 3}, "does not divide"),
+        ({"decoder_attention_heads": 3}, "not a multiple"),
         ({"decoder_layerdrop": 0.1}, "decoder_layerdrop is out of range"),
         ({"activation_function": "gelu_nwe"}, "gelu_new"),
         ({"decoder_start_token_id": 120}, "decoder_start_token_id is out of range"),
