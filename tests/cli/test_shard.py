@@ -35,7 +35,7 @@ def test_it_says_what_it_did_on_standard_error(corpus: Corpus, options: list[Any
     result = run_command("shard", corpus.documents, *options)
     message = result.stderr.decode()
     assert result.stdout == b""
-    for part in ("1 units of", "40 documents", "MB/s", "train: 40 documents"):
+    for part in ("1 units, ", "40 documents", "MB/s", "train: 40 documents"):
         assert part in message
 
 

@@ -73,7 +73,7 @@ def test_an_existing_output_and_a_file_that_is_no_model_are_refused(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     words = ["tokenizer", corpus.documents, "--vocab-size", "500", "--out"]
-    assert user_error(*words, corpus.tokenizer).startswith("error: the result would overwrite")
+    assert user_error(*words, corpus.tokenizer).startswith("error: the output folder is not empty")
     # found out before the training, whose own mistake is not told
     words = ["tokenizer", corpus.documents, "--vocab-size", "1000000", "--out"]
     assert user_error(*words, corpus.documents / "x").startswith("error: the output cannot be")

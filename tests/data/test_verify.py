@@ -85,7 +85,7 @@ def test_missing_and_extra_files_are_named_and_others_are_nobodys_business(folde
 
 def test_another_tokenizer_or_none_is_named(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(b"another")
-    assert "spiece.model: not the tokenizer that made the shards" in problems(folder)
+    assert "spiece.model: not the tokenizer that wrote the shards" in problems(folder)
     (folder / "spiece.model").unlink()
     assert "spiece.model: the file is missing" in problems(folder)
 
@@ -131,7 +131,7 @@ def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
             "id 1000 is out of range",
         ),
         (_replace("ids.npy", lambda _: _npy(np.zeros(4, np.uint16))), "number of tokens"),
-        (_replace("ids.npy", lambda _: _npy(np.zeros(5, np.int64))), "ids of type int64"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros(5, np.int64))), "ids of dtype int64"),
         (
             _replace("sent.npy", lambda _: _npy(np.array([0, 9], np.uint32))),
             "differ from the index",
