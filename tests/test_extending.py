@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, each a file and a line in a copy of the package, at work."""
+"""The examples of docs/extending.md, each a file and a line in a copy of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config picks by name: entries in order, and an unknown name told with the nearest."""
+"""What a config selects by name: entries in order; an unknown name gets the closest suggestion."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ def test_a_name_is_taken_once() -> None:
         colours().add(SimpleNamespace(name="red"))
 
 
-def test_an_unknown_name_is_told_with_the_nearest_and_the_option_to_change() -> None:
+def test_an_unknown_name_gets_the_closest_match_and_the_option_to_change() -> None:
     with pytest.raises(ConfigError, match="no such colour") as caught:
         colours().named("bleu", also=["auto"])
     assert caught.value.seen == "'bleu' (did you mean 'blue'?)"

@@ -1,4 +1,4 @@
-"""Full attention with a bias of -inf, in rows that see no key too."""
+"""Full attention with a bias of -inf, including rows without a key."""
 
 from __future__ import annotations
 

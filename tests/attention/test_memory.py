@@ -1,11 +1,11 @@
-"""Memory grows with the sequence, not with its square: real allocations of real processes."""
+"""Memory grows linearly with the sequence: real allocations of real processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-# The peak of the resident set over what was resident before, in bytes, forward and backward. A
+# The peak of the resident set above the level before, in bytes, forward and backward. A
 # first call at a short length loads the libraries and their buffers.
 PROBE = """
 import resource, sys, torch

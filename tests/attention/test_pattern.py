@@ -1,4 +1,4 @@
-"""The pattern object: its tables, its cache, and what it refuses."""
+"""The pattern object: its tables, its cache, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_tables_grow_linearly_with_the_sequence() -> None:
 
 def test_a_pattern_is_drawn_once() -> None:
     assert BlockPattern.build(1024, layer=3) is BlockPattern.build(1024, layer=3)
-    # what does not shape the draw does not split the cache
+    # what does not affect the drawing does not split the cache
     google = [BlockPattern.build(1024, style="google", training=flag) for flag in (True, False)]
     assert google[0] is google[1]
     hf = [BlockPattern.build(1024, style="hf", training=flag) for flag in (True, False)]
@@ -89,9 +89,7 @@ def test_a_pattern_goes_to_a_device_once_and_cannot_be_written() -> None:
         ({"seq_len": 4096, "block_size": 256}, "too few candidate blocks", "block size 256"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_refused(
-    arguments: dict, problem: str, seen: str
-) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, problem: str, seen: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         BlockPattern.build(**arguments)
     assert seen in str(caught.value.seen)

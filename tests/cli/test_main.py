@@ -1,4 +1,4 @@
-"""Mistakes on the command line are told in four parts, with the nearest name."""
+"""Errors on the command line have four parts and suggest the closest name."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from bigbird_ds.cli.main import main
         ("export run out --dtype half", "invalid command line", "{float32,bfloat16,float16}"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_four_parts(
+def test_an_invalid_command_line_is_a_four_part_error(
     line: str, problem: str, needed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.split()) == 2
@@ -29,7 +29,7 @@ def test_a_wrong_command_line_is_told_in_four_parts(
 
 
 @pytest.mark.parametrize("line", ["--help", "shard --help"])
-def test_help_is_no_mistake(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_an_error(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(line.split())
     assert end.value.code == 0

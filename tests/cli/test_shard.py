@@ -1,4 +1,4 @@
-"""``bigbird-ds shard`` as its user sees it: what it takes, and every mistake in one clear block."""
+"""``bigbird-ds shard`` as its user sees it: what it accepts, and its error messages."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_lines_on_standard_input_give_the_shards_of_the_file(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the spooled input is gone
 
 
-def test_it_says_what_it_did_on_standard_error(corpus: Corpus, options: list[Any]) -> None:
+def test_progress_and_results_go_to_standard_error(corpus: Corpus, options: list[Any]) -> None:
     result = run_command("shard", corpus.documents, *options)
     message = result.stderr.decode()
     assert result.stdout == b""
@@ -111,7 +111,7 @@ def test_no_document_left_is_an_error_that_counts_what_was_dropped_and_leaves_no
     assert message.startswith("error: no documents left to train on\n")
     assert "1 fewer than 500 tokens, 1 no text" in message
     write(tmp_path / "in" / "a.txt", "Some words. " * 10)
-    # this time they are left for validation alone, in shards
+    # this time they are left, in shards, only for validation
     message = user_error(*words, "--validation-fraction", "0.99")
     assert "seen:   2 for validation" in message
     assert not (tmp_path / "out").exists()

@@ -69,12 +69,12 @@ def test_bad_lines_are_named_or_skipped(corpus: Corpus, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(corpus.tokenizer)
 
 
-def test_an_existing_output_and_a_file_that_is_no_model_are_refused(
+def test_an_existing_output_and_an_invalid_model_file_are_refused(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     words = ["tokenizer", corpus.documents, "--vocab-size", "500", "--out"]
     assert user_error(*words, corpus.tokenizer).startswith("error: the output folder is not empty")
-    # found out before the training, whose own mistake is not told
+    # detected before the training, whose error is not shown
     words = ["tokenizer", corpus.documents, "--vocab-size", "1000000", "--out"]
     assert user_error(*words, corpus.documents / "x").startswith("error: the output cannot be")
     words = ["tokenizer", "--spiece-model", corpus.documents, "--out", tmp_path / "out"]

@@ -72,7 +72,7 @@ def test_a_tokenizer_is_verified_and_described(
     assert f"no file {folder}/spiece.model" in capsys.readouterr().err
 
 
-def test_a_folder_in_work_says_how_to_go_on(folder: Path) -> None:
+def test_an_unfinished_folder_says_how_to_resume(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     (folder / ".units").mkdir()
     message = user_error("verify", folder)
@@ -86,4 +86,4 @@ def test_inspect_describes_the_shards(folder: Path) -> None:
     text = result.stdout.decode()
     for part in ("train: ", "validation: ", "characters per token", "tokenizer: 500 pieces"):
         assert part in text
-    assert 'The "assert" statement' in text  # a document's beginning, decoded
+    assert 'The "assert" statement' in text  # the beginning of a document, decoded

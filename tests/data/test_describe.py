@@ -10,7 +10,7 @@ from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
 
 
-def test_counts_lengths_options_and_a_sample_are_told(corpus: Corpus) -> None:
+def test_counts_lengths_options_and_a_sample_are_described(corpus: Corpus) -> None:
     text = describe_shards(corpus.shards)
     for split in ("train", "validation"):
         shards = Shards(corpus.shards, split)

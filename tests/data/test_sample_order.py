@@ -56,7 +56,7 @@ def test_an_epoch_planned_ahead_is_the_one_planned_on_demand(shards: Shards) -> 
 
 
 class CountingShards(Shards):
-    """Counts how often the index was read, which is once for every plan."""
+    """Counts how often the index was read: once for every plan."""
 
     num_plans = 0
 
@@ -74,7 +74,7 @@ def test_every_plan_is_made_once_and_forgotten_when_its_epoch_is_over(shards: Sh
         samples, state = order.take(state, 7)
         for epoch, number in samples:  # of two epochs where one ends within the batch
             order.resolve(epoch, number)
-    last = weakref.ref(order.plans.plan(5))  # waits for what is being made
+    last = weakref.ref(order.plans.plan(5))  # waits for the plan in progress
     assert counting.num_plans <= 6
     order.plans.go_on_to(6)
     assert last() is None

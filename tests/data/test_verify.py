@@ -38,7 +38,7 @@ def problems(folder: Path, *, deep: bool = False) -> str:
 
 
 def record_again(folder: Path, name: str) -> None:
-    """Put the file's new size and sha256 into the manifest, as another program's writer would."""
+    """Put the file's new size and sha256 into the manifest, as another writer would."""
     manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
     for shard in manifest["splits"]["train"]:
         for key in ("tar", "documents", "sentences"):
@@ -102,7 +102,7 @@ def members_of(tar_path: Path) -> dict[str, bytes]:
 
 
 def write_again(folder: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write the first tar with other members, plainly as any program would, and its record."""
+    """Write the first tar with other members, as any program would, and its record."""
     with tarfile.open(folder / FIRST_TAR, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -145,11 +145,11 @@ def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         (lambda members: dict(sorted(members.items(), reverse=True)), "an incomplete sample"),
     ],
 )
-def test_deep_finds_samples_that_are_not_what_the_index_says(
+def test_deep_finds_samples_that_differ_from_the_index(
     change: Callable[[dict[str, bytes]], dict[str, bytes]], problem: str, folder: Path
 ) -> None:
     write_again(folder, change(members_of(folder / FIRST_TAR)).items())
-    assert verify_shards(folder)  # sizes and sha256 are as recorded
+    assert verify_shards(folder)  # sizes and sha256 match the manifest
     seen = problems(folder, deep=True)
     assert seen.startswith("train-00000.tar: ")
     assert problem in seen
@@ -168,7 +168,7 @@ def test_deep_finds_samples_whose_keys_do_not_rise(earlier: int, folder: Path) -
     assert "is out of order" in problems(folder, deep=True)
 
 
-def test_deep_finds_a_sentence_behind_the_last_token(folder: Path) -> None:
+def test_deep_finds_a_sentence_after_the_last_token(folder: Path) -> None:
     name = "train-00000.sentences.npy"
     documents = np.load(folder / "train-00000.documents.npy")
     last = int(documents["num_sentences"][:2].sum()) - 1

@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert argument in str(error.value.seen)
 
 
-def test_a_file_named_twice_is_taken_once_and_a_line_says_so(
+def test_a_file_named_twice_is_read_once_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="bigbird_ds")

@@ -1,4 +1,4 @@
-"""A second job in a folder is refused while the first one lives, and takes over when it is gone."""
+"""A second job in a folder is refused while the first is alive, and takes over after its death."""
 
 import json
 import platform

@@ -78,7 +78,7 @@ def test_a_long_zstd_window_is_whole(tmp_path: Path) -> None:
 
 
 def test_repetitive_zstd_takes_linear_time(tmp_path: Path) -> None:
-    # A copy of what is left for every read makes this quadratic: minutes.
+    # Copying the remainder for every read makes this quadratic: minutes.
     line = b'{"text": "' + b"a" * 1000 + b'"}\n'
     path = write(tmp_path / "a.jsonl.zst", zstandard.ZstdCompressor().compress(line * 100_000))
     stream, raw = open_bytes(path, ".zst")

@@ -1,4 +1,4 @@
-"""--sentences: lines, and a function of the user's."""
+"""--sentences: lines, and a user function."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The shard job: the same bytes however it is done, the right counts, nothing mixed."""
+"""The shard job: the same bytes in every mode, the right counts, no mixed jobs."""
 
 import json
 import os
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
 ) -> None:
     out = tmp_path / "out"
     words = command_line(["shard", inputs, "--tokenizer", corpus.tokenizer, "--out", out])
-    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *words]  # kB a file
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *words]  # kB per file
     result = subprocess.run(limited, capture_output=True, check=False)
     message = result.stderr.decode()
     assert result.returncode == 2, message

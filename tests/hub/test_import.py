@@ -1,4 +1,4 @@
-"""An import is the checkpoint itself, or its warm start; and nothing at all where it is broken."""
+"""An import equals the checkpoint, or its warm start; a broken source writes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 64
 
 
 def write_checkpoint(folder: Path, name: str, shard_size: str = "50GB", **settings: Any) -> Path:
-    """A folder as transformers saves it, with random weights, biases and norms."""
+    """A folder saved by transformers, with random weights, biases and norms."""
     torch.manual_seed(3)
     model_class = getattr(transformers, name)
     model = model_class(model_class.config_class(**{**SHAPE, **settings}))
@@ -103,7 +103,7 @@ def test_a_bigbird_checkpoint_comes_out_with_the_same_bits(
 def test_bfloat16_stays_bfloat16(tmp_path: Path) -> None:
     source = bigbird(tmp_path / "source")
     halves = {name: value.bfloat16() for name, value in stored(source).items()}
-    save_file(halves, source / "model.safetensors")  # config.json goes on saying float32
+    save_file(halves, source / "model.safetensors")  # config.json still says float32
     assert do_import(source, tmp_path / "out")["dtype"] == "bfloat16"
     assert_same_tensors(tmp_path / "out", source)
 
@@ -240,7 +240,7 @@ def test_an_import_is_the_start_of_a_training_run(
     settings = changed(run_settings, model=str(out), objective={"name": "mlm"})
     settings["train"]["steps"] = 1
     settings["schedule"]["warmup_steps"] = 0
-    settings["optimizer"]["lr"] = 1e-9  # what is saved is what was imported, but for this
+    settings["optimizer"]["lr"] = 1e-9  # what is saved is what was imported, except this
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(settings))
     config = load_run_config(path, ["model.block_size=16", "model.num_random_blocks=1"])
@@ -273,7 +273,7 @@ def edit_tensors(source: Path, name: str, value: torch.Tensor | None) -> None:
 
 
 def poison(source: Path, content: bytes | None = None) -> None:
-    """A pickle that would run code, or ``content``: it must be refused, not read."""
+    """A pickle that would run code, or ``content``; it must be refused."""
     (source / "model.safetensors").unlink()
     if content is None:
         torch.save({"x": Touch(source / "touched")}, source / "pytorch_model.bin")
@@ -353,7 +353,7 @@ def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
-def test_a_name_of_the_hub_and_a_run_are_told_from_a_folder_in_hub_format(
+def test_a_hub_name_and_a_run_are_not_folders_in_hub_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(source: str) -> str:
@@ -401,5 +401,5 @@ def test_an_import_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixtur
     source = bigbird(tmp_path / "source")
     before = contents(source)
     assert main(["import", str(source), str(source)]) == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert "output folder is not empty" in capsys.readouterr().err
     assert contents(source) == before

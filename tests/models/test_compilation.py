@@ -1,4 +1,4 @@
-"""Compiled layers outside of the trainer: gradients as without, also with dropout drawn twice."""
+"""Compiled layers outside the trainer: gradients as without compilation, also with dropout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_checkpointed_graphs_draw_the_same_dropout_again_and_all_layers_share_th
     assert counters["stats"]["unique_graphs"] - before == 2
     for one, other in zip(kept, computed_again, strict=True):
         torch.testing.assert_close(one, other)
-    # A graph draws other numbers than the same layer without one.
+    # A graph draws different random numbers than the same layer without one.
     assert not any(torch.equal(one, other) for one, other in zip(kept[:3], eager[:3], strict=True))
 
 

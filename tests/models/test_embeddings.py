@@ -1,4 +1,4 @@
-"""The embeddings of tokens: got, replaced and resized in every class, as transformers does."""
+"""Token embeddings: read, replaced and resized in every class, as in transformers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(name: str, **changes: Any) -> Any:
 
 
 def first_output(model: Any) -> torch.Tensor:
-    """What the model says of two texts, each with one </s> at its end."""
+    """The model's output for two texts, each with one </s> at its end."""
     torch.manual_seed(1)
     ids = torch.randint(5, V, (2, 130))
     ids[:, -1] = model.config.eos_token_id
@@ -41,7 +41,7 @@ def first_output(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_grown_model_says_the_same_of_its_old_tokens(
+def test_an_extended_model_gives_the_same_logits_for_its_old_tokens(
     tmp_path: Path, name: str, tied: bool
 ) -> None:
     model = build(name, tie_word_embeddings=tied)

@@ -1,4 +1,4 @@
-"""What a model is given is refused in words where it cannot be meant."""
+"""Invalid or inconsistent model inputs are refused with a clear message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training gets of a batch, against the loss over all positions."""
+"""The losses of training, compared with the loss over all positions."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_else_the_config_asks_to_be_returned_does_not_matter(model_class: t
     assert torch.equal(*losses)
 
 
-def test_the_vocabulary_projection_runs_on_the_targets_alone() -> None:
+def test_the_vocabulary_projection_runs_only_on_the_targets() -> None:
     model = BigBirdForPreTraining(BigBirdConfig(**TINY)).train()
     batch = random_batch(2, 800)
     seen = []

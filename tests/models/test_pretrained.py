@@ -1,4 +1,4 @@
-"""Hub folders in and out, and what is said of folders that are broken or of another model."""
+"""Hub folders are loaded and saved; broken folders and those of other models are errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_shards_with_an_index_are_written_and_read(folder: Path, tmp_path: Path)
     number = sum(parameter.numel() for parameter in model.parameters())
     assert metadata == {"total_parameters": number, "total_size": 4 * number}
 
-    model.save_pretrained(target)  # one file now: nothing of the shards stays behind
+    model.save_pretrained(target)  # one file now: no shards are left
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -87,7 +87,7 @@ def test_a_shard_may_be_exactly_as_large_as_allowed(tmp_path: Path) -> None:
     assert read_tensors(tmp_path).names == list(tensors)
 
 
-def test_dtype_is_as_asked_or_as_the_folder_says(folder: Path, tmp_path: Path) -> None:
+def test_dtype_is_the_requested_one_or_that_of_the_folder(folder: Path, tmp_path: Path) -> None:
     model = BigBirdForPreTraining.from_pretrained(folder)
     model.save_pretrained(tmp_path / "half", dtype="bfloat16")
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
@@ -166,7 +166,7 @@ def test_config_and_overrides_replace_the_file(folder: Path) -> None:
     ("name", "shape"),
     [
         ("bert.encoder.layer.1.output.dense.weight", "(16, 24)"),
-        # half a head: an error, not a fresh head
+        # half a head: an error, not a newly initialized head
         ("cls.predictions.transform.dense.weight", "(16, 16)"),
     ],
 )
@@ -186,7 +186,7 @@ def test_misshapen_tensors_are_named_with_both_shapes(folder: Path) -> None:
     assert "bert.encoder.layer.0.intermediate.dense.weight (32, 16)" in str(caught.value.needed)
 
 
-def test_a_truncated_file_is_said_to_be_so(folder: Path) -> None:
+def test_a_truncated_file_is_reported(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     for cut in (len(whole) // 2, 4):
         (folder / "model.safetensors").write_bytes(whole[:cut])
@@ -223,7 +223,7 @@ def test_an_index_that_names_no_file_is_refused(folder: Path, index: object) -> 
         BigBirdForPreTraining.from_pretrained(folder)
 
 
-def test_a_name_of_the_hub_is_told_from_a_folder() -> None:
+def test_a_hub_name_is_not_a_folder() -> None:
     for load in (BigBirdForPreTraining, BigBirdConfig):
         with pytest.raises(CheckpointError, match="no such folder") as caught:
             load.from_pretrained("google/bigbird-roberta-base")

@@ -1,4 +1,4 @@
-"""Ranks that share sequences find the loss and every gradient of one rank, for both families."""
+"""Sequence parallelism gives the loss and every gradient of one rank, for both families."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = [
     SharedModelCase("bigbird"),
     SharedModelCase("bigbird", checkpointed=True, padding=9),
     SharedModelCase("pegasus", target_length=12),
-    # 11 is a multiple of no number of ranks here
+    # 11 is not a multiple of any number of ranks here
     SharedModelCase("pegasus", target_length=11, padding=13),
     SharedModelCase("pegasus", target_length=11, padding=13, checkpointed=True),
     SharedModelCase("pegasus", target_length=11, padding=13, checkpointed=True, selective=True),

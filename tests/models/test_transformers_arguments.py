@@ -1,4 +1,4 @@
-"""What is meant for transformers' from_pretrained and save_pretrained works, or is refused."""
+"""Arguments of transformers' from_pretrained and save_pretrained work or are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_arguments_that_ask_for_what_is_done_anyway_are_taken(folder: Path) -> N
     ],
     ids=str,
 )
-def test_what_is_not_done_says_what_to_do_instead(
+def test_unsupported_arguments_say_what_to_do_instead(
     folder: Path, options: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -96,7 +96,7 @@ def test_a_dtype_that_is_none_of_weights_is_refused(folder: Path, dtype: Any) ->
         BigBirdModel.from_pretrained(folder, dtype=torch.float16, torch_dtype=torch.float32)
 
 
-def test_a_path_that_is_no_folder_of_weights_says_what_it_is(folder: Path, tmp_path: Path) -> None:
+def test_a_path_without_weights_is_described(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="path is a file") as caught:
         BigBirdModel.from_pretrained(folder / "model.safetensors")
     assert str(folder) in caught.value.change
@@ -153,7 +153,7 @@ def test_the_loading_info_has_the_names_of_transformers(folder: Path) -> None:
             assert set(info[kind]) == set(wanted[kind]), (name, kind)
 
 
-def test_configs_of_transformers_serve_as_ours(folder: Path) -> None:
+def test_configs_of_transformers_work_as_ours(folder: Path) -> None:
     theirs = transformers.BigBirdConfig(**TINY, num_labels=3, is_decoder=True)
     for name, model_class in MODEL_CLASSES.items():
         if "Pegasus" not in name:

@@ -95,7 +95,7 @@ def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
             **fp32_gradients,
             "resume": str(tmp_path / "half" / "checkpoints" / "step-2"),
         },
-        # The last: DeepSpeed then has put a linear layer of its own into torch, for good.
+        # The last one: DeepSpeed permanently replaces torch's linear layer.
         "zero 3": {**bf16, **fp32_gradients, STAGE: 3, PERSIST: 0},
     }
     runs = {
@@ -117,7 +117,7 @@ def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
 
 
 @pytest.mark.launch
-def test_what_cannot_be_meant_is_said_before_the_first_step(
+def test_inconsistent_settings_are_errors_before_the_first_step(
     settings: dict[str, Any], corpus: Corpus
 ) -> None:
     cases = {

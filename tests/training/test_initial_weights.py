@@ -1,4 +1,4 @@
-"""A run starts from weights that know fewer tokens than its tokenizer, or that are not tied."""
+"""A run starts from weights with fewer tokens than its tokenizer, or with untied weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.deco
 
 
 def write_start(folder: Path, corpus: Corpus | None = None, **changes: Any) -> Path:
-    """Weights for the first pieces of the tokenizer, which lies beside them if given."""
+    """Weights for the first pieces of the tokenizer, which is copied next to them if given."""
     torch.manual_seed(0)
     config = BigBirdConfig(**{**TINY_MODEL, "vocab_size": KNOWN, **changes})
     BigBirdForMaskedLM(config).save_pretrained(folder)
@@ -44,14 +44,14 @@ def write_tokenizer(folder: Path, pieces: list[str]) -> None:
 
 
 def untie(folder: Path) -> None:
-    """Other values for the decoder on file, beside a config that ties it."""
+    """Give the decoder in the file other values, although the config ties it."""
     tensors = load_file(folder / "model.safetensors")
     tensors[DECODER] = tensors[WORDS] + torch.randn(tensors[WORDS].shape)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def start_run(settings: dict[str, Any], start: Path, folder: Path, *words: str) -> tuple[Any, Any]:
-    """The run config, and the model that the run begins with."""
+    """The run config, and the initial model of the run."""
     path = folder / "run.yaml"
     path.write_text(json.dumps(settings | {"model": str(start), "objective": {"name": "mlm"}}))
     config = load_run_config(path, list(words))
@@ -59,7 +59,7 @@ def start_run(settings: dict[str, Any], start: Path, folder: Path, *words: str) 
     return config, build_model(config, resolve_model_config(config, vocabulary), None)
 
 
-def test_a_model_is_extended_to_the_tokenizer_and_says_so(
+def test_a_model_is_extended_to_the_tokenizer_with_a_warning(
     run_settings: dict[str, Any],
     corpus: Corpus,
     tmp_path: Path,
@@ -95,7 +95,9 @@ def test_a_tokenizer_with_other_first_pieces_is_refused(
     write_tokenizer(start, [*pieces[:470], *pieces[471:480], pieces[470]])
     with pytest.raises(ConfigError, match="differs from that of the shards"):
         start_run(run_settings, start, tmp_path)
-    write_tokenizer(start, pieces[: KNOWN - 1])  # one that the weights must know is missing
+    write_tokenizer(
+        start, pieces[: KNOWN - 1]
+    )  # one of the tokens that the weights must have is missing
     with pytest.raises(ConfigError, match="differs from that of the shards"):
         start_run(run_settings, start, tmp_path)
     write_tokenizer(start, pieces[:KNOWN])
@@ -129,7 +131,7 @@ def test_weights_in_a_form_that_is_not_read_do_not_start_a_run_afresh(
 
 
 @pytest.mark.launch
-def test_such_a_run_is_resumed_exported_and_told_of_its_limit(
+def test_such_a_run_is_resumed_exported_and_warned_of_its_limit(
     run_settings: dict[str, Any],
     corpus: Corpus,
     tmp_path: Path,

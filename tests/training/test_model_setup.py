@@ -1,4 +1,4 @@
-"""The model of a run takes its special ids from the tokenizer, and no other tokenizer's weights."""
+"""A run's model takes its special ids from the tokenizer, and rejects other tokenizers' weights."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_weights_that_carry_the_tokenizer_of_the_shards_are_taken(
 def test_weights_with_another_tokenizer_are_refused(
     name: str, run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Though every special id that the config names is the same, as in a BERT."""
+    """Although every special id in the config is the same, as with a BERT."""
     folder = weights(tmp_path / "weights")
     tokens = ["[PAD]", "the", "[CLS]", "[SEP]", "[MASK]"]
     if name == "spiece.model":

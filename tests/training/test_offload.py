@@ -1,4 +1,4 @@
-"""Optimizer state and weights in the host's memory: the same run, with checkpoints both ways."""
+"""Optimizer state and weights in host memory: the same run, with checkpoints both ways."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_offloaded_run_has_the_same_losses_and_resumes_from_and_to_any_other(
         name: changed(settings, **layout, **half, output=str(tmp_path / name))
         for name, layout in LAYOUTS.items()
     }
-    # Each layout goes on from the checkpoint of the one before it.
+    # Each layout resumes from the checkpoint of the one before it.
     seconds = [
         changed(
             settings,

@@ -1,4 +1,4 @@
-"""A run whose ranks share sequences is the run on one rank: losses, evaluation, resume."""
+"""A run with sequence parallelism equals the run on one rank: losses, evaluation, resume."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_number_of_ranks_that_cannot_share_is_refused(run_settings: dict[str, 
 
 
 @pytest.mark.launch
-def test_ranks_with_different_configs_are_told_before_they_wait_for_each_other(
+def test_ranks_with_different_configs_fail_before_they_wait_for_each_other(
     run_settings: dict[str, Any],
 ) -> None:
     found = run_distributed(error_with_own_seed, 2, run_settings)

@@ -1,6 +1,6 @@
-"""An encoder-decoder whose ranks share sequences: the run on one rank, at every layout.
+"""An encoder-decoder under sequence parallelism equals the run on one rank, at every layout.
 
-Every gradient is compared for both families here. Processes start slowly, so they are started once.
+Here every gradient is compared for both families, because starting processes is slow.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ EPSILON = float(np.finfo(np.float32).eps)  # 1.2e-7
 
 @dataclass(frozen=True)
 class Trained:
-    """What runs on one rank and on ranks that share found.
+    """Results of runs on one rank and of runs on ranks that share sequences.
 
     Attributes:
         alone: metrics of the run on one rank.
         shared: layout -> metrics on two ranks that share.
         resumed: metrics of a run on two ranks that share, then on four.
         gradients_alone: family -> parameter -> its gradient in the first step, on one rank.
-        gradients_shared: family -> for each layout of two groups of two, the same.
+        gradients_shared: family -> the same for each layout of two groups of two.
     """
 
     alone: list[dict[str, Any]]
@@ -60,7 +60,7 @@ def trained(
     def run(settings: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
         return changed(settings, **changes, output=str(folder / name))
 
-    # 47 tokens of a target: two ranks have 24 places each, four have 12.
+    # 47 target tokens: two ranks have 24 positions each, four have 12.
     pegasus = changed(
         pegasus_run_settings(pegasus_corpus, folder), **{"objective.target_length": 47}
     )
@@ -120,7 +120,7 @@ def test_every_gradient_of_two_groups_of_two_equals_that_of_one_rank(
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             # Some gradients cancel: that of a key's bias, and those of next-sentence prediction
-            # over pairs of both kinds. fp32 cannot tell them to less than it tells the largest.
+            # over pairs of both kinds. fp32 resolves them no better than relative to the largest.
             allowed = max(1e-5 * abs(gradient).max(), EPSILON * largest)
             assert np.abs(found[name] - gradient).max() < allowed, name
 
@@ -142,5 +142,5 @@ def test_bf16_stays_near_fp32(trained: Trained) -> None:
 
 
 @pytest.mark.launch
-def test_a_run_goes_on_when_more_ranks_share(trained: Trained) -> None:
+def test_a_run_resumes_when_more_ranks_share(trained: Trained) -> None:
     assert losses(trained.resumed) == pytest.approx(losses(trained.alone), rel=1e-4)

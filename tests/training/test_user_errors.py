@@ -1,4 +1,4 @@
-"""Mistakes in a run are found before the first step, in four parts, and nothing is lost."""
+"""User errors of a run are found before the first step, have four parts, and lose nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
 
 
 @pytest.mark.launch
-def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
+def test_every_user_error_says_what_was_seen_needed_and_to_change(
     run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
 ) -> None:
     other_tokenizer = tmp_path / "other"
@@ -104,7 +104,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             assert text in error, f"{name}: {text!r} is not in\n{error}"
     assert not (tmp_path / "never").exists()
 
-    # What a plan can see it says in the same words; damage and checkpoints are the run's to find.
+    # A plan gives the same messages, except for damage and checkpoints, which only a run reads.
     for name, settings, error in zip(cases, runs, found, strict=True):
         if name == "flipped byte":
             break
@@ -153,7 +153,7 @@ def test_a_wrong_override_is_refused(
         assert text in str(caught.value)
 
 
-def test_a_missing_key_and_a_file_that_is_no_yaml_are_named(tmp_path: Path) -> None:
+def test_a_missing_key_and_invalid_yaml_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("model: {}\ntrain: {steps: 1}\noutput: x\n")
     with pytest.raises(ConfigError, match="no data in"):

@@ -1,4 +1,4 @@
-"""The config: transformers' fields and defaults, strict for people, lenient for Hub files."""
+"""The config: transformers' fields and defaults; strict for users, lenient for Hub files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_hub_files_may_carry_what_shapes_nothing() -> None:
         ({"model_type": "bert"}, "a different model family"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(values: dict, problem: str) -> None:
+def test_invalid_values_are_refused(values: dict, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         BigBirdConfig.from_dict(values)
 

@@ -1,7 +1,8 @@
 """BigBird as a decoder: causal, with a cache, with cross-attention.
 
-transformers is the judge where its decoder is right. Its cross-attention is not (its self-attention
-then reads the other sequence), so there its BERT is the judge, the same network at dropout 0.
+The reference is transformers where its decoder is correct. Its cross-attention is not (its
+self-attention then reads the other sequence), so there its BERT is the reference, the same network
+at dropout 0.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def test_several_tokens_after_a_cache_see_each_other_causally(folder: Path) -> N
         )
 
 
-def test_logits_of_the_last_or_of_chosen_places(folder: Path) -> None:
+def test_logits_of_the_last_or_of_chosen_positions(folder: Path) -> None:
     ours = BigBirdForCausalLM.from_pretrained(folder)
     batch = random_batch(2, 20)
     logits = ours(**batch).logits
@@ -94,7 +95,7 @@ def test_logits_of_the_last_or_of_chosen_places(folder: Path) -> None:
 
 
 def test_a_decoder_never_sees_the_future_at_any_length() -> None:
-    """transformers' does on inputs beyond the fallback, where it attends block-sparsely."""
+    """transformers' decoder reads them, on inputs beyond the fallback, where it is block-sparse."""
     torch.manual_seed(0)
     config = BigBirdConfig(**TINY, is_decoder=True, block_size=4, num_random_blocks=1)
     model = BigBirdForCausalLM(config).eval()
@@ -174,7 +175,7 @@ def test_gradient_checkpointing_with_cross_attention_changes_no_gradient(
         if checkpointing:
             model.gradient_checkpointing_enable()
         output = model(**batch, encoder_hidden_states=states, labels=batch["input_ids"])
-        assert (output.past_key_values is None) == checkpointing  # layers run twice then
+        assert (output.past_key_values is None) == checkpointing  # then layers run twice
         output.loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -1,4 +1,4 @@
-"""What a run gives to DeepSpeed: mistakes are told in four parts, before anything starts."""
+"""The config passed to DeepSpeed: errors have four parts and come before anything starts."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ ZERO = "deepspeed.zero_optimization"
         ("deepspeed.data_types.grad_accum_dtype=fp8", ["grad_accum_dtype='fp8'", "fp32 or bf16"]),
     ],
 )
-def test_a_mistake_in_the_deepspeed_section_is_told_before_anything_starts(
+def test_an_error_in_the_deepspeed_section_is_reported_before_anything_starts(
     run_config_file: Path, override: str, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     config = load_run_config(run_config_file, [override])
     with pytest.raises(ConfigError) as caught:
         deepspeed_config(config, world_size=1)
