@@ -78,10 +78,10 @@ def main() -> int:
         report.attempt(name, "", lambda run=run: run(report, SMOKE if arguments.smoke else Sizes()))
         if arguments.json is not None:
             report.write(arguments.json)
-    return int(device.type == "cuda" and not all_right(report))
+    return int(device.type == "cuda" and not all_passed(report))
 
 
-def all_right(report: Report) -> bool:
+def all_passed(report: Report) -> bool:
     """Whether every comparison passed and none of our kernels failed.
 
     Whatever was skipped for lack of time does not count.

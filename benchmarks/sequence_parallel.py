@@ -226,12 +226,12 @@ def count_decoder_traffic(ranks: Ranks, lengths: list[int], target: int) -> list
     own = target // ranks.world_size
     hidden = torch.randn(1, own, width, requires_grad=True)
     bias = full_bias(None, True, own, own * (ranks.rank + 1), hidden)
-    sees = AttentionMask(sparse=False, bias=bias, parallel=parallel)
+    layer_mask = AttentionMask(sparse=False, bias=bias, parallel=parallel)
     counts = []
     for length in lengths:
         parallel.traffic.clear()
         states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
-        result, *_ = layer(hidden, sees, memory=EncoderStates(states, parallel=parallel))
+        result, *_ = layer(hidden, layer_mask, memory=EncoderStates(states, parallel=parallel))
         result.sum().backward()
         counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
     return counts

@@ -57,7 +57,7 @@ def make_folder(folder: Path, error: type[UserError], change: str) -> None:
 
 
 @contextlib.contextmanager
-def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
+def report_full_disk(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
     """Report a full or read-only disk, a quota or a file size limit as a user error.
 
     Args:

@@ -188,7 +188,7 @@ def _paths_in(
             needed=KNOWN_KINDS,
             change="the INPUT argument, or --format",
         )
-    _tell_of_others(folder, found.others)
+    _report_skipped(folder, found.others)
     if found.num_special:
         logger.warning(
             "%s: skipped %s pipes, sockets or devices", printable(folder), found.num_special
@@ -208,7 +208,7 @@ def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Pa
             needed="a file, a folder, a glob that matches, or -",
             change="the INPUT argument",
         )
-    _tell_of_others(pattern, sorted(set(matches).difference(known)))
+    _report_skipped(pattern, sorted(set(matches).difference(known)))
     for match in known:
         if match.is_dir():
             yield from _paths_in(match, default_kind, may_be_empty=True)
@@ -216,7 +216,7 @@ def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Pa
             yield match, match.name
 
 
-def _tell_of_others(where: Path | str, others: list[Path]) -> None:
+def _report_skipped(where: Path | str, others: list[Path]) -> None:
     if others:
         logger.warning("%s: skipped %s", printable(where), counted_by_suffix(others))
 

@@ -125,13 +125,13 @@ class JobFolder:
                     {"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer}
                 )
                 return manifest
-            self._begin_or_go_on(plan, own_units, resume=resume, is_part=part is not None)
+            self._start_or_resume(plan, own_units, resume=resume, is_part=part is not None)
         except BaseException:
             self.end()
             raise
         return None
 
-    def _begin_or_go_on(
+    def _start_or_resume(
         self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, is_part: bool
     ) -> None:
         plan_path = self._folder / "plan.json"

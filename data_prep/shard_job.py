@@ -32,8 +32,8 @@ from data_prep.job_folder import (
     missing_in_words,
 )
 from data_prep.job_lock import JobLock
-from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
+from data_prep.repair import damaged_units, require_same
 from data_prep.sentence_choice import spans_by
 from data_prep.text_hashes import find_duplicates
 from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
@@ -110,7 +110,7 @@ def write_shards(
     files.make_folder(out.parent, DataError, "--out")
     spool = files.temporary_name(out.with_name(f"{out.name}.stdin.jsonl"))
     try:
-        with files.told_when_full(out.parent, DataError, "--out"):
+        with files.report_full_disk(out.parent, DataError, "--out"):
             spooled = spool_stdin(spool)
         return _Job([spooled], tokenizer, vocabulary, out, options).run()
     finally:
@@ -148,9 +148,9 @@ class _Job:
             self._plan, own_numbers, resume=options.resume, part=options.part
         )
         try:
-            with files.told_when_full(self._out, DataError, "--out"):
+            with files.report_full_disk(self._out, DataError, "--out"):
                 if manifest is not None:
-                    self._mend(manifest)
+                    self._repair(manifest)
                     return manifest
                 self._run_units([u for u in self._own_units if not self._is_finished(u)])
                 return self._compose()
@@ -162,7 +162,7 @@ class _Job:
         finally:
             self._folder.end()
 
-    def _mend(self, manifest: Manifest) -> None:
+    def _repair(self, manifest: Manifest) -> None:
         """Rewrite damaged and missing files of a complete folder."""
         logger.info("%s is already complete; checking its files", self._out)
         own = {unit.number: unit for unit in self._own_units}
@@ -203,7 +203,7 @@ class _Job:
         """Write the manifest if every unit of every part is finished."""
         is_missing = self._folder.missing(len(self._units))
         if is_missing and not (self._out / MANIFEST_NAME).is_file():
-            self._tell_missing()
+            self._report_missing()
             return None
         end = JobLock(self._out / UNFINISHED_NAME, None)
         try:
@@ -216,7 +216,7 @@ class _Job:
                 return Manifest.read(self._out)
             records = self._folder.records(len(self._units))
             if not self._options.documents.keep_duplicates and not self._drop_duplicates(records):
-                self._tell_missing()
+                self._report_missing()
                 return None
             return self._write_manifest(records)
         finally:
@@ -235,7 +235,7 @@ class _Job:
         self._folder.remove()
         return manifest
 
-    def _tell_missing(self) -> None:
+    def _report_missing(self) -> None:
         missing = self._folder.missing(len(self._units))
         logger.info("%s", missing_in_words(missing, self._plan.num_parts))
         logger.info("the last part to finish writes the manifest")

@@ -82,9 +82,9 @@ class UnitRecord(BaseModel):
             for shard in [] if lists_only else self.shards.values():
                 for file in shard.files:
                     file.check(folder, DataError, "a file of a finished unit")
-            for beside in (self.rejected, self.hashes, self.duplicates):
-                if beside is not None:
-                    beside.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
+            for record in (self.rejected, self.hashes, self.duplicates):
+                if record is not None:
+                    record.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
         except DataError:
             return False
         return True

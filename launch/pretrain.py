@@ -78,14 +78,14 @@ def main() -> int:
         with stop_on_signals() as request:
             return pretrain(parse_arguments(), request)
     except UserError as error:
-        tell(error)
+        report(error)
         return EXIT_USER_ERROR
     except FloatingPointError as error:
         log.logger.error("error: %s", error)
         return EXIT_FAILED
 
 
-def tell(error: UserError) -> None:
+def report(error: UserError) -> None:
     """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
     if log.rank == 0:
         print(f"error: {error}", file=sys.stderr, flush=True)

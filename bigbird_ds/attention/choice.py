@@ -23,7 +23,7 @@ Attention = Callable[
 ]
 
 
-def _nothing_against(q: torch.Tensor, pattern: BlockPattern) -> str | None:
+def _always_supported(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     return None
 
 
@@ -43,7 +43,7 @@ class Backend:
 
     name: str
     attention: Attention
-    why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _nothing_against
+    why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _always_supported
     needs: str = ""
     clears_padding: bool = False
 

@@ -154,11 +154,11 @@ def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.nd
     slot, everything = slot.ravel()[used], everything.ravel()[used]
     columns = random_blocks.shape[-1] + 5
     width = int(slot.max()) + 1
-    place = used // columns * width + slot  # in the tables
+    index = used // columns * width + slot  # in the tables
     shape = (tables, rows, width)
     key_blocks = np.zeros(shape, dtype=np.int32)
-    key_blocks.ravel()[place] = everything
-    key_counts = np.bincount(place, minlength=key_blocks.size).astype(np.int32).reshape(shape)
+    key_blocks.ravel()[index] = everything
+    key_counts = np.bincount(index, minlength=key_blocks.size).astype(np.int32).reshape(shape)
     key_blocks.flags.writeable = False
     key_counts.flags.writeable = False
     return key_blocks, key_counts

@@ -169,12 +169,15 @@ def _compare_samples(
         for row, sample in itertools.zip_longest(documents, samples):
             _expect(row is not None and sample is not None, "its index has the wrong length")
             key, ids_member, parts = sample
-            place = (len(key), key)  # shorter keys first: 99999-9999999 comes before ...-10000000
-            _expect(place > last_key, f"sample {key} is out of order")
+            sort_key = (
+                len(key),
+                key,
+            )  # shorter keys first: 99999-9999999 comes before ...-10000000
+            _expect(sort_key > last_key, f"sample {key} is out of order")
             starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
             _check_sample(key, ids_member, parts, row, starts, vocab_size)
             first_sentence += int(row["num_sentences"])
-            last_key = place
+            last_key = sort_key
 
 
 def _check_sample(

@@ -114,7 +114,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
         return None, None
     import transformers
 
-    with _few_words(transformers.utils.logging):  # problems are raised below
+    with _quiet(transformers.utils.logging):  # problems are raised below
         ours = load_pretrained(folder, dtype=torch.float32).eval()
         theirs_class = getattr(transformers, type(ours).__name__)
         theirs, loading = theirs_class.from_pretrained(
@@ -135,7 +135,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
 
 
 @contextlib.contextmanager
-def _few_words(logging: Any) -> Iterator[None]:
+def _quiet(logging: Any) -> Iterator[None]:
     """Within this context transformers logs only errors and shows no progress bars."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -18,7 +18,7 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
-from bigbird_ds.hub.generation import bring_generation_config
+from bigbird_ds.hub.generation import copy_generation_config
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.source_tensors import (
@@ -142,8 +142,8 @@ def import_model(
                 tensor, f"{name}, from {source}", "copy the files again, or use another folder"
             )
         model.save_pretrained(folder)
-        bring_generation_config(source, folder, values)
-        _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
+        copy_generation_config(source, folder, values)
+        _copy_tokenizer(tokenizer or source, folder, write_tokenizer)
         if tokenizer_files(folder):
             write_tokenizer_config(
                 folder,
@@ -310,7 +310,7 @@ def _tokenizer_class(values: dict[str, Any]) -> str | None:
     return values.get("tokenizer_class") or (family.tokenizer_class if family else None)
 
 
-def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:
+def _copy_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:
     found = tokenizer_files(source)
     if SPIECE_NAME in found and (TOKENIZER_NAME not in found or _lacks_ids(source)):
         write_tokenizer(source / SPIECE_NAME, folder)

@@ -36,7 +36,7 @@ def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
     temporary = files.temporary_name(target)
     temporary.mkdir()
     try:
-        with files.told_when_full(target.parent, ConfigError, argument):
+        with files.report_full_disk(target.parent, ConfigError, argument):
             yield temporary
             files.replace_folder(temporary, target)
     finally:

@@ -22,7 +22,7 @@ def check_can_push(repository: str) -> None:
         ConfigError: it cannot.
     """
     hub = _library()
-    with _told_without_token(hub, repository):
+    with _errors_without_token(hub, repository):
         hub.utils.validate_repo_id(repository)
     if "/" not in repository:
         raise ConfigError(
@@ -38,7 +38,7 @@ def check_can_push(repository: str) -> None:
             needed="a token with write access",
             change="set HF_TOKEN, or run `hf auth login`",
         )
-    with _told_without_token(hub, repository):
+    with _errors_without_token(hub, repository):
         logger.info("uploading as %s", hub.HfApi().whoami()["name"])
 
 
@@ -51,7 +51,7 @@ def push(folder: Path, repository: str) -> str:
         ConfigError: the Hub rejects the upload or cannot be reached. ``folder`` is unchanged.
     """
     hub = _library()
-    with _told_without_token(hub, repository, folder):
+    with _errors_without_token(hub, repository, folder):
         api = hub.HfApi()
         api.create_repo(repository, private=True, exist_ok=True)
         commit = api.upload_folder(
@@ -78,7 +78,7 @@ def _library() -> Any:
 
 
 @contextlib.contextmanager
-def _told_without_token(hub: Any, repository: str, folder: Path | None = None) -> Iterator[None]:
+def _errors_without_token(hub: Any, repository: str, folder: Path | None = None) -> Iterator[None]:
     """Report any error of an upload as a user error.
 
     The errors come from several packages (the library, its HTTP client, the system), so all are

@@ -164,7 +164,7 @@ pytree.register_pytree_node(
     _unflatten,
     serialized_type_name=f"{KeyValueCache.__module__}.{KeyValueCache.__name__}",
     flatten_with_keys_fn=lambda cache: (
-        [(pytree.SequenceKey(place), pair) for place, pair in enumerate(_flatten(cache)[0])],
+        [(pytree.SequenceKey(index), pair) for index, pair in enumerate(_flatten(cache)[0])],
         _flatten(cache)[1],
     ),
 )

@@ -169,7 +169,7 @@ def _part_tied_tensors(
             continue  # parameters (keep_vars), or another library's tensor subclasses
         if value.device.type == "meta" or not value.numel():
             continue
-        place = (value.device, value.data_ptr())
-        if place in seen:
+        storage = (value.device, value.data_ptr())
+        if storage in seen:
             state[name] = value.clone()
-        seen.add(place)
+        seen.add(storage)

@@ -57,9 +57,9 @@ def save_checkpoint(
     weights, moments, drifted = _own_share(engine, model, ranks)
     ranks.on_all_ranks(lambda: _require_equal(drifted))
     ranks.on_all_ranks(lambda: _require_finite(weights | moments, state.step))
-    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
-    written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
-    _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
+    _write_on_all_ranks(ranks, lambda: _make_empty(temporary) if ranks.is_first else None)
+    written = _write_on_all_ranks(ranks, lambda: _write_share(temporary, weights, moments, ranks))
+    _write_on_all_ranks(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
         _prune(output, final, keep)
     return final
@@ -116,7 +116,7 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
         )
 
 
-def _make_anew(folder: Path) -> None:
+def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -210,7 +210,7 @@ def _finish(
         stream.write(f"{final.name}\n".encode())
 
 
-def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
+def _write_on_all_ranks(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
     """Run ``write`` on every rank and return all results; an OSError on any is raised on all."""
     result, failure = None, None
     try:

@@ -57,8 +57,8 @@ def train(run: Run, request: StopRequest) -> int:
     gradient_norm: Callable[[], float] = partial(float, "nan")
     first, last = run.state.step + 1, _LastSteps(run.state.step, run.state.step)
     # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
-    owed = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
-    stopped = owed and not evaluate(run, writer, request)
+    is_pending = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
+    stopped = is_pending and not evaluate(run, writer, request)
     batches = iter(run.batches)
 
     while not stopped and run.state.step < config.train.steps:

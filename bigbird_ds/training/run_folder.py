@@ -49,13 +49,17 @@ class RunFolder:
         self.path = path
         self._stream: IO[str] | None = None
         holder = ranks.on_all_ranks(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
-        sees = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
-        places = ranks.gather((sees, socket.gethostname()))
-        blind = [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(places) if not sees]
+        is_visible = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
+        answers = ranks.gather((is_visible, socket.gethostname()))
+        blind = [
+            f"rank {rank} on {host}"
+            for rank, (is_visible, host) in enumerate(answers)
+            if not is_visible
+        ]
         if blind:
             raise ConfigError(
                 "the ranks do not share the run folder",
-                seen=f"{path}, created by rank 0 on {places[0][1]}, is not visible to "
+                seen=f"{path}, created by rank 0 on {answers[0][1]}, is not visible to "
                 f"{', '.join(blind)}",
                 needed="a folder that all ranks see under this path",
                 change="output: a folder on a file system that all nodes share",

@@ -86,7 +86,7 @@ def test_a_check_without_time_is_not_wrong_and_a_kernel_that_fails_is(
 
     def right(name: str, value: float | None, note: str) -> bool:
         record = report_of.Record("correctness", name, "", value, "distance", note)
-        return gpu_all.all_right(report_of.Report(torch.device("cpu"), 1.0, records=[record]))
+        return gpu_all.all_passed(report_of.Report(torch.device("cpu"), 1.0, records=[record]))
 
     assert right("triton", 0.0, "right") and right("triton", None, report_of.SKIPPED)
     assert right("flex", None, "failed: ImportError")

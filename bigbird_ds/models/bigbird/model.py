@@ -134,13 +134,13 @@ class BigBirdModel(BigBirdPreTrainedModel):
             inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
         )
         if sparse:
-            sees = AttentionMask(sparse=True, mask=inputs.mask, parallel=self.parallel)
+            layer_mask = AttentionMask(sparse=True, mask=inputs.mask, parallel=self.parallel)
         else:
             bias = full_bias(inputs.mask, config.is_decoder, seq_len, past + seq_len, hidden)
-            sees = AttentionMask(sparse=False, bias=bias)
+            layer_mask = AttentionMask(sparse=False, bias=bias)
         outputs = self.encoder(
             hidden,
-            sees,
+            layer_mask,
             self._memory(encoder_hidden_states, encoder_attention_mask, hidden),
             kept := self._cache(given, use_cache),
             want_states=_chosen(output_hidden_states, config.output_hidden_states),

@@ -74,7 +74,7 @@ def _explain(cause: ValidationError) -> ConfigError:
     section = [name for name, kind in _classes().items() if kind.__name__ == cause.title]
     path = (*section, *map(str, first["loc"]))  # csv_monitor and wandb are in `loc` already
     if first["type"] == "extra_forbidden":
-        return _unknown(path, _known_beside(path))
+        return _unknown(path, _sibling_keys(path))
     key = ".".join(("deepspeed", *path))
     return ConfigError(
         "invalid value in the DeepSpeed config",
@@ -95,7 +95,7 @@ def _unknown(path: tuple[str, ...], known: tuple[str, ...]) -> ConfigError:
     )
 
 
-def _known_beside(path: tuple[str, ...]) -> tuple[str, ...]:
+def _sibling_keys(path: tuple[str, ...]) -> tuple[str, ...]:
     """The keys that DeepSpeed knows in the section that holds the last key of ``path``."""
     kind: Any = _classes()[path[0]]
     for name in path[1:-1]:
