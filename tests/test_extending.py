@@ -54,7 +54,7 @@ def test_every_example_is_short_and_has_one_line_that_imports_it() -> None:
 
 def test_the_reference_of_the_run_config_has_them(extended: Path) -> None:
     page = python(extended, "-m", "bigbird_ds.training.config.reference")
-    assert "replacement: tell the tokens that were replaced" in page
+    assert "replacement: detect the tokens that were replaced" in page
     assert "adamw, radam: decay rates" in page and "falls to 0 along half a cosine" in page
     assert "mlm, mlm_nsp, replacement: fraction of the tokens that become targets" in page
 

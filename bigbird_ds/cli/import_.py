@@ -62,7 +62,7 @@ def _next_step(report: ImportReport, arguments: argparse.Namespace) -> str:
 
     if report.tokenizer and report.source_type in WARM_STARTS and arguments.tokenizer is None:
         return (
-            f"wrote {arguments.out}, with the tokenizer of the source; to train on from it, import "
-            "with `--tokenizer DIR`, that of your shards"
+            f"wrote {arguments.out} with the source's tokenizer; to train on your shards, import "
+            "with their tokenizer: `--tokenizer DIR`"
         )
-    return f"wrote {arguments.out}; train on from it with `model: {arguments.out}`"
+    return f"wrote {arguments.out}; to continue pretraining, set `model: {arguments.out}`"

@@ -186,7 +186,7 @@ def test_a_tokenizer_that_comes_along_is_read_by_transformers_as_before(
     ours = json.loads((corpus.tokenizer / "tokenizer_config.json").read_text())
     words = ["--tokenizer", str(corpus.tokenizer)]
     assert imported_class(source, tmp_path / "changed", *words) == ours["tokenizer_class"]
-    assert f"train on from it with `model: {tmp_path}/changed`" in capsys.readouterr().out
+    assert f"to continue pretraining, set `model: {tmp_path}/changed`" in capsys.readouterr().out
 
 
 def imported_class(source: Path, out: Path, *words: str) -> Any:
