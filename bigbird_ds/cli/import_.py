@@ -62,7 +62,7 @@ def _next_step(report: ImportReport, arguments: argparse.Namespace) -> str:
 
     if report.tokenizer and report.source_type in WARM_STARTS and arguments.tokenizer is None:
         return (
-            f"wrote {arguments.out} with the source's tokenizer; to train on your shards, import "
-            "with their tokenizer: `--tokenizer DIR`"
+            f"wrote {arguments.out} with the source's tokenizer; to train on your shards, "
+            "import with `--tokenizer DIR`, their tokenizer"
         )
     return f"wrote {arguments.out}; to continue pretraining, set `model: {arguments.out}`"

@@ -42,5 +42,5 @@ def test_compiled_layers_give_the_same_losses_and_share_one_graph(
 
 def test_ranks_that_share_sequences_refuse_compiled_layers(run_settings: dict[str, Any]) -> None:
     settings = changed(run_settings, **{"train.compile": True, "parallel.sequence": 2})
-    with pytest.raises(ConfigError, match="not compiled"):
+    with pytest.raises(ConfigError, match="does not support sequence parallelism"):
         check_run_config(settings, "test")
