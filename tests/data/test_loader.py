@@ -123,9 +123,12 @@ def _contains(document: list[int], piece: list[int]) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_no_bit(folder: Path, workers: int) -> None:
-    alone, helped = _steps(_training(folder), 9), _steps(_training(folder, workers=workers), 9)
-    assert alone[-1][1]["epoch"] > 0
-    for (one, state), (other, same_state) in zip(alone, helped, strict=True):
+    without, with_workers = (
+        _steps(_training(folder), 9),
+        _steps(_training(folder, workers=workers), 9),
+    )
+    assert without[-1][1]["epoch"] > 0
+    for (one, state), (other, same_state) in zip(without, with_workers, strict=True):
         assert state == same_state
         _assert_equal(_join(one), _join(other))
 

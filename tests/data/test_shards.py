@@ -97,7 +97,7 @@ def test_a_file_of_another_size_is_refused_at_opening(
         ("num_sentences", [0, 1, -1]),
         ("ids_offset", [0, 0, 10**6]),
     ],
-    ids=["a token less", "no token", "a sentence more", "no sentence", "behind the tar's end"],
+    ids=["a token less", "no token", "a sentence more", "no sentence", "after the tar's end"],
 )
 def test_an_index_that_does_not_fit_the_manifest_is_refused(
     column: str, added: list[int], folder: Path

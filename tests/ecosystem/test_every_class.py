@@ -106,10 +106,10 @@ def test_an_evaluation_repeats_and_a_tuple_holds_the_same(name: str) -> None:
 @every_class
 def test_a_sample_gives_the_same_result_in_a_batch(name: str) -> None:
     model, batch = tiny_model(name).eval(), tiny_batch(name, batch=3)
-    together = scores(model, batch)
+    batched = scores(model, batch)
     for row in range(3):
-        alone = scores(model, {key: value[row : row + 1] for key, value in batch.items()})
-        torch.testing.assert_close(together[row : row + 1], alone)
+        single = scores(model, {key: value[row : row + 1] for key, value in batch.items()})
+        torch.testing.assert_close(batched[row : row + 1], single)
 
 
 @pytest.mark.parametrize("name", ONE_TEXT)

@@ -80,9 +80,9 @@ def test_a_new_head_of_any_size_is_reported_as_new_without_a_word_on_labels(
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     transformers.AutoModelForSequenceClassification.from_pretrained(exported, num_labels=5)
-    told = transformers_log.text
-    assert "classifier.out_proj.weight" in told  # so other messages would be there too
-    assert "id2label" not in told
+    logged = transformers_log.text
+    assert "classifier.out_proj.weight" in logged  # so other messages would be there too
+    assert "id2label" not in logged
 
 
 @pytest.mark.launch

@@ -73,9 +73,9 @@ def test_samples_and_slots_that_do_not_count_add_nothing() -> None:
     positions, target_ids, _ = targets_of(batch)
     target_ids[1] = -100
     sums = model.loss_sums(*loss_inputs(batch), positions, target_ids, torch.tensor([1, -100]))
-    alone = {name: value[:1] for name, value in batch.items()}
+    single = {name: value[:1] for name, value in batch.items()}
     expected = model.loss_sums(
-        *loss_inputs(alone), positions[:1], target_ids[:1], torch.tensor([1])
+        *loss_inputs(single), positions[:1], target_ids[:1], torch.tensor([1])
     )
     assert sums["mlm_targets"] == 4 and sums["nsp_samples"] == 1
     for name, value in sums.items():

@@ -175,7 +175,9 @@ def test_masks_are_a_function_of_the_key() -> None:
 ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "vocab" / "bigbird.model"
 
 
-@pytest.mark.skipif(not ORIGINAL.is_file(), reason="the original vocabulary is not beside the repo")
+@pytest.mark.skipif(
+    not ORIGINAL.is_file(), reason="the original vocabulary is not next to the repository"
+)
 def test_words_of_the_original_vocabulary_are_masked_whole(tmp_path: Path) -> None:
     shutil.copy(ORIGINAL, tmp_path / "spiece.model")
     vocabulary = Vocabulary.from_folder(tmp_path)

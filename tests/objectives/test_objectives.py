@@ -39,9 +39,9 @@ def examples_of(objective: Objective) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize(("name", "changes"), CASES)
 def test_examples_have_the_declared_shapes(name: str, changes: dict[str, Any]) -> None:
     objective, options = objective_of(name, changes)
-    told = objective.example_shapes(options, L)
+    declared = objective.example_shapes(options, L)
     for example in examples_of(objective):
-        assert {field: array.shape for field, array in example.items()} == told
+        assert {field: array.shape for field, array in example.items()} == declared
         assert {array.dtype for array in example.values()} == {np.dtype(np.int64)}
 
 

@@ -84,9 +84,9 @@ def test_every_sentence_scores_as_rouge_says(sentences: list[str], unique: bool)
 
 @KINDS
 def test_documents_of_a_window_are_scored_apart(unique: bool) -> None:
-    together = importances(counts_of(*TEXTS), unique)
+    joint = importances(counts_of(*TEXTS), unique)
     apart = [importances(counts_of(text), unique) for text in TEXTS]
-    np.testing.assert_array_equal(together, np.concatenate(apart))
+    np.testing.assert_array_equal(joint, np.concatenate(apart))
 
 
 @KINDS

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-BLOCKS_TOKEN = "a token for the storage of blocks alone"
+BLOCKS_TOKEN = "a token only for the storage of blocks"
 
 
 class HubServer(ThreadingHTTPServer):

@@ -226,10 +226,10 @@ def _dropout_sums(probability: float) -> dict[str, float]:
 
 
 def _compared(
-    alone: Any, shared: Any, inputs: list[torch.Tensor], parallel: SequenceParallel
+    one_rank: Any, shared: Any, inputs: list[torch.Tensor], parallel: SequenceParallel
 ) -> dict[str, float]:
     """Relative errors of this rank's part of a result and of its gradients."""
-    expected = _with_gradients(alone, *inputs)
+    expected = _with_gradients(one_rank, *inputs)
     found = _with_gradients(shared, *(local_slice(x, parallel, 2).contiguous() for x in inputs))
     errors = {}
     for name, whole, part in zip(("context", "q", "k", "v"), expected, found, strict=True):

@@ -71,8 +71,8 @@ def test_ranks_that_share_keep_nearly_their_part(
         settings,
         **{"data.sequence_length": 4096, "train.activation_checkpointing": checkpoints},
     )
-    alone, shared = (saved_bytes(sharing(long, size), model_config) for size in (1, 4))
-    assert 3.3 < alone / shared < 4
+    one_rank, shared = (saved_bytes(sharing(long, size), model_config) for size in (1, 4))
+    assert 3.3 < one_rank / shared < 4
 
 
 def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:

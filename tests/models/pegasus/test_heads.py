@@ -62,7 +62,7 @@ def test_question_answering_equals_transformers(tmp_path: Path) -> None:
     assert_same_loss_and_gradients(ours, theirs, found, expected, unseen)
 
 
-@pytest.mark.parametrize("reads", [False, True], ids=["alone", "reading"])
+@pytest.mark.parametrize("reads", [False, True], ids=["without encoder", "with encoder"])
 def test_the_decoder_without_encoder_equals_transformers(tmp_path: Path, reads: bool) -> None:
     name = "BigBirdPegasusForCausalLM"
     save_pegasus_twin(tmp_path, name)
