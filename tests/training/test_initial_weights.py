@@ -69,7 +69,7 @@ def test_a_model_is_extended_to_the_tokenizer_with_a_warning(
     old = BigBirdForMaskedLM.from_pretrained(start).state_dict()
     with caplog.at_level(logging.INFO, "bigbird_ds"):
         _, model = start_run(run_settings, start, tmp_path)
-    assert "has embeddings for 480 tokens, the model for 500: it is extended" in caplog.text
+    assert "has embeddings for 480 tokens, the model for 500: new embeddings" in caplog.text
     assert "not checked" not in caplog.text
     assert model.config.vocab_size == 500
     for name, tensor in model.state_dict().items():
@@ -145,7 +145,7 @@ def test_such_a_run_is_resumed_exported_and_warned_of_its_limit(
     settings = changed(run_settings, output=str(output), **more)
     config, _ = start_run(settings, start, tmp_path)
     assert main(["plan", str(tmp_path / "run.yaml")]) == 0
-    limit = "transformers computes inputs of at most 80 tokens"
+    limit = "transformers supports inputs of at most 80 tokens"
     assert limit in capfd.readouterr().out
     values = config.model_dump(mode="json")
     for steps in (1, 2):
