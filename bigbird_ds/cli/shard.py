@@ -186,9 +186,9 @@ def require_inputs(inputs: list[str]) -> None:
         )
 
 
-def check_range(option: str, seen: object, is_right: bool, needed: str) -> None:
+def check_range(option: str, seen: object, is_valid: bool, needed: str) -> None:
     """Raise ConfigError unless the value of an option is in its range."""
-    if not is_right:
+    if not is_valid:
         raise ConfigError(f"{option} is out of range", seen=seen, needed=needed, change=option)
 
 

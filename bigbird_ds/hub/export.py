@@ -149,11 +149,11 @@ def _quiet(logging: Any) -> Iterator[None]:
 
 
 def _check_loading(loading: dict[str, Any]) -> None:
-    strange = {kind: sorted(keys) for kind, keys in loading.items() if keys}
-    if strange:
+    unexpected = {kind: sorted(keys) for kind, keys in loading.items() if keys}
+    if unexpected:
         raise CheckpointError(
             "transformers does not find the expected tensors in the export",
-            seen=str(strange),
+            seen=str(unexpected),
             needed="no missing, unexpected or wrongly shaped tensor",
             change="report this bug in the export",
         )

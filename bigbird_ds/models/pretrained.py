@@ -248,12 +248,12 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         own = dict(self.state_dict())
         if state_dict is None:
             return own
-        strange = sorted(state_dict.keys() - own.keys())
+        unexpected = sorted(state_dict.keys() - own.keys())
         lacking = sorted(own.keys() - state_dict.keys() - self.ties().keys())
-        if strange or lacking:
+        if unexpected or lacking:
             raise ConfigError(
                 "the state dict does not match the model",
-                seen=f"missing {lacking[:4]}, unexpected {strange[:4]}",
+                seen=f"missing {lacking[:4]}, unexpected {unexpected[:4]}",
                 needed=f"the names of {type(self).__name__}.state_dict()",
                 change="state_dict",
             )

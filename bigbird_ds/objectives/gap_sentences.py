@@ -83,8 +83,8 @@ class GapOptions(WholeWords):
             ("keep_fraction", 0 <= self.keep_fraction < 1, "a fraction >= 0 and < 1"),
             ("input_mask_fraction", 0 <= self.input_mask_fraction < 1, "a fraction >= 0 and < 1"),
         ]
-        for name, is_right, needed in checks:
-            if not is_right:
+        for name, is_valid, needed in checks:
+            if not is_valid:
                 value = getattr(self, name)
                 guess = nearest(str(value), STRATEGIES) if name == "strategy" else None
                 raise ConfigError(
