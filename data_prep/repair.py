@@ -40,7 +40,7 @@ def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> 
             "a rewritten unit differs from the damaged one",
             seen=f"unit {number}: {', '.join(sorted(found)) or 'no shard'} with a different sha256",
             needed="the bytes recorded in the manifest",
-            change="inputs and program as they were when the shards were written, or a new --out",
+            change="the original inputs and program version, or a new --out",
         )
 
 

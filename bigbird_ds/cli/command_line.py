@@ -1,4 +1,4 @@
-"""An argument parser that reports mistakes as user errors."""
+"""An argument parser that reports invalid arguments as user errors."""
 
 from __future__ import annotations
 

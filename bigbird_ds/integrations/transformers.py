@@ -113,8 +113,8 @@ def restore(model: nn.Module) -> Any:
     found = [pair for pair in _encoders(model) if hasattr(pair[0], _HOOK)]
     if not found:
         raise ConfigError(
-            "there is nothing to undo",
-            seen=f"a {type(model).__name__} as transformers made it",
+            "nothing to undo",
+            seen=f"an unmodified {type(model).__name__}",
             needed="a model on which accelerate was called",
             change="leave out restore",
         )
@@ -261,7 +261,7 @@ class _Attention(nn.Module, ABC):
         raise ConfigError(
             "in an accelerated model the input length selects the attention",
             seen=f"set_attention_type({value!r})",
-            needed="the model as transformers made it",
+            needed="the original model of transformers",
             change="call restore(model) first",
         )
 

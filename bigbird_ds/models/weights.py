@@ -151,7 +151,7 @@ def read_tensors(folder: Path) -> LazyTensors:
     if not has_weights(folder):
         others = other_weights(folder)
         raise CheckpointError(
-            "the folder holds no weights" + (" that can be read as they are" if others else ""),
+            "the folder holds no weights" + (" in a supported format" if others else ""),
             seen=f"{folder} without {WEIGHTS_NAME} or {INDEX_NAME}"
             + (f", but with {', '.join(others)}" if others else ""),
             needed="a model folder in Hub format, with safetensors",

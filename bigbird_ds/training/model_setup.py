@@ -124,8 +124,8 @@ def _special_ids(
             "the special ids of the model config differ from the tokenizer's",
             seen=", ".join(f"model.{name}={index}" for name, index in wrong.items()),
             needed=", ".join(f"{name} {ids[name]}" for name in wrong) + f" ({tokenizer})",
-            change="model: leave out the ids to use the tokenizer's; if the weights have another "
-            "tokenizer came along, `bigbird-ds import ... --tokenizer` first",
+            change="model: leave out the ids to use the tokenizer's; for weights of another "
+            "tokenizer, run `bigbird-ds import ... --tokenizer` first",
         )
     return ids
 

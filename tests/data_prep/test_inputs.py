@@ -183,7 +183,7 @@ def test_files_whose_names_tell_no_kind_are_taken_with_a_default_kind(tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"splits": []}'])
-def test_a_damaged_list_of_splits_is_a_mistake_of_the_input(content: str, tmp_path: Path) -> None:
+def test_a_damaged_list_of_splits_is_a_user_error(content: str, tmp_path: Path) -> None:
     write(tmp_path / "saved" / "dataset_dict.json", content)
     with pytest.raises(DataError):
         find_inputs([str(tmp_path / "saved")])

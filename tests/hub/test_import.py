@@ -337,7 +337,7 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
+def test_a_broken_checkpoint_is_a_user_error_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     source = bigbird(tmp_path / "source")
