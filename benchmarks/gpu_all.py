@@ -1,11 +1,11 @@
-"""Check and measure everything that a GPU is for, in one run of under 8 minutes.
+"""Check and measure everything GPU-specific in one run of under 8 minutes.
 
     python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
     python benchmarks/gpu_all.py --device cpu --smoke         # the same code at tiny sizes
 
 Needs torch, Triton and numpy, and transformers for the comparison with it. Prints a table as it
-goes and writes JSON. What fails, or finds no time left, is recorded as such, and the rest still
-runs. On a GPU the exit code is 1 where a result was wrong.
+runs and writes JSON. Whatever fails or runs out of time is recorded as such, and the rest still
+runs. On a GPU the exit code is 1 if a result was wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from gpu import attention, pegasus, training  # noqa: E402
@@ -28,7 +28,7 @@ Section = Callable[[Report, Sizes], None]
 
 
 def ceilings(report: Report, sizes: Sizes) -> None:
-    """What the card itself reaches: nothing can be faster than these allow."""
+    """What the GPU itself reaches: upper bounds for everything else."""
 
     def copy() -> None:
         source = torch.randn(sizes.copy_bytes // 4, device=report.device)
@@ -47,7 +47,7 @@ def ceilings(report: Report, sizes: Sizes) -> None:
     report.attempt("matrix product bf16", "", product)
 
 
-# name -> (seconds it may take, what runs), in the order in which the results matter; 460 s in all
+# name -> (time limit in seconds, what runs), in order of importance; 460 s in total
 SECTIONS: dict[str, tuple[float, Section]] = {
     "correctness": (90, attention.check),
     "attention": (90, attention.measure),
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=460, help="of the whole run")
+    parser.add_argument("--seconds", type=float, default=460, help="seconds for the whole run")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -78,13 +78,13 @@ def main() -> int:
         report.attempt(name, "", lambda run=run: run(report, SMOKE if arguments.smoke else Sizes()))
         if arguments.json is not None:
             report.write(arguments.json)
-    return int(device.type == "cuda" and not all_right(report))
+    return int(device.type == "cuda" and not all_passed(report))
 
 
-def all_right(report: Report) -> bool:
-    """Whether every comparison that was made is right, and none of our kernel failed.
+def all_passed(report: Report) -> bool:
+    """Whether every comparison passed and none of our kernels failed.
 
-    What was skipped for lack of time is not wrong.
+    Whatever was skipped for lack of time does not count.
     """
     checks = [record for record in report.records if record.section == "correctness"]
     made = [record for record in checks if record.value is not None]

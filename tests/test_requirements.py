@@ -1,4 +1,4 @@
-"""What installs this project installs the tested versions, and they are in the declared ranges."""
+"""Everything that installs this project installs the tested versions, which are in range."""
 
 from __future__ import annotations
 

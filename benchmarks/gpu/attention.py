@@ -1,4 +1,4 @@
-"""Attention alone: right first, then how fast, beside dense attention and FlexAttention.
+"""Attention on a GPU: correctness, then speed, compared with dense attention and FlexAttention.
 
 Legend: B = batch, H = heads, N = sequence length, D = head dimension.
 """
@@ -27,7 +27,7 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1.5e-2}
 
 
 def check(report: Report, sizes: Sizes) -> None:
-    """Every backend against ``reference`` in fp64; longer ones against ``gathered`` in fp64."""
+    """Compare backends with ``reference`` in fp64, at long lengths with ``gathered`` in fp64."""
     backends = [name for name in BACKENDS if name != "reference"]
     styles = (("hf", True), ("hf", False), ("uniform", True))
     for length, (style, training), masked in itertools.product(
@@ -54,7 +54,7 @@ def check(report: Report, sizes: Sizes) -> None:
 
 
 def _paddings(length: int, block: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """By name, masks (1, N) bool of which whole blocks are padding, as the kernels pass over."""
+    """Masks (1, N) bool by name, in which whole blocks are padding, which the kernels skip."""
     bounds = {
         "last block": (0, length - block - 5),
         "half": (0, length // 2 - 3),
@@ -97,7 +97,7 @@ def _distance(
 
 
 def _flex_distance(report: Report, sizes: Sizes, length: int) -> Callable[[], None]:
-    """The peer's forward, on a pattern without counts above 1, so that its time is of this work."""
+    """FlexAttention forward, on a pattern without counts above 1, so that both do the same work."""
 
     def work() -> None:
         pattern = _pattern(sizes, length, "uniform")
@@ -177,7 +177,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
 
 
 def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> list[DeviceTime]:
-    """Of the forward, and of forward and backward."""
+    """Record the times of forward, and of forward plus backward."""
     weight = torch.randn_like(inputs[0])
     forward = kernel_seconds(lambda: attention(*inputs), report.device)
     whole = kernel_seconds(
@@ -211,10 +211,10 @@ def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str
 
 
 class _Flex:
-    """FlexAttention as its users have it: the whole pattern as lists of full blocks.
+    """FlexAttention as its users call it: the whole pattern as lists of full blocks.
 
-    The lists of global blocks make them n wide, which is why this is a peer and no backend. A count
-    above 1 is read as 1, so its results are compared with nothing here.
+    The lists of global blocks make them n wide, which is why this is a baseline, not a backend. A
+    count above 1 is read as 1, so its results are not compared.
     """
 
     def __init__(self, report: Report, sizes: Sizes, pattern: BlockPattern) -> None:
@@ -276,7 +276,7 @@ def _pattern(sizes: Sizes, length: int, style: str = "hf", training: bool = True
 def _inputs(
     device: torch.device, batch: int, heads: int, length: int, width: int, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """q, k and v (B, H, N, D), in memory (B, N, H, D) as the projections of a layer leave them."""
+    """q, k and v (B, H, N, D), in memory (B, N, H, D), the layout of a layer's projections."""
     generator = torch.Generator(device).manual_seed(length)
     shape = (batch, length, heads, width)
     return [

@@ -1,16 +1,16 @@
-"""The Triton kernels as machine code, compiled for NVIDIA cards that need not be there.
+"""The Triton kernels as machine code, compiled for NVIDIA GPUs that need not be present.
 
     python benchmarks/gpu/machine_code.py                        # sm_80, sm_90 and sm_120
     python benchmarks/gpu/machine_code.py --arch 90 --json result.json
 
-Each kernel is compiled for blocks of 64, heads of 64 and bf16, without and with a mask, and read
-back with the tools in Triton's wheel. A line a kernel: registers a thread; stack, which is where
-registers are spilled to; shared memory; programs a multiprocessor, as registers and shared memory
-allow; and of the loop over tiles its instructions, matrix instructions and asynchronous copies, and
-how many groups of copies may still be under way when a tile begins ("wait": 0 means that nothing is
-loaded in advance).
+Compiles each kernel for blocks of 64, heads of 64 and bf16, without and with a mask, and reads it
+back with the tools in Triton's wheel. One row per kernel: registers per thread; stack (spilled
+registers); shared memory; programs per multiprocessor, as registers and shared memory allow; and of
+the loop over tiles its instructions, matrix instructions and asynchronous copies, and how many
+groups of copies may still be in flight when a tile begins ("wait": 0 means that nothing is
+prefetched).
 
-Nothing is run, so nothing here says how fast a kernel is.
+Nothing is run, so this does not measure speed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works without an installed package
 
 import torch
 import triton
@@ -57,7 +57,7 @@ RESULTS = ("out_ptr", "grad_q_ptr", "result_ptr")
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What one kernel became; the fields of the loop are None where there is none."""
+    """What one kernel compiled to; the fields of the loop are None where there is none."""
 
     kernel: str
     arch: int
@@ -75,7 +75,7 @@ class MachineCode:
 def examine(name: str, arch: int, masked: bool) -> MachineCode:
     """Compile a kernel and read its machine code.
 
-    With a mask: one a head, and results in fp32. Without: results in bf16.
+    With a mask: one per head, and results in fp32. Without: results in bf16.
     """
     compiled = _compile(name, arch, masked)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def _compile(name: str, arch: int, masked: bool) -> Any:
 
 
 def _type(argument: str, fp32_results: bool) -> str:
-    """Triton's type of an argument, by the names that the kernels use."""
+    """Triton's type of an argument, by the names in the kernels."""
     if not argument.endswith("_ptr"):
         return "fp32" if argument.endswith(("scale", "log2_e")) else "i32"
     if (kind := POINTERS.get(argument.removesuffix("_ptr"))) is not None:
@@ -149,7 +149,7 @@ def _type(argument: str, fp32_results: bool) -> str:
 
 
 def _loop(listing: str) -> list[str]:
-    """The instructions of the longest loop that has matrix instructions."""
+    """The instructions of the longest loop with matrix instructions."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     for line in listing.splitlines():
@@ -178,7 +178,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", type=int, nargs="+", choices=SHARED_KIB, default=[80, 90, 120])
-    parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
+    parser.add_argument("--json", type=Path, help="also write the results as JSON to this file")
     arguments = parser.parse_args()
     fields = list(MachineCode.__dataclass_fields__)
     print(f"Triton {triton.__version__}\n\n| {' | '.join(fields)} |")

@@ -1,6 +1,6 @@
-"""A training step of BigBirdPegasus: a long input and a short target, beside transformers.
+"""A training step of BigBirdPegasus with a long input and a short target: ours and transformers.
 
-Both get the same weights and the same batch; each takes the largest batch that it has room for.
+Both get the same weights and the same batch; each runs the largest batch that fits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpu.training import Loss, add_step, compile_layers
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens of the input and the target a second, and peak memory."""
+    """Tokens of input and target per second, and peak memory."""
     for name, contender in (("pegasus-large ours", ours), ("pegasus-large transformers", peer)):
         for batch in sizes.peer_batches:
             setting = f"B {batch}, {sizes.pegasus_lengths[0]:,} + {sizes.pegasus_lengths[1]:,}"

@@ -1,4 +1,4 @@
-"""Timing, and the records that a benchmark leaves: what was measured, or why it was not."""
+"""Timing, and the records of a benchmark: what was measured, or why it was not."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import torch
 
 SKIPPED = "skipped: no time left"
-_CYCLES_PER_SECOND = 2e9  # of a GPU, at most: a sleep is never shorter than it is meant to be
+_CYCLES_PER_SECOND = 2e9  # of a GPU, at most: a sleep is never shorter than intended
 
 
 @dataclass
 class Record:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         section, name, setting: what was measured, of what, at which sizes.
-        value, unit: the result; None where there is none, and ``note`` says why.
+        value, unit: the result; None if there is none, and ``note`` says why.
     """
 
     section: str
@@ -37,7 +37,7 @@ class Record:
 
 @dataclass
 class Report:
-    """Everything measured in one run, and the clock that the run must keep to."""
+    """Everything measured in one run, and the time limit of the run."""
 
     device: torch.device
     seconds: float
@@ -48,7 +48,7 @@ class Report:
     deadline: float = 0.0
 
     def begin(self, section: str, budget: float) -> None:
-        """Start a section that may take ``budget`` seconds, and never more than the run has."""
+        """Start a section that may take ``budget`` seconds, but no more than the run has left."""
         self.section = section
         self.deadline = min(time.perf_counter() + budget, self.began + self.seconds)
         print(f"\n{section} ({time.perf_counter() - self.began:.0f} s)", flush=True)
@@ -61,7 +61,7 @@ class Report:
         print(f"  {name:<34} {setting:<30} {shown:>12} {unit:<12} {note}", flush=True)
 
     def attempt(self, name: str, setting: str, work: Callable[[], None]) -> None:
-        """Run ``work``, which adds its records; add why there are none where it cannot."""
+        """Run ``work``, which adds its records; on failure add the reason."""
         if time.perf_counter() > self.deadline:
             self.add(name, setting, None, note=SKIPPED)
             return
@@ -69,7 +69,7 @@ class Report:
             work()
         except torch.OutOfMemoryError:
             self.add(name, setting, None, note="out of memory")
-        except Exception as error:  # a peer that breaks must not end the run
+        except Exception as error:  # a baseline that fails must not end the run
             note = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
             self.add(name, setting, None, note=note[:300])
         finally:
@@ -81,7 +81,7 @@ class Report:
 
 
 def release(device: torch.device) -> None:
-    """Give cached memory back, so that one measurement does not starve the next."""
+    """Release cached memory, so that the next measurement has all of it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -96,7 +96,7 @@ def synchronize(device: torch.device) -> None:
 def median_seconds(
     work: Callable[[], Any], device: torch.device, repeats: int = 7, warm_up: int = 2
 ) -> float:
-    """Median time of one call on the device, after ``warm_up`` calls that do not count."""
+    """Median time of one call on the device, after ``warm_up`` untimed calls."""
     for _ in range(warm_up):
         work()
     times = []
@@ -124,9 +124,10 @@ class DeviceTime(NamedTuple):
 
 
 def kernel_seconds(work: Callable[[], Any], device: torch.device, repeats: int = 7) -> DeviceTime:
-    """Time of the kernels alone: on a GPU all calls wait behind a sleep until the last is launched.
+    """Time of only the kernels: on a GPU all calls queue after a sleep until the last is launched.
 
-    Else the GPU would wait for Python before each call, and the wait would count as kernel time.
+    Otherwise the GPU would wait for Python before each call, and the wait would count as kernel
+    time.
     """
     for _ in range(2):
         work()
@@ -157,5 +158,5 @@ def _host_seconds(work: Callable[[], Any], calls: int) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that tensors took since :func:`release`; 0 where it is not counted."""
+    """Peak memory of tensors since :func:`release`; 0 where it is not counted."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0

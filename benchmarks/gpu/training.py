@@ -1,8 +1,8 @@
-"""A whole training step: forward, backward and AdamW, as a run does it on one card.
+"""A whole training step on one GPU: forward, backward and AdamW, as in a run.
 
-Weights are bf16 with fp32 masters, as under DeepSpeed's bf16; 15 % of the positions are predicted,
-and ours computes the prediction head on those alone. Everything else is alike for ours, for ours
-with dense attention, and for transformers, which gets the very weights of ours.
+Weights are bf16 with fp32 master weights, as under DeepSpeed's bf16. 15 % of the positions are
+predicted, and our models compute the prediction head only on those. Everything else is the same for
+ours, for ours with dense attention, and for transformers, which gets a copy of our weights.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def peer(
 
 
 def compile_layers(model: PretrainedModel) -> None:
-    """Each layer as a graph, as ``train.compile`` does it; nothing on a CPU, where it is slow.
+    """Compile each layer as ``train.compile`` does; nothing on a CPU, where it is slow.
 
-    Earlier graphs are forgotten: which kernel dense attention takes is part of a graph, but no
-    reason for torch to make another.
+    Earlier graphs are reset: the dense attention kernel is part of a graph, but selecting another
+    does not make torch recompile.
     """
     torch._dynamo.reset()
     if model.device.type == "cuda":
@@ -71,7 +71,7 @@ def compile_layers(model: PretrainedModel) -> None:
 
 
 class Optimizer:
-    """Fused AdamW on fp32 masters of bf16 weights."""
+    """Fused AdamW on fp32 master weights of bf16 weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
@@ -90,11 +90,11 @@ class Optimizer:
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens a second and peak memory; ours first, so that it is measured whatever time is left."""
+    """Tokens per second and peak memory; ours first, to be measured even if time runs out."""
     for size in sizes.models:
         for length in sizes.lengths:
             batch = max(1, sizes.tokens // length)
-            for compiled in (False, True):  # the simple one first: there is a number at any rate
+            for compiled in (False, True):  # uncompiled first: there is a result in any case
                 name = f"{size} ours" + ("" if compiled else ", not compiled")
                 _attempt_step(report, sizes, name, length, batch, size, compiled=compiled)
     _attempt_peer(report, sizes, "base")
@@ -107,7 +107,7 @@ def measure(report: Report, sizes: Sizes) -> None:
 
 
 def measure_memory(report: Report, sizes: Sizes) -> None:
-    """Bytes a token that a step needs beside weights and gradients, the head's scores included."""
+    """Bytes per token of a step besides weights and gradients, including the head's scores."""
     first, *longer = sizes.memory_lengths
     cases = [(first, True, False), (first, False, True), (first, True, True)]
     cases += [(length, True, True) for length in longer]
@@ -126,7 +126,7 @@ def measure_memory(report: Report, sizes: Sizes) -> None:
                 model, loss = ours(report, sizes, size, length, 1, dense=False, compiled=compiled)
                 if checkpointing:
                     model.gradient_checkpointing_enable()
-                loss().backward()  # the gradients stay, and count as resident
+                loss().backward()  # the gradients stay allocated, and count as resident
                 release(report.device)
                 resident = peak_bytes(report.device)
                 loss().backward()
@@ -174,7 +174,7 @@ def _attempt_step(
 
 
 def _attempt_peer(report: Report, sizes: Sizes, size: str) -> None:
-    """The largest batch that fits, as its user would choose it."""
+    """The largest batch that fits, as a user would choose it."""
     name, length = f"{size} transformers block_sparse", sizes.peer_length
     for batch in sizes.peer_batches:
         setting = f"B {batch}, N {length:,}"
@@ -214,7 +214,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
         "num_random_blocks": sizes.random_blocks,
         "max_position_embeddings": max(length, sizes.peer_length),
         "attention_type": "original_full" if dense else "block_sparse",
-        "attention_probs_dropout_prob": 0.0,  # dense attention as fast as it goes
+        "attention_probs_dropout_prob": 0.0,  # the fastest dense attention
     }
     return BigBirdConfig(**fields)
 
@@ -222,7 +222,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
 def _batch(
     device: torch.device, sizes: Sizes, length: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids (B, N), and places and ids of the targets (B, M)."""
+    """Token ids (B, N), and positions and ids of the targets (B, M)."""
     generator = torch.Generator().manual_seed(0)
     number = int(MASKED * length)
     ids = torch.randint(5, sizes.vocabulary, (batch, length), generator=generator)

@@ -57,9 +57,9 @@ def save_checkpoint(
     weights, moments, drifted = _own_share(engine, model, ranks)
     ranks.on_all_ranks(lambda: _require_equal(drifted))
     ranks.on_all_ranks(lambda: _require_finite(weights | moments, state.step))
-    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
-    written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
-    _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
+    _write_on_all_ranks(ranks, lambda: _make_empty(temporary) if ranks.is_first else None)
+    written = _write_on_all_ranks(ranks, lambda: _write_share(temporary, weights, moments, ranks))
+    _write_on_all_ranks(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
         _prune(output, final, keep)
     return final
@@ -79,7 +79,7 @@ def _prune(output: Path, newest: Path, keep: int) -> None:
         try:
             old.rename(hidden)
         except OSError as cause:
-            logger.warning("%s cannot be removed: %s", old, cause.strerror)
+            logger.warning("cannot remove %s: %s", old, cause.strerror)
         else:
             stale.append(hidden)
     if stale:
@@ -93,7 +93,7 @@ def _delete(folders: list[Path]) -> None:
         except FileNotFoundError:  # the thread of an earlier save deletes it too
             continue
         except OSError as cause:
-            logger.warning("%s cannot be removed: %s", folder, cause.strerror)
+            logger.warning("cannot remove %s: %s", folder, cause.strerror)
 
 
 def _require_equal(drifted: list[str]) -> None:
@@ -110,13 +110,13 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise FloatingPointError(
-            f"{len(broken)} tensor(s) hold numbers that are not finite after step {step}, "
+            f"{len(broken)} tensor(s) are not finite after step {step}, "
             f"{broken[0]} first; nothing was saved, and the last checkpoint is untouched (try a "
             "smaller optimizer.lr)"
         )
 
 
-def _make_anew(folder: Path) -> None:
+def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -210,7 +210,7 @@ def _finish(
         stream.write(f"{final.name}\n".encode())
 
 
-def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
+def _write_on_all_ranks(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
     """Run ``write`` on every rank and return all results; an OSError on any is raised on all."""
     result, failure = None, None
     try:

@@ -57,8 +57,8 @@ def train(run: Run, request: StopRequest) -> int:
     gradient_norm: Callable[[], float] = partial(float, "nan")
     first, last = run.state.step + 1, _LastSteps(run.state.step, run.state.step)
     # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
-    owed = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
-    stopped = owed and not evaluate(run, writer, request)
+    is_pending = ranks.gather(writer.lacks_evaluation)[0] and _evaluation_is_due(run)
+    stopped = is_pending and not evaluate(run, writer, request)
     batches = iter(run.batches)
 
     while not stopped and run.state.step < config.train.steps:
@@ -103,7 +103,7 @@ def _end(run: Run, stopped: bool) -> int:
     if stopped:
         step = run.state.step
         what = f"at step {step} on request, saved" if step else "before the first step"
-        logger.info("stopped %s; run the same command again", what)
+        logger.info("stopped %s; run the same command again to resume", what)
         return EXIT_REQUEUE
     logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE
@@ -219,7 +219,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
     meter = SumMeter()
     for batch in run.evaluation:
         if any(run.ranks.sum([float(bool(request))])):
-            logger.info("evaluation at step %d given up, to stop on request", run.state.step)
+            logger.info("evaluation at step %d stopped on request", run.state.step)
             return False
         meter.add(run.engine(_to_device(batch, run)))
     sums = meter.reduce(run.ranks)

@@ -76,7 +76,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
 
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
-    checkpoint, state = _place_to_go_on_from(config, model_config, output, ranks)
+    checkpoint, state = _resume_from(config, model_config, output, ranks)
     batches = _training_batches(shards, objective, config, ranks, state)
     evaluation = _evaluation_batches(vocabulary, objective, config, ranks)
     folder = RunFolder(output, checkpoints, ranks)
@@ -128,7 +128,7 @@ def _open_shards(
     return shards
 
 
-def _place_to_go_on_from(
+def _resume_from(
     config: RunConfig, model_config: ModelConfig, output: Path, ranks: Ranks
 ) -> tuple[Path | None, TrainingState]:
     """The checkpoint to resume from and its state; None and an empty state to start fresh."""

@@ -37,7 +37,7 @@ class StopRequest:
             self.reason = reason
             # No logger: a signal may interrupt one that is writing. The terminal may be gone.
             with contextlib.suppress(OSError):
-                text = f"{reason}: finishing the step, then saving (process {os.getpid()})\n"
+                text = f"{reason}: saving after this step (process {os.getpid()})\n"
                 os.write(2, text.encode())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -79,7 +79,7 @@ def stop_with_launcher(request: StopRequest) -> None:
         try:
             watched[os.pidfd_open(pid)] = pid
         except ProcessLookupError:
-            request.set(f"the launcher (process {pid}) has ended")
+            request.set(f"the launcher (process {pid}) has exited")
     if watched:
         name = "watch the launcher"
         threading.Thread(target=_watch, args=(watched, request), name=name, daemon=True).start()
@@ -90,7 +90,7 @@ def _watch(watched: Mapping[int, int], request: StopRequest) -> None:
     for descriptor in watched:
         ended.register(descriptor, select.POLLIN)
     descriptor, _ = ended.poll()[0]
-    request.set(f"the launcher (process {watched[descriptor]}) has ended")
+    request.set(f"the launcher (process {watched[descriptor]}) has exited")
 
 
 def _launcher_processes(environment: Mapping[str, str]) -> list[int]:

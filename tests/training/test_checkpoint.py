@@ -1,4 +1,4 @@
-"""What a save leaves in the run folder, and what it says where it cannot."""
+"""What a save leaves in the run folder, and its errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from bigbird_ds.training.checkpoint import _prune
 
 
 @pytest.mark.launch
-def test_a_folder_that_cannot_be_made_is_told_on_every_rank(run_settings: dict[str, Any]) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error_on_every_rank(
+    run_settings: dict[str, Any],
+) -> None:
     Path(run_settings["output"]).mkdir()
     for error in run_distributed(failure_of_saving, 2, run_settings):
         assert "the checkpoint could not be written (rank 0: " in error
@@ -28,12 +30,12 @@ def test_a_folder_that_cannot_be_made_is_told_on_every_rank(run_settings: dict[s
 
 @pytest.mark.launch
 def test_weights_that_are_not_finite_are_never_saved(run_settings: dict[str, Any]) -> None:
-    # The loss of the only step is finite; then decay and step together leave fp32's range.
+    # The loss of the only step is finite; then decay and step together exceed fp32's range.
     changes = {"optimizer.lr": 3.3e38, "optimizer.weight_decay": 1.0, "optimizer.betas": [0, 0.9]}
     one_step = {"schedule.warmup_steps": 1, "train.steps": 1}
     beyond_fp32 = changed(run_settings, **changes, **one_step)
     for error in run_distributed(failure_of_numbers, 2, beyond_fp32):
-        assert "hold numbers that are not finite after step 1" in error
+        assert "are not finite after step 1" in error
         assert "smaller optimizer.lr" in error
     assert not (Path(run_settings["output"]) / "checkpoints").exists()
 
@@ -65,7 +67,7 @@ def test_the_last_checkpoints_stay_and_what_a_killed_save_left_goes(tmp_path: Pa
     folders = checkpoints(tmp_path, 1, 2, 3, 9)
     (tmp_path / "checkpoints" / ".step-2.tmp").mkdir()
     (tmp_path / "checkpoints" / ".step-1.old").mkdir()
-    # step-9 is later than the one just written: of an abandoned trajectory, and damaged.
+    # step-9 is later than the one just saved: damaged, and of an abandoned trajectory.
     assert prune(tmp_path, folders[2], keep=2) == {"step-2", "step-3", "step-9"}
 
 
@@ -80,4 +82,4 @@ def test_a_checkpoint_that_cannot_be_removed_is_a_warning(
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
     assert prune(tmp_path, folders[1], keep=1) == {"step-1", "step-2"}
-    assert "step-1 cannot be removed: Permission denied" in caplog.text
+    assert "step-1: Permission denied" in caplog.text

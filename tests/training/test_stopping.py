@@ -1,4 +1,4 @@
-"""Signals set a flag while a run lives, and do not change the exit code that it ends with."""
+"""Signals set a flag while a run is alive, and do not change its exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize(("how", "code"), [("saves", 75), ("fails", -signal.SIGTERM)])
-def test_signals_after_the_end_change_the_exit_code_of_a_failed_run_alone(
+def test_signals_after_the_end_change_the_exit_code_only_of_a_failed_run(
     how: str, code: int
 ) -> None:
     done = run(sys.executable, "-c", _ENDS, how)
@@ -65,7 +65,7 @@ def test_a_stop_at_any_moment_of_the_start_ends_with_75(
         wait_for(log, "step 1/", process)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=120) == 75, log.read_text()
-    assert f"SIGHUP: finishing the step, then saving (process {process.pid})" in log.read_text()
+    assert f"SIGHUP: saving after this step (process {process.pid})" in log.read_text()
 
 
 @pytest.mark.launch
@@ -87,7 +87,7 @@ def test_ranks_save_and_end_when_their_launcher_is_killed(
     while Path(f"/proc/{rank}").exists():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    assert f"the launcher (process {killed}) has ended: finishing the step" in log.read_text()
+    assert f"the launcher (process {killed}) has exited: saving after this step" in log.read_text()
     assert list((Path(run_settings["output"]) / "checkpoints").iterdir())
 
 

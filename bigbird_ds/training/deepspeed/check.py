@@ -46,7 +46,7 @@ def check_sections(settings: dict[str, Any]) -> None:
                 raise _unknown((section, str(key)), known)
     if settings.get("wandb", {}).get("enabled") and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            "the package that a monitor needs is not installed",
+            "a package for a monitor is not installed",
             seen="deepspeed.wandb.enabled=true, no package wandb",
             needed="the package in this environment",
             change="`pip install wandb`, or deepspeed.wandb.enabled=false",
@@ -61,7 +61,7 @@ def check_sections(settings: dict[str, Any]) -> None:
         raise _explain(cause) from cause
     except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as cause:
         raise ConfigError(
-            "DeepSpeed refuses its config",
+            "DeepSpeed rejects its config",
             seen=" ".join(str(cause).split()),
             needed="keys and values as on https://www.deepspeed.ai/docs/config-json",
             change="deepspeed",
@@ -74,10 +74,10 @@ def _explain(cause: ValidationError) -> ConfigError:
     section = [name for name, kind in _classes().items() if kind.__name__ == cause.title]
     path = (*section, *map(str, first["loc"]))  # csv_monitor and wandb are in `loc` already
     if first["type"] == "extra_forbidden":
-        return _unknown(path, _known_beside(path))
+        return _unknown(path, _sibling_keys(path))
     key = ".".join(("deepspeed", *path))
     return ConfigError(
-        "a value in the DeepSpeed config is of the wrong kind",
+        "invalid value in the DeepSpeed config",
         seen=f"{key}={first['input']!r}",
         needed=f"{first['msg'][0].lower()}{first['msg'][1:]}",
         change=key,
@@ -90,12 +90,12 @@ def _unknown(path: tuple[str, ...], known: tuple[str, ...]) -> ConfigError:
     return ConfigError(
         "unknown key in the DeepSpeed config",
         seen=key,
-        needed=f"{near} (the nearest known key)" if near else "one of " + ", ".join(known),
+        needed=f"{near} (closest match)" if near else "one of " + ", ".join(known),
         change=key,
     )
 
 
-def _known_beside(path: tuple[str, ...]) -> tuple[str, ...]:
+def _sibling_keys(path: tuple[str, ...]) -> tuple[str, ...]:
     """The keys that DeepSpeed knows in the section that holds the last key of ``path``."""
     kind: Any = _classes()[path[0]]
     for name in path[1:-1]:
