@@ -8,7 +8,7 @@ from bigbird_ds.cli.main import main
 @pytest.mark.parametrize(
     ("line", "problem", "needed"),
     [
-        ("", "there is no command", "one of tokenizer, shard, verify,"),
+        ("", "there is no command", "one of init, tokenizer, shard, verify,"),
         ("tokenzier", "this is no command", "tokenizer (the nearest)"),
         ("tokenzier --help", "this is no command", "tokenizer (the nearest)"),
         ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (the nearest)"),
