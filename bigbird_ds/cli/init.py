@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not source.is_dir():  # not installed from a wheel
         source = _PACKAGE.parent
     written = write_project(source, arguments.folder, force=arguments.force)
-    print(f"{arguments.folder}: {written} files written, {', '.join(_FOLDERS)} are up to date")
+    print(f"{arguments.folder}: {written} files written to launch/ and configs/")
     return 0
 
 
