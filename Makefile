@@ -13,7 +13,7 @@ TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs format clean
+.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs docs-site format clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-export-versions   do the oldest and newest transformers read what is exported?"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     write docs/config.md anew"
+	@echo "make docs-site   the pages and the API reference as a web site, in site/"
 	@echo "make format   let ruff rewrite what it can"
 	@echo "make clean    remove the demo, caches and the virtual environment"
 
@@ -78,9 +79,16 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
 
+$(BIN)/mkdocs: $(READY)
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
+docs-site: $(BIN)/mkdocs
+	$(RUN) $(BIN)/mkdocs build
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)
+	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info $(VENV)
