@@ -15,17 +15,26 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+BOLD = re.compile(r"\*\*(.+)\*\*$")
 LINK = re.compile(r"\]\((?!\w+:|#|<)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: Any) -> Any:
-    """Order the pages as index.md links to them; the API reference is a section of its own."""
+    """Order the pages as index.md links to them, in sections that its bold lines name."""
+    sections: dict[str, list[str]] = {"": ["index.md"]}
+    title = ""
+    for line in (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines():
+        if bold := BOLD.match(line):
+            title = bold[1]
+        elif line.startswith("- "):
+            pages = [to_site(path) for path in links(line, "docs/index.md")]
+            sections.setdefault(title, []).extend(page for page in pages if page.endswith(".md"))
+    listed = {page for pages in sections.values() for page in pages}
     docs = Path(config.docs_dir)
-    linked = [to_site(path) for path in linked_paths("docs/index.md") if path.endswith(".md")]
-    rest = sorted(path.name for path in docs.glob("*.md"))
-    api = sorted(f"api/{path.name}" for path in (docs / "api").glob("*.md"))
-    pages = [page for page in dict.fromkeys(["index.md", *linked, *rest]) if page not in api]
-    config.nav = [*pages, {"API reference": api}]
+    rest = [path.name for path in sorted(docs.glob("*.md")) if path.name not in listed]
+    api = [f"api/{path.name}" for path in sorted((docs / "api").glob("*.md"))]
+    config.nav = [*sections.pop(""), *({name: sections[name]} for name in sections), *rest]
+    config.nav.append({"API reference": api})
     return config
 
 
@@ -56,7 +65,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def linked_paths(page: str) -> list[str]:
     """Where the relative links of a page lead; all paths are relative to the repository's root."""
-    text = (ROOT / page).read_text(encoding="utf-8")
+    return links((ROOT / page).read_text(encoding="utf-8"), page)
+
+
+def links(text: str, page: str) -> list[str]:
     return [resolve(page, match[1]) for match in LINK.finditer(text)]
 
 
