@@ -2,7 +2,7 @@
 
 The site holds docs/ at its root. A file elsewhere in the repository that a page links to comes
 along under its path from the repository's root, so every link that works in the repository works
-on the site. README.md is the one exception: on the site index.md is the first page.
+on the site. README.md becomes start.md: mkdocs takes a page named README for the first one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LINK = re.compile(r"\]\((?!\w+:|#|<)([^)\s#]+)(#[^)\s]*)?\)")
 
 def on_config(config: Any) -> Any:
     """Order the pages as index.md links to them, in sections that its bold lines name."""
-    sections: dict[str, list[str]] = {"": ["index.md"]}
+    sections: dict[str, list[str]] = {"": ["index.md", to_site("README.md")]}
     title = ""
     for line in (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines():
         if bold := BOLD.match(line):
@@ -78,10 +78,12 @@ def resolve(page: str, link: str) -> str:
 
 def to_site(path: str) -> str:
     """The path on the site of a path in the repository."""
-    return "index.md" if path == "README.md" else path.removeprefix("docs/")
+    return "start.md" if path == "README.md" else path.removeprefix("docs/")
 
 
 def to_repository(site_path: str) -> str:
     """The path in the repository of a path on the site."""
+    if site_path == "start.md":
+        return "README.md"
     in_docs = f"docs/{site_path}"
     return in_docs if (ROOT / in_docs).exists() else site_path
