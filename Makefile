@@ -13,7 +13,7 @@ TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs format clean
+.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs docs-site format clean
 
 help:
 	@echo "make install  create the virtual environment $(VENV) with the package and its tools"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-export-versions   check that the oldest and newest transformers load the exports"
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     regenerate docs/config.md"
+	@echo "make docs-site   build the documentation and API reference as a web site, in site/"
 	@echo "make format   apply ruff's formatting and fixes"
 	@echo "make clean    remove the demo, caches and the virtual environment"
 
@@ -78,9 +79,16 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
 
+$(BIN)/mkdocs: $(READY)
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
+docs-site: $(BIN)/mkdocs
+	$(RUN) $(BIN)/mkdocs build
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)
+	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info $(VENV)
