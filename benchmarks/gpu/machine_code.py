@@ -112,7 +112,7 @@ def _compile(name: str, arch: int, masked: bool) -> Any:
     constants: dict[str, Any] = {"BLOCK": 64, "WIDTH": 64, "ROWS": 16, "PRECISION": "ieee"}
     constants |= {"MASK_KEYS": masked, "MASK_QUERIES": masked, "HAS_GRAD_LSE": masked}
     if not masked:
-        absent = ("query_mask_ptr", "key_mask_ptr", "padding_ptr", "grad_lse_ptr")
+        absent = ("query_mask_ptr", "key_mask_ptr", "least_ptr", "grad_lse_ptr")
         constants |= dict.fromkeys(absent)
     constants = {key: value for key, value in constants.items() if key in names}
     types = {x: "constexpr" if x in constants else _type(x, masked) for x in names}
@@ -142,7 +142,7 @@ def _type(argument: str, fp32_results: bool) -> str:
         return "fp32" if argument.endswith(("scale", "log2_e")) else "i32"
     if (kind := POINTERS.get(argument.removesuffix("_ptr"))) is not None:
         return kind
-    if "mask" in argument or "padding" in argument:
+    if "mask" in argument or argument == "least_ptr":
         return "*u8"
     fp32 = FP32 + RESULTS if fp32_results else FP32
     return "*fp32" if argument.startswith(fp32) else "*bf16"

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton.block_lists import WorkList
-from bigbird_ds.attention.triton.forward import key_mask_strides, padded_blocks
+from bigbird_ds.attention.triton.forward import key_mask_strides, least_of_blocks
 from bigbird_ds.attention.triton.launch import (
     LOG2_E,
     VARIES_BY_RUN,
@@ -29,6 +29,7 @@ from bigbird_ds.attention.triton.launch import (
     load_item,
     on,
     pack,
+    place_in_grid,
     unpack,
     unpack_floats,
 )
@@ -62,9 +63,7 @@ def _delta_kernel(
 
     Both in one int64, so that a program of the key gradients fetches them with one copy.
     """
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
-    block = tl.program_id(0)
+    block, pair, batch, head = place_in_grid(num_queries // BLOCK, heads)
     out_base = out_ptr + batch * out_batch + head * out_head
     grad_base = grad_out_ptr + batch * grad_batch + head * grad_head
     out = tl.load(block_pointers(out_base, block, out_row, BLOCK, WIDTH)).to(tl.float32)
@@ -91,7 +90,7 @@ def _query_kernel(
     items_ptr,
     entries_ptr,
     key_mask_ptr,
-    padding_ptr,
+    least_ptr,
     q_batch,
     q_head,
     q_row,
@@ -122,11 +121,9 @@ def _query_kernel(
     PRECISION: tl.constexpr,
 ):
     """Gradient of one query block over its list of key blocks."""
-    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     rows = tl.arange(0, BLOCK)
     k_base = k_ptr + batch * k_batch + head * k_head
     v_base = v_ptr + batch * v_batch + head * v_head
@@ -150,7 +147,7 @@ def _query_kernel(
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[:, None])
         if MASK_KEYS:
-            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            has_padding = tl.load(least_ptr + mask_base // BLOCK + key_block) == 0
             if has_padding:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 weights = tl.where((seen != 0)[None, :], weights, 0.0)
@@ -215,11 +212,9 @@ def _key_kernel(
     Scores are held transposed, keys first. Keys of padding are rows of their own here, cleared once
     at the end.
     """
-    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     rows = tl.arange(0, BLOCK)
     q_base = q_ptr + batch * q_batch + head * q_head
     go_base = grad_out_ptr + batch * go_batch + head * go_head
@@ -300,7 +295,7 @@ def backward(
     mask_strides = key_mask_strides(key_mask)
     options = (block_size, width, q.dtype, q.device)
     with on(q.device):
-        _delta_kernel[(num_queries // block_size, batch * heads)](
+        _delta_kernel[(num_queries // block_size * batch * heads,)](
             out,
             grad_out,
             lse,
@@ -316,14 +311,14 @@ def backward(
             HAS_GRAD_LSE=grad_lse is not None,
         )
         part = _slots(q, rows, block_size)
-        _query_kernel[(rows.items.shape[1], batch * heads)](
+        _query_kernel[(rows.items.shape[1] * batch * heads,)](
             *tensors,
             grad_q,
             part,
             rows.items,
             rows.entries,
             key_mask,
-            padded_blocks(key_mask, block_size),
+            least_of_blocks(key_mask, block_size),
             *input_strides,
             *grad_q.stride()[:3],
             *mask_strides,
@@ -334,7 +329,7 @@ def backward(
         )
         sum_slots(part, grad_q, rows, block_size)
         part_k, part_v = _slots(k, columns, block_size), _slots(k, columns, block_size)
-        _key_kernel[(columns.items.shape[1], batch * heads)](
+        _key_kernel[(columns.items.shape[1] * batch * heads,)](
             *tensors,
             grad_k,
             grad_v,

@@ -28,11 +28,25 @@ LN_2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def load_item(items_ptr, num_items, tables, heads):
-    """Block, first entry, entry after the last, and slot of this program's item."""
-    head = tl.program_id(1) % heads
+    """Batch, head and (batch, head) pair of this program; block, first entry, entry after the last
+    and slot of its item.
+    """
+    item, pair, batch, head = place_in_grid(num_items, heads)
     table = tl.where(tables == 1, 0, head)
-    line = items_ptr + (table * num_items + tl.program_id(0)) * 4
-    return tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+    line = items_ptr + (table.to(tl.int32) * num_items + item) * 4
+    return batch, head, pair, tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+
+
+@triton.jit
+def place_in_grid(programs, heads):
+    """A program's index among the ``programs`` of its pair; pair, batch and head (int64).
+
+    The grid has one axis, which may have 2^31 - 1 programs; the other two end at 65,535, and batch
+    times heads may exceed that. The programs of a pair are neighbours and share its keys in cache.
+    """
+    index = tl.program_id(0)
+    pair = (index // programs).to(tl.int64)
+    return index % programs, pair, pair // heads, pair % heads
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from bigbird_ds.attention.triton.block_lists import WorkList
-from bigbird_ds.attention.triton.launch import VARIES_BY_RUN
+from bigbird_ds.attention.triton.launch import VARIES_BY_RUN, place_in_grid
 
 # mypy: allow-untyped-defs
 # (Triton infers the types of kernel arguments.)
@@ -41,12 +41,11 @@ def _merge_kernel(
     WIDTH: tl.constexpr,
 ):
     """Partial results to the result of ROWS rows of a cut query block, by their log-sum-exp."""
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     strips = BLOCK // ROWS
-    strip = tl.program_id(0) % strips
-    table = tl.where(tables == 1, 0, head)
-    line = merges_ptr + (table * num_merges + tl.program_id(0) // strips) * 3
+    index, pair, batch, head = place_in_grid(num_merges * strips, heads)
+    strip = index % strips
+    table = tl.where(tables == 1, 0, head).to(tl.int32)
+    line = merges_ptr + (table * num_merges + index // strips) * 3
     block, first, last = tl.load(line), tl.load(line + 1), tl.load(line + 2)
     if block < 0:
         return
@@ -99,12 +98,11 @@ def _sum_kernel(
     WIDTH: tl.constexpr,
 ):
     """Sum of the partial results of ROWS rows of a cut block, slot after slot."""
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     strips = BLOCK // ROWS
-    strip = tl.program_id(0) % strips
-    table = tl.where(tables == 1, 0, head)
-    line = merges_ptr + (table * num_merges + tl.program_id(0) // strips) * 3
+    index, pair, batch, head = place_in_grid(num_merges * strips, heads)
+    strip = index % strips
+    table = tl.where(tables == 1, 0, head).to(tl.int32)
+    line = merges_ptr + (table * num_merges + index // strips) * 3
     block, first, last = tl.load(line), tl.load(line + 1), tl.load(line + 2)
     if block < 0:
         return
@@ -137,7 +135,7 @@ def merge_slots(
     if not num_merges:
         return
     strip = min(_STRIP_ROWS, block_size)
-    _merge_kernel[(num_merges * (block_size // strip), batch * heads)](
+    _merge_kernel[(num_merges * (block_size // strip) * batch * heads,)](
         part_out,
         part_lse,
         out,
@@ -162,7 +160,7 @@ def sum_slots(part: torch.Tensor, result: torch.Tensor, work: WorkList, block_si
     if not num_merges:
         return
     strip = min(_STRIP_ROWS, block_size)
-    _sum_kernel[(num_merges * (block_size // strip), batch * heads)](
+    _sum_kernel[(num_merges * (block_size // strip) * batch * heads,)](
         part,
         result,
         work.merges,

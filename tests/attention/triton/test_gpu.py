@@ -84,6 +84,17 @@ def test_long_sequences_equal_the_gathered_backend_in_double_precision(seq_len: 
         assert (have.double() - want).norm() < BOUNDS[torch.bfloat16] * want.norm()
 
 
+def test_batch_times_heads_may_exceed_the_short_axes_of_a_grid() -> None:
+    """They end at 65,535."""
+    pattern = BlockPattern.build(5 * 16, 3, 16, 0)
+    torch.manual_seed(0)
+    like = [torch.randn(22_000, 3, 80, 16, device=CUDA).bfloat16() for _ in range(3)]
+    found = results(torch.bfloat16, like, pattern, None, "triton")
+    wanted = results(torch.float64, like, pattern, None, "gathered")
+    for have, want in zip(found, wanted, strict=True):
+        assert (have.double() - want).norm() < BOUNDS[torch.bfloat16] * want.norm()
+
+
 def test_two_runs_give_the_same_bits() -> None:
     pattern = BlockPattern.build(4096)
     like = [torch.randn(2, 12, 4096, 64, device=CUDA) for _ in range(3)]
