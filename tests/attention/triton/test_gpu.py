@@ -66,10 +66,12 @@ def test_padding_is_right_wherever_it_lies(dtype: torch.dtype, width: int) -> No
     like = [torch.randn(len(masks), 2, seq_len, width, device=CUDA).to(dtype) for _ in range(3)]
     found = results(dtype, like, pattern, masks, "triton")
     wanted = results(torch.float64, like, pattern, masks, "gathered")
-    for have, want in zip(found, wanted, strict=True):
-        for name, one, other in zip(padding_cases(seq_len, 64), have, want, strict=True):
-            distance = (one.double() - other).norm()
-            assert distance <= BOUNDS[dtype] * other.norm(), name
+    for sample, name in enumerate(padding_cases(seq_len, 64)):
+        sizes = [want[sample].norm() for want in wanted]
+        for have, want, size in zip(found, wanted, sizes, strict=True):
+            # The exact gradients of a query that sees one key are 0: rounding is all there is.
+            bound = BOUNDS[dtype] * max(size, max(sizes) / 20)
+            assert (have[sample].double() - want[sample]).norm() <= bound, name
 
 
 @pytest.mark.parametrize("seq_len", [1024, 4096, 4160, 16_384, 65_536])
