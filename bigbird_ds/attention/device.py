@@ -1,15 +1,19 @@
-"""Requirements of the Triton kernels on devices and tensors. Does not import Triton."""
+"""Requirements of the Triton kernels on devices and tensors. Imports Triton on a GPU only."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -53,7 +57,37 @@ def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
         return f"{properties.name} has compute capability {properties.major}.{properties.minor}"
     if tile_bytes + _SPARE_SHARED_MEMORY > shared_memory_bytes(device):
         return f"{properties.name} has too little shared memory for these block and head sizes"
-    return None
+    return _why_no_launch()
+
+
+@functools.cache
+def _why_no_launch() -> str | None:
+    """A short reason why Triton cannot launch a kernel on this machine, or None.
+
+    Triton compiles the C code that launches kernels on the machine that it runs on: once for all
+    kernels (Triton 3.9), or once for each (3.6). A reason is a warning, because it concerns one
+    node, and only rank 0 logs what is not.
+    """
+    error = None
+    try:
+        from triton.backends.nvidia import driver as nvidia
+        from triton.runtime import driver
+
+        driver.active.utils  # noqa: B018 (the first access compiles)
+        if not hasattr(nvidia, "make_launcher"):
+            return None
+    except Exception as caught:  # of any kind: no compiler, its failure, no driver
+        error = caught
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        reason = "Triton finds no C compiler to launch kernels with (CC, gcc or clang)"
+    elif not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        reason = "Triton finds no Python.h to launch kernels with (package python3-dev)"
+    elif error is not None:
+        reason = f"Triton cannot launch kernels: {str(error)[:200]}"
+    else:
+        return None
+    logger.warning("attention runs without the Triton kernels, slower: %s", reason)
+    return reason
 
 
 def shared_memory_bytes(device: torch.device) -> int:

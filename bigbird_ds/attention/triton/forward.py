@@ -192,7 +192,7 @@ def forward(
 
 
 def least_of_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
-    """``(B, 1 or H, n)`` uint8: the minimum of each block of ``mask`` (B, 1 or H, T); 0: padding."""
+    """``(B, 1 or H, n)`` uint8: the least of each block of ``mask`` (B, 1 or H, T); 0: padding."""
     return None if mask is None else mask.unflatten(-1, (-1, block_size)).amin(-1)
 
 

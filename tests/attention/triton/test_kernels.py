@@ -107,6 +107,45 @@ assert not loaded, loaded
     )
 
 
+# A GPU as far as Python looks; Triton's own code looks for a compiler, finds none, and says so.
+CHOOSE_ON_A_GPU = """
+import logging, sys, sysconfig
+from types import SimpleNamespace
+import torch
+from triton.backends.nvidia.driver import CudaDriver
+from bigbird_ds.attention import BlockPattern
+from bigbird_ds.attention.choice import choose_backend
+logging.basicConfig(level=logging.INFO)
+CudaDriver.is_active = staticmethod(lambda: True)
+torch.cuda.get_device_properties = lambda _: SimpleNamespace(
+    major=8, minor=0, name="a GPU", shared_memory_per_block_optin=163 << 10)
+q = SimpleNamespace(shape=(1, 2, 96, 16), dtype=torch.bfloat16, device=torch.device("cuda"))
+if sys.argv[1:]:
+    real = sysconfig.get_paths
+    sysconfig.get_paths = lambda **options: real(**options) | {"include": sys.argv[1]}
+for _ in range(2):
+    print("chosen:", choose_backend(q, BlockPattern.build(96, 2, 16, 0)))
+"""
+
+
+@needs_triton
+@pytest.mark.parametrize("missing", ["compiler", "Python.h"])
+def test_a_node_that_cannot_compile_takes_the_gathered_backend_and_says_so_once(
+    missing: str, tmp_path: Path
+) -> None:
+    variables = {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "TRITON_LIBCUDA_PATH": str(tmp_path)}
+    command = ["-c", CHOOSE_ON_A_GPU]
+    if missing == "compiler":
+        variables["PATH"] = str(tmp_path)
+    else:
+        command.append(str(tmp_path))
+    output = run(command, **variables)
+    assert output.count("chosen: gathered") == 2
+    wanted = {"compiler": "no C compiler", "Python.h": "no Python.h"}[missing]
+    assert output.count(f"attention backend: gathered; triton cannot: Triton finds {wanted}") == 1
+    assert output.count("WARNING:bigbird_ds:") == 1  # ranks other than 0 log only these
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_asking_for_the_kernels_without_a_gpu_says_why_not() -> None:
     pattern = BlockPattern.build(96, 2, 16, 0)
