@@ -52,7 +52,7 @@ OTHERS = {
 }
 POINTERS = {"items": "*i32", "merges": "*i32", "entries": "*i64", "row_values": "*i64"}
 FP32 = ("part", "lse", "grad_lse")
-RESULTS = ("out_ptr", "grad_q_ptr", "result_ptr")
+RESULTS = ("out_ptr", "grad_q_ptr", "result_ptr", "second_ptr")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ results are bitwise reproducible. Padding rows have log-sum-exp -inf and contrib
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -25,6 +23,7 @@ from bigbird_ds.attention.triton.launch import (
     VARIES_BY_RUN,
     block_pointers,
     dot_precision,
+    launch,
     launch_options,
     load_item,
     on,
@@ -285,69 +284,47 @@ def backward(
     grad_k, grad_v = new_like_projection(k), new_like_projection(v)
     tensors = (q, k, v, grad_out, row_values)
     input_strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
-    shared: dict[str, Any] = {
-        "BLOCK": block_size,
-        "WIDTH": width,
-        "MASK_KEYS": key_mask is not None,
-        "PRECISION": dot_precision(q.dtype),
-    }
+    constants = (block_size, width, key_mask is not None, dot_precision(q.dtype))
     scales = (scale, scale * LOG2_E)
     mask_strides = key_mask_strides(key_mask)
     options = (block_size, width, q.dtype, q.device)
+    pairs = batch * heads
     with on(q.device):
-        _delta_kernel[(num_queries // block_size * batch * heads,)](
-            out,
-            grad_out,
-            lse,
-            grad_lse,
-            row_values,
-            *out.stride()[:3],
-            *grad_out.stride()[:3],
-            heads,
-            num_queries,
-            LOG2_E,
-            BLOCK=block_size,
-            WIDTH=width,
-            HAS_GRAD_LSE=grad_lse is not None,
+        launch(
+            _delta_kernel,
+            num_queries // block_size * pairs,
+            (out, grad_out, lse, grad_lse, row_values),
+            (*out.stride()[:3], *grad_out.stride()[:3], heads, num_queries, LOG2_E),
+            (block_size, width, grad_lse is not None),
         )
-        part = _slots(q, rows, block_size)
-        _query_kernel[(rows.items.shape[1] * batch * heads,)](
-            *tensors,
-            grad_q,
-            part,
-            rows.items,
-            rows.entries,
-            key_mask,
-            least_of_blocks(key_mask, block_size),
-            *input_strides,
-            *grad_q.stride()[:3],
-            *mask_strides,
-            *_sizes(rows, q),
-            *scales,
-            **shared,
-            **launch_options("query_gradients", *options),
+        part = _slots(1, q, rows, block_size)
+        launch(
+            _query_kernel,
+            rows.items.shape[1] * pairs,
+            (
+                *tensors,
+                grad_q,
+                part,
+                rows.items,
+                rows.entries,
+                key_mask,
+                least_of_blocks(key_mask, block_size),
+            ),
+            (*input_strides, *grad_q.stride()[:3], *mask_strides, *_sizes(rows, q), *scales),
+            constants,
+            launch_options("query_gradients", *options),
         )
-        sum_slots(part, grad_q, rows, block_size)
-        part_k, part_v = _slots(k, columns, block_size), _slots(k, columns, block_size)
-        _key_kernel[(columns.items.shape[1] * batch * heads,)](
-            *tensors,
-            grad_k,
-            grad_v,
-            part_k,
-            part_v,
-            columns.items,
-            columns.entries,
-            key_mask,
-            *input_strides,
-            *grad_k.stride()[:3],
-            *mask_strides,
-            *_sizes(columns, q),
-            *scales,
-            **shared,
-            **launch_options("key_gradients", *options),
+        sum_slots(part, grad_q, None, rows, block_size)
+        part = _slots(2, k, columns, block_size)
+        launch(
+            _key_kernel,
+            columns.items.shape[1] * pairs,
+            (*tensors, grad_k, grad_v, *part, columns.items, columns.entries, key_mask),
+            (*input_strides, *grad_k.stride()[:3], *mask_strides, *_sizes(columns, q), *scales),
+            constants,
+            launch_options("key_gradients", *options),
         )
-        sum_slots(part_k, grad_k, columns, block_size)
-        sum_slots(part_v, grad_v, columns, block_size)
+        sum_slots(part, grad_k, grad_v, columns, block_size)
     return grad_q, grad_k, grad_v
 
 
@@ -357,7 +334,8 @@ def _sizes(work: WorkList, q: torch.Tensor) -> tuple[int, ...]:
     return num_items, tables, work.num_slots, q.shape[1], q.shape[2]
 
 
-def _slots(like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:
+def _slots(results: int, like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:
     """Allocate fp32 buffers for the partial results of split blocks."""
     batch, heads, _, width = like.shape
-    return like.new_empty(batch, heads, work.num_slots, block_size, width, dtype=torch.float32)
+    shape = (results, batch, heads, work.num_slots, block_size, width)
+    return like.new_empty(shape, dtype=torch.float32)

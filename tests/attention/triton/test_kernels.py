@@ -107,6 +107,56 @@ assert not loaded, loaded
     )
 
 
+# What each launch passes to the card, with a driver that compiles and launches nothing.
+LAUNCHES = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gpu"]
+import torch, triton
+from host_time import NoGpu
+from bigbird_ds.attention import BlockPattern
+from bigbird_ds.attention.triton.backend import triton_attention
+
+class Recording(NoGpu):
+    def launcher_cls(self, source, metadata):
+        def launch(x, y, z, stream, function, packed, *rest):
+            rest = [(v.dtype, v.shape, v.stride()) if hasattr(v, "stride") else v for v in rest]
+            launches.append((source.fn.__name__, x, y, z, function, rest))
+        return launch
+
+def counted(self, *arguments, **options):
+    by_triton.append(self)
+    return real_run(self, *arguments, **options)
+
+real_run, triton.JITFunction.run = triton.JITFunction.run, counted
+triton.runtime.driver.set_active(Recording())
+pattern = BlockPattern.build(40 * 16, 1, 16, 0)
+
+def run(start):
+    global launches, by_triton
+    launches, by_triton = [], []
+    storage = torch.zeros(640 * 16 + 8).bfloat16()
+    q, k, v = (storage[start : start + 640 * 16].view(1, 1, 640, 16) for _ in range(3))
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    triton_attention(*inputs, pattern, mask).sum().backward()
+    return launches, len(by_triton)
+
+for mask in (None, torch.ones(1, 640)):
+    (first, slow), (second, fast), (unaligned, anew) = run(0), run(0), run(1)
+    assert (slow, fast, anew) == (7, 0, 3), (slow, fast, anew)  # three kernels read q, k and v
+    assert first == second, (first, second)
+    functions = [{launch[0]: launch[4] for launch in each} for each in (first, unaligned)]
+    changed = {name for name in functions[0] if functions[0][name] != functions[1][name]}
+    assert changed == {"_forward_kernel", "_query_kernel", "_key_kernel"}, functions
+"""
+
+
+@needs_triton
+def test_a_kernel_that_is_looked_up_gets_what_triton_passes_it(tmp_path: Path) -> None:
+    """And is looked up by whatever Triton compiles it for, such as alignment."""
+    variables = {"TRITON_CACHE_DIR": str(tmp_path)}
+    run(["-c", LAUNCHES, str(ROOT / "benchmarks")], **variables)
+
+
 # A GPU as far as Python looks; Triton's own code looks for a compiler, finds none, and says so.
 CHOOSE_ON_A_GPU = """
 import logging, sys, sysconfig
