@@ -17,7 +17,6 @@ from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_SPARE_SHARED_MEMORY = 8 * 1024  # bytes in addition to the tiles
 
 
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
@@ -29,7 +28,17 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
         return f"head size {width}"
     if q.dtype not in _DTYPES:
         return f"dtype {q.dtype}"
-    return _why_not_device(q.device, 4 * block * tile_width(width) * q.dtype.itemsize)
+    return _why_not_device(q.device, shared_memory_needed(block, width, q.dtype))
+
+
+def shared_memory_needed(block: int, head_size: int, dtype: torch.dtype) -> int:
+    """Bytes that a program of the key gradients, the largest, needs without prefetching.
+
+    At most: four tiles of inputs, and what passes to the products of the gradients, scores or
+    another tile. Read off the machine code (``benchmarks/gpu/machine_code.py``).
+    """
+    tile = block * tile_width(head_size) * dtype.itemsize
+    return 4 * tile + max(tile, block * block * dtype.itemsize)
 
 
 def tile_width(head_size: int) -> int:
@@ -43,7 +52,7 @@ def runs_triton_kernels(device: torch.device) -> bool:
 
 
 @functools.cache
-def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
+def _why_not_device(device: torch.device, shared_bytes: int) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -55,8 +64,10 @@ def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
     properties = torch.cuda.get_device_properties(device)
     if properties.major < 8:
         return f"{properties.name} has compute capability {properties.major}.{properties.minor}"
-    if tile_bytes + _SPARE_SHARED_MEMORY > shared_memory_bytes(device):
-        return f"{properties.name} has too little shared memory for these block and head sizes"
+    if shared_bytes > (has := shared_memory_bytes(device)):
+        return (
+            f"{properties.name} has {has:,} bytes of shared memory, gradients need {shared_bytes:,}"
+        )
     return _why_no_launch()
 
 

@@ -13,11 +13,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention import BlockPattern, block_sparse_attention, device
+from bigbird_ds.attention.choice import choose_backend
 from bigbird_ds.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
@@ -93,7 +95,8 @@ def test_auto_on_the_cpu_a_model_and_the_training_code_import_no_triton() -> Non
             """
 import sys, torch
 import bigbird_ds, bigbird_ds.training.loop, bigbird_ds.training.setup
-from bigbird_ds.attention import BlockPattern, block_sparse_attention
+from bigbird_ds.attention import BlockPattern, block_sparse_attention, device
+from bigbird_ds.attention.choice import choose_backend
 q = torch.randn(1, 12, 4096, 64, requires_grad=True)
 block_sparse_attention(q, q, q, BlockPattern.build(4096)).sum().backward()
 config = bigbird_ds.BigBirdConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -105,6 +108,37 @@ assert not loaded, loaded
 """,
         ]
     )
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "dtype,block,width,kib,chosen",
+    [
+        # Of 99 KiB, as on a consumer card, the forward takes 97, and the gradients 112 and 128.
+        (torch.float32, 128, 32, 99, "gathered"),
+        (torch.float32, 128, 32, 163, "triton"),
+        (torch.float32, 64, 64, 99, "triton"),
+        (torch.bfloat16, 64, 128, 99, "triton"),
+        (torch.bfloat16, 128, 128, 99, "gathered"),
+        (torch.bfloat16, 128, 128, 163, "triton"),
+    ],
+)
+def test_a_card_must_have_the_shared_memory_of_the_backward_too(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    block: int,
+    width: int,
+    kib: int,
+    chosen: str,
+) -> None:
+    card = SimpleNamespace(major=8, minor=9, name="", shared_memory_per_block_optin=kib << 10)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(device, "_why_no_launch", lambda: None)
+    device._why_not_device.cache_clear()
+    pattern = BlockPattern.build(8 * block, 2, block, 0)
+    q = SimpleNamespace(shape=(1, 2, 8 * block, width), dtype=dtype, device=torch.device("cuda"))
+    assert choose_backend(q, pattern) == chosen  # type: ignore[arg-type]
+    device._why_not_device.cache_clear()
 
 
 # What each launch passes to the card, with a driver that compiles and launches nothing.
