@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from gpu.report import peak_bytes, release
+from gpu.device import peak_bytes, release
 from timing import time_of
 from torch import nn
 

@@ -39,7 +39,7 @@ from fine_tuning_contenders import (  # noqa: E402
     build,
     make_model,
 )
-from gpu.report import release  # noqa: E402
+from gpu.device import release  # noqa: E402
 from timing import take_turns  # noqa: E402
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
-from gpu.report import synchronize
+from gpu.device import synchronize
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 

@@ -261,14 +261,15 @@ def op_arguments(masked: bool):
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_operators_pass_the_checks_of_torch(masked: bool) -> None:
     arguments = op_arguments(masked)
-    # The schema, the registration of the gradients and the fake implementations. Tracing
-    # with symbolic shapes keeps fp32 results within 1e-4, not bit-identical.
-    torch.library.opcheck(block_sparse_forward, arguments)
+    # The schema, the registration of the gradients and the fake implementations. What is traced
+    # with symbolic shapes keeps fp32 results within 1e-4, not bits.
+    torch.library.opcheck(torch.ops.bigbird_ds.block_sparse_forward.default, arguments)
     q, k, v, _, bits, *rest, _ = arguments
     with torch.no_grad():
         out, lse = block_sparse_forward(*arguments)
         torch.library.opcheck(
-            block_sparse_backward, (torch.ones_like(out), None, q, k, v, out, lse, bits, *rest)
+            torch.ops.bigbird_ds.block_sparse_backward.default,
+            (torch.ones_like(out), None, q, k, v, out, lse, bits, *rest),
         )
 
 
@@ -284,6 +285,38 @@ def test_compiled_code_holds_the_operator_as_one_call() -> None:
     assert torch.equal(one, other)
     for have, want in zip(gradients(other, inputs), gradients(one, inputs), strict=True):
         assert torch.equal(have, want)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a GPU has the real limit: test_gpu.py")
+def test_batch_times_heads_may_exceed_the_short_axes_of_a_grid(monkeypatch) -> None:
+    """A card allows 65,535 programs on the second and third axis; here they allow 5."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    real_run = InterpretedFunction.run
+
+    def limited(self, *arguments, grid, **options):
+        assert all(size <= 5 for size in grid[1:])
+        return real_run(self, *arguments, grid=grid, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", limited)
+    monkeypatch.setattr(block_lists, "WHOLE", 4)
+    pattern = BlockPattern.build(5 * 16, 2, 16, 0, "uniform", layer=1)
+    assert pairs_of(pattern).lists(DEVICE).rows.num_slots
+    inputs = random_qkv(3, 2, pattern.seq_len, 16)
+    exact = in_double(inputs)
+    context = block_sparse_attention(*inputs, pattern, None, "triton")
+    expected = block_sparse_attention(*exact, pattern, None, "reference")
+    found, wanted = gradients(context, inputs), gradients(expected, exact)
+    for have, want in zip([context, *found], [expected, *wanted], strict=True):
+        torch.testing.assert_close(have.double(), want, **EXACT)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    pattern, inputs = make_pattern(CASES[8]), random_qkv(1, 1, 80, 16)
+    context = block_sparse_attention(*inputs, pattern, None, "triton")
+    (grad,) = torch.autograd.grad(context.square().sum(), inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 @pytest.fixture
