@@ -97,9 +97,9 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
     """Every parameter's full gradient before each run's first optimizer step, which is made too."""
     from deepspeed.utils import safe_get_full_grad
 
-    from bigbird_ds.training import loop
+    from bigbird_ds.training import step
 
-    original = loop.global_gradient_norm
+    original = step.global_gradient_norm
     found: list[dict[str, Any]] = []
 
     def look(engine: Any, model: Any) -> Any:
@@ -107,7 +107,7 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
         found.append({name: grad.float().numpy().copy() for name, grad in pairs})
         return original(engine, model)
 
-    with mock.patch.object(loop, "global_gradient_norm", look):
+    with mock.patch.object(step, "global_gradient_norm", look):
         one_step = {"train.steps": 1, "schedule.warmup_steps": 0}
         train_all(ranks, [changed(run, **one_step) for run in runs])
     return found

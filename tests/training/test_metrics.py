@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,5 +32,27 @@ def test_a_line_that_cannot_be_written_does_not_end_the_run(
     writer = MetricsWriter(tmp_path, SimpleNamespace(is_first=True), steps_done=0)
     writer.path = Path("/dev/full")
     writer.write({"step": 4, "loss": 1.0})
-    assert "metrics of step 4 could not be written: No space left on device" in caplog.text
+    assert "metrics of step 4 could not be written: [Errno 28] No space left" in caplog.text
     writer.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_line_cut_by_a_full_disk_is_taken_back_and_events_go_on_in_another_file(
+    tmp_path: Path,
+) -> None:
+    writer = MetricsWriter(tmp_path, SimpleNamespace(is_first=True), steps_done=0)
+    writer.write({"step": 1, "loss": 1.0})
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))  # neither file can grow
+    try:
+        writer.write({"step": 2, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == size
+    writer.write({"step": 3, "loss": 1.0})
+    writer.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2

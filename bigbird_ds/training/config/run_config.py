@@ -78,6 +78,13 @@ class TrainConfig(Section):
         None, description="windows of an evaluation, spread over the validation split (null: all)"
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
+    hang_timeout: float = Field(
+        600.0,
+        ge=0,
+        description="seconds without progress on any rank after which a run is ended (0: never); "
+        "three times as long for the first step, a save and the start of an evaluation, six times "
+        "before the first step",
+    )
     activation_checkpointing: bool = Field(
         False, description="recompute each layer in backward: less memory, a third more time"
     )
