@@ -15,7 +15,7 @@ from bigbird_ds.training.metrics import (
 )
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
 from bigbird_ds.training.setup import Batch, Run
-from bigbird_ds.training.step import raise_between_steps, to_device
+from bigbird_ds.training.step import asks_to_stop, raise_between_steps, to_device
 from bigbird_ds.training.stopping import StopRequest
 
 
@@ -44,7 +44,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
             batch = next(batches, None)
         except Exception as cause:  # the other ranks wait for this one
             error = cause
-        stops, failures = run.ranks.sum([float(bool(request)), float(error is not None)])
+        stops, failures = run.ranks.sum([asks_to_stop(run, request), float(error is not None)])
         if failures:
             raise_between_steps(run.ranks, error)
         if stops:

@@ -128,28 +128,34 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
     while run.state.step < config.train.steps:
         # Read this step's batch; count its targets, and the stop requests, over all ranks.
         step = run.state.step + 1
+        request.plan = _plan_of_stop(run)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
         fetched = fetch(batches)
         progress.at(f"step {step}, counting its targets")
-        counts, stop = agree_on_step(run, fetched, request)
+        agreed = agree_on_step(run, fetched, request)
         log.speed.data_s += time.perf_counter() - waiting_since
-        if stop:
+        if agreed.stop:
             return True
 
         # One optimizer step.
         set_learning_rate(run.optimizer, learning_rate(step, config))
-        log.gradient_norm = optimizer_step(run, step, fetched.micro_batches, counts, log.meter)
+        gradient_norm = optimizer_step(
+            run, step, fetched.micro_batches, agreed.counts, log.meter, request
+        )
+        if gradient_norm is None:
+            return True
+        log.gradient_norm = gradient_norm
         run.state = replace(
             run.state,
             step=step,
-            tokens=run.state.tokens + int(counts.tokens),
+            tokens=run.state.tokens + int(agreed.counts.tokens),
             data=fetched.data_state,
         )
-        log.speed.tokens += counts.tokens
+        log.speed.tokens += agreed.counts.tokens
 
         # Once in a while: a log line, a checkpoint, an evaluation.
-        save = step == config.train.steps or _due(step, config.train.save_every)
+        save = step == config.train.steps or _due(step, config.train.save_every) or agreed.save
         if save or step == first or _due(step, config.train.log_every):
             log.write()
         if save:
@@ -159,6 +165,16 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 return True
             log.speed.start(step)
     return False
+
+
+def _plan_of_stop(run: Run) -> str:
+    """What a request to stop leads to during the next step, as the line on a request says it."""
+    step = run.state.step
+    if run.config.accumulation(run.ranks.world_size) == 1:
+        return f"finishing step {step + 1}, then saving"
+    if not step:
+        return "stopping within the first step"
+    return f"finishing a micro-batch of step {step + 1}, then saving step {step}"
 
 
 def _end(run: Run, stopped: bool) -> int:

@@ -48,8 +48,23 @@ def fetch(batches: Iterator[tuple[list[Batch], dict[str, Any]]]) -> Fetched:
         return Fetched([], {}, error)
 
 
-def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> tuple[StepCounts, bool]:
-    """Count the targets of the next step over all ranks; whether to stop before it.
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks know before a step.
+
+    Attributes:
+        counts: of the step, over all ranks.
+        stop: whether to stop before it.
+        save: whether to save after it.
+    """
+
+    counts: StepCounts
+    stop: bool
+    save: bool
+
+
+def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> Agreed:
+    """Count the targets of the next step, and the requests, over all ranks; collective.
 
     Raises:
         FailedBetweenSteps: a rank has no batch.
@@ -61,11 +76,19 @@ def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> tuple[Ste
     totals = [sum(column) / sharing for column in zip(*own, strict=True)]
     if fetched.error is not None:
         totals = [0.0] * (len(losses) + 1)
-    flags = [float(bool(request)), float(fetched.error is not None)]
-    *counted, stops, failures = run.ranks.sum([*totals, *flags])
+    flags = [asks_to_stop(run, request), float(request.saves), float(fetched.error is not None)]
+    request.saves = False
+    *counted, stops, saves, failures = run.ranks.sum([*totals, *flags])
     if failures:
         raise_between_steps(run.ranks, fetched.error)
-    return StepCounts.of(losses, counted), stops > 0
+    return Agreed(StepCounts.of(losses, counted), stops > 0, saves > 0)
+
+
+def asks_to_stop(run: Run, request: StopRequest) -> float:
+    """1 if this rank was asked to stop, else 0. Rank 0 looks for files in the run folder."""
+    if run.ranks.is_first:
+        request.look_for_files(run.folder.path)
+    return float(bool(request))
 
 
 def raise_between_steps(ranks: Ranks, error: Exception | None) -> None:
@@ -77,12 +100,22 @@ def raise_between_steps(ranks: Ranks, error: Exception | None) -> None:
 
 
 def optimizer_step(
-    run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, meter: SumMeter
-) -> Callable[[], float]:
+    run: Run,
+    step: int,
+    micro_batches: list[Batch],
+    counts: StepCounts,
+    meter: SumMeter,
+    request: StopRequest,
+) -> Callable[[], float] | None:
     """Run forward and backward for every micro-batch, then the optimizer step.
 
-    Does not synchronize with the device. Returns a function that reads the gradient norm from it.
+    Does not synchronize with the device.
+
+    Returns:
+        A function that reads the gradient norm from the device; or None if any rank was asked to
+        stop between two micro-batches. Weights and ``meter`` are then those before the step.
     """
+    before = dict(meter.sums)
     run.engine.train()
     # Dropout is keyed by step and rank: a resume on as many ranks draws the same masks.
     seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
@@ -92,6 +125,9 @@ def optimizer_step(
     run.has_stepped = True
     norm = None
     for number, batch in enumerate(micro_batches, start=1):
+        if number > 1 and any(run.ranks.sum([asks_to_stop(run, request)])):
+            meter.sums = before
+            return None
         run.ranks.progress.at(
             f"step {step}, micro-batch {number} of {len(micro_batches)}", patience
         )

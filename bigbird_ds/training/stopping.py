@@ -21,6 +21,7 @@ from types import FrameType
 from bigbird_ds.errors import EXIT_HUNG
 from bigbird_ds.stop_signals import STOP_SIGNALS
 
+STOP_NAME, SAVE_NAME = "STOP", "SAVE"
 SECOND_AFTER_S = 5.0  # launchers and terminals signal a process twice within a second
 
 
@@ -29,11 +30,13 @@ class StopRequest:
 
     Attributes:
         reason: the name of a signal, or a text on the launcher's exit; None without a request.
+        saves: whether this process was asked to save after the step.
         plan: what the run does on a request; the line that is printed at once says so.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.saves = False
         self.plan = "stopping before the first step"
         self._is_told = False
         self._first: dict[int, float] = {}
@@ -47,6 +50,21 @@ class StopRequest:
         if not self._is_told:
             self._is_told = True
             _print(f"{reason}: {self.plan} (process {os.getpid()}{hint})")
+
+    def look_for_files(self, folder: Path) -> None:
+        """Take a file ``STOP`` or ``SAVE`` in the run folder as a request, and remove it."""
+        for name in (STOP_NAME, SAVE_NAME):
+            path = folder / name
+            if not path.exists():
+                continue
+            try:
+                path.unlink()
+            except OSError as cause:
+                _print(f"{path} cannot be removed, and stays a request: {cause.strerror}")
+            if name == STOP_NAME:
+                self.set(str(path))
+            else:
+                self.saves = True
 
     def on_signal(self, number: int) -> None:
         """Handle a stop signal outside of the main thread, which may be in a collective.

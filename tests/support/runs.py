@@ -206,3 +206,42 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     found = [error_of(root / "shared"), error_of(root / f"of rank {ranks.rank}")]
     with mock.patch("fcntl.lockf", side_effect=no_locks):
         return [*found, error_of(root / "without locks")]
+
+
+def stop_within_a_step(
+    ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any]
+) -> tuple[list[int], list[list[str]], list[bool]]:
+    """Train ``whole``. Of ``stopped``: ask for a save in step 1, ask rank 1 to stop within step 3,
+    go on with a file STOP, and go on to the end. Each rank computes two micro-batches a step.
+
+    Returns:
+        The exit codes of the stopped runs, the checkpoints after each, and whether each file was
+        still there then.
+    """
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    train_one(ranks, whole)
+    output = Path(stopped["output"])
+    codes, saved, left = [], [], []
+    for name in ("SAVE", "STOP"):
+        run, request = build_run(check_run_config(stopped, "test"), ranks), StopRequest()
+        file, passes = output / name, 0
+
+        def ask(*_: Any, file: Path = file, request: StopRequest = request) -> None:
+            nonlocal passes
+            passes += 1
+            if passes == 1 and ranks.is_first:
+                file.touch()
+            if passes == 5 and ranks.rank == 1:
+                request.set("test")
+
+        run.engine.module.register_forward_pre_hook(ask)
+        codes.append(train(run, request))
+        ranks.barrier()
+        saved.append(sorted(path.name for path in (output / "checkpoints").glob("step-*")))
+        left.append(file.exists())
+        ranks.barrier()
+    train_one(ranks, stopped)
+    return codes, saved, left
