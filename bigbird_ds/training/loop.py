@@ -10,7 +10,7 @@ from functools import partial
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
-from bigbird_ds.training.checkpoint import save_checkpoint
+from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.metrics import (
@@ -32,6 +32,8 @@ from bigbird_ds.training.step import (
 )
 from bigbird_ds.training.stopping import StopRequest
 
+PAUSES_AT_THE_END_S = (1.0, 5.0, 20.0)  # between tries of the last save
+
 
 @dataclass
 class _Log:
@@ -47,6 +49,7 @@ class _Log:
     last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
+    retry_at: int | None = None  # the step after which a save that failed is tried again
 
     def write(self) -> None:
         """Write a log line: losses averaged since the last, lr and gradient norm of this step."""
@@ -77,11 +80,16 @@ class _Log:
     def _not_finite(self, loss: float, gradient_norm: float) -> str:
         step, since = self.run.state.step, self.last_logged + 1
         where = f"at step {step}" if since == step else f"between steps {since} and {step}"
-        saved = f"the last checkpoint (step-{self.last_saved}) is untouched"
         return (
             f"the loss ({loss}) or the gradient norm ({gradient_norm}) is not finite {where}; "
-            f"{saved if self.last_saved else 'nothing was saved yet'} (try a smaller optimizer.lr)"
+            f"{self.last_checkpoint} (try a smaller optimizer.lr)"
         )
+
+    @property
+    def last_checkpoint(self) -> str:
+        if not self.last_saved:
+            return "nothing was saved yet"
+        return f"the last checkpoint (step-{self.last_saved}) is untouched"
 
 
 def train(run: Run, request: StopRequest) -> int:
@@ -108,7 +116,7 @@ def train(run: Run, request: StopRequest) -> int:
         failure = cause.error
     if run.state.step > log.last_saved:
         log.write()
-        _save(run, log)
+        _save_at_the_end(run, log)
     writer.close()
     if failure is not None:
         raise failure
@@ -155,10 +163,13 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         log.speed.tokens += agreed.counts.tokens
 
         # Once in a while: a log line, a checkpoint, an evaluation.
-        save = step == config.train.steps or _due(step, config.train.save_every) or agreed.save
-        if save or step == first or _due(step, config.train.log_every):
+        save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
+        last = step == config.train.steps
+        if save or last or step == first or _due(step, config.train.log_every):
             log.write()
-        if save:
+        if last:
+            _save_at_the_end(run, log)
+        elif save:
             _save(run, log)
         if _evaluation_is_due(run):
             if not evaluate(run, log.writer, request):
@@ -199,12 +210,45 @@ def _due(step: int, every: int) -> bool:
 
 
 def _save(run: Run, log: _Log) -> None:
-    run.ranks.progress.at(f"saving step {run.state.step}", PATIENCE_AT_SAVE)
-    state = replace(run.state, run_config=run.config.model_dump())
+    """Save; where that fails, log it and try again some steps later."""
+    step = run.state.step
+    try:
+        _write_checkpoint(run, log)
+    except NotWrittenError as cause:
+        log.retry_at = step + max(1, run.config.train.save_every // 10)
+        logger.warning(
+            "%s\nthe run goes on; %s; the next try is after step %d",
+            cause,
+            log.last_checkpoint,
+            log.retry_at,
+        )
+    log.speed.start(step)
+
+
+def _save_at_the_end(run: Run, log: _Log) -> None:
+    """Save; where that fails, try again after pauses, and raise the last failure."""
+    for pause_s in PAUSES_AT_THE_END_S:
+        try:
+            return _write_checkpoint(run, log)
+        except NotWrittenError as cause:
+            logger.warning("%s\nthe next try is in %.0f s", cause, pause_s)
+        time.sleep(pause_s)
+    _write_checkpoint(run, log)
+
+
+def _write_checkpoint(run: Run, log: _Log) -> None:
+    config, step = run.config, run.state.step
+    run.ranks.progress.at(f"saving step {step}", PATIENCE_AT_SAVE)
+    run.ranks.jointly(run.folder.require_own)
     began = time.perf_counter()
     folder = save_checkpoint(
-        run.folder.path, state, run.engine, run.model, run.ranks, run.config.train.keep_checkpoints
+        run.folder.path,
+        replace(run.state, run_config=config.model_dump()),
+        run.engine,
+        run.model,
+        run.ranks,
+        config.train.keep_checkpoints,
+        run.checkpoint_bytes,
     )
     logger.info("saved %s in %.1f s", folder, time.perf_counter() - began)
-    log.last_saved = state.step
-    log.speed.start(state.step)
+    log.last_saved, log.retry_at = step, None

@@ -23,6 +23,7 @@ from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
+from bigbird_ds.training.disk import check_room, checkpoint_bytes
 from bigbird_ds.training.distributed import Ranks, set_timeouts
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.losses import StepLoss
@@ -59,6 +60,7 @@ class Run:
     evaluation: EvaluationBatches | None
     state: TrainingState
     bf16: bool
+    checkpoint_bytes: int
     has_stepped: bool = False  # in this process
 
 
@@ -101,6 +103,11 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
 
     progress.at("building the model and the engine", PATIENCE_AT_START)
     model = ranks.jointly(lambda: _model_on_device(config, model_config, checkpoint, ranks))
+    num_bytes = checkpoint_bytes(
+        [tuple(p.shape) for p in model.parameters()], config.optimizer.kind
+    )
+    keep = config.train.keep_checkpoints
+    ranks.jointly(lambda: check_room(output, num_bytes, keep) if ranks.is_first else None)
     optimizer = build_optimizer(model, config.optimizer)
     loss = StepLoss(model, objective.losses)
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
@@ -118,6 +125,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         evaluation=evaluation,
         state=state,
         bf16=uses_bf16(config),
+        checkpoint_bytes=num_bytes,
     )
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 import os
+import resource
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from bigbird_ds import files
 from bigbird_ds.errors import UserError
+from bigbird_ds.log import logger
+from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 from support.runs import train_one
 
@@ -46,6 +51,29 @@ class _FailingReads:
             self.failures -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self.pread(*arguments)
+
+
+def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> str:
+    """Train with umask 027, rank 1 unable to write files during ``step``; what the run logs."""
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    os.umask(0o027)
+    said = io.StringIO()
+    logger.addHandler(logging.StreamHandler(said))
+    run = build_run(check_run_config(settings, "test"), ranks)
+    passes, hard = 0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    def limit(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+        size = 1000 if passes == step and ranks.rank == 1 else hard
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    run.engine.module.register_forward_pre_hook(limit)
+    assert train(run, StopRequest()) == 0
+    return said.getvalue()
 
 
 def children_of(pid: int) -> list[int]:

@@ -152,16 +152,6 @@ def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
     return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
 
 
-def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What the first save says where a file stands in the way of the checkpoints."""
-    (Path(settings["output"]) / "checkpoints").touch()
-    try:
-        train_one(ranks, settings)
-    except OSError as error:
-        return str(error)
-    raise AssertionError("the checkpoint was saved")
-
-
 def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
     """What a save says where DeepSpeed returns weights in another order than it stores them."""
     from bigbird_ds.training.deepspeed import config
@@ -191,8 +181,8 @@ def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
-    """What is said of a folder that all ranks share, of one of each rank's own, and of a shared one
-    on a file system without locks."""
+    """What is said of a folder that all ranks share, of one of each rank's own, of one on a file
+    system without locks, and of those where checkpoints or the lock cannot be written."""
     from bigbird_ds.training.run_folder import RunFolder
 
     def error_of(path: Path) -> str | None:
@@ -205,7 +195,26 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     no_locks = OSError(errno.ENOLCK, "No locks available")
     found = [error_of(root / "shared"), error_of(root / f"of rank {ranks.rank}")]
     with mock.patch("fcntl.lockf", side_effect=no_locks):
-        return [*found, error_of(root / "without locks")]
+        found.append(error_of(root / "without locks"))
+    if ranks.is_first:
+        (root / "file").mkdir()
+        (root / "file" / "checkpoints").touch()
+        (root / "folder" / ".lock").mkdir(parents=True)
+    return [*found, error_of(root / "file"), error_of(root / "folder")]
+
+
+def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:
+    """What is said at a save if a run on another node got the lock too."""
+    from bigbird_ds.training.run_folder import RunFolder
+
+    held = RunFolder(folder, [], ranks)
+    held.require_own()
+    (folder / ".lock").write_text("process 1 on elsewhere")
+    try:
+        held.require_own()
+    except UserError as error:
+        return str(error)
+    raise AssertionError("the lock counts as this run's")
 
 
 def stop_within_a_step(
