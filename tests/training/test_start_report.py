@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from support.runs import changed
+
+from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.training.start_report import attention_in_words
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.start_report import attention_in_words, learning_rate_change
 
 
 @pytest.mark.parametrize(
@@ -21,3 +26,30 @@ def test_the_attention_is_called_full_where_it_is_full(
 ) -> None:
     config = BigBirdConfig(attention_type=attention_type, random_style="google")
     assert attention_in_words(config, length) == words
+
+
+SETTINGS: dict[str, Any] = {
+    "model": {},
+    "data": {"train": "shards", "tokenizer": "tokenizer", "sequence_length": 128},
+    "batch": {"sequences": 1, "micro": 1},
+    "optimizer": {"lr": 0.7},
+    "train": {"steps": 9},
+    "output": "run",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"train.steps": 90}, "was 0.07, is 0.623 (to keep it, set schedule.total_steps=9,"),
+        ({"optimizer.lr": 0.35, "train.steps": 12}, "was 0.07, is 0.0808 "),
+        ({"optimizer.betas": [0.8, 0.9], "train.keep_checkpoints": 1}, None),
+    ],
+)
+def test_a_resume_says_what_it_does_to_the_learning_rate(
+    changes: dict[str, Any], line: str | None
+) -> None:
+    saved = check_run_config(SETTINGS, "test").model_dump(mode="json")
+    state = TrainingState(step=9, tokens=0, data={}, run_config=saved)
+    found = learning_rate_change(state, check_run_config(changed(SETTINGS, **changes), "test"))
+    assert found is None if line is None else f"learning rate of the next step: {line}" in found
