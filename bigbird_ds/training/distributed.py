@@ -153,13 +153,35 @@ def start(local_rank: int | None = None, hang_timeout_s: float = 600.0) -> Ranks
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(seconds=hang_timeout_s) if hang_timeout_s else _FOR_EVER
-        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
+        try:
+            deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
+        except dist.DistError as cause:
+            raise _not_joined(cause, rank, world_size, timeout) from cause
         # Also on errors: a gloo thread that frees a tensor while the interpreter shuts down aborts
         # the process with exit code 134 (seen in 4 of 80 exits on a user error).
         atexit.register(stop)
     control_group = dist.new_group(backend="gloo")
     assert control_group is not None
     return Ranks(rank, world_size, local_rank, device, control_group)
+
+
+def _not_joined(cause: Exception, rank: int, world_size: int, timeout: timedelta) -> ConfigError:
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    text = " ".join(str(cause).split())[:300]
+    if "EADDRINUSE" in text or "in use" in text:
+        return ConfigError(
+            "the port where the ranks meet is in use",
+            seen=f"{address}: {text}",
+            needed="a free port on the host of rank 0, the same for all ranks",
+            change="MASTER_PORT, or --master_port of the launcher; or end the process that has it",
+        )
+    return ConfigError(
+        "the ranks did not meet",
+        seen=f"rank {rank} of {world_size} at {address}, for up to {timeout}: {text}",
+        needed="all ranks started, and the host of rank 0 reachable from each",
+        change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "
+        "train.hang_timeout",
+    )
 
 
 def set_timeouts(hang_timeout_s: float) -> None:

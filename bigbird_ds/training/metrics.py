@@ -166,6 +166,7 @@ class Speedometer:
     def __init__(self, step: int, total_steps: int) -> None:
         self.total_steps = total_steps
         self.start(step)
+        self._anchor: tuple[int, float] | None = None  # step and time of the first reading
 
     def start(self, step: int) -> None:
         """Start an interval, which excludes earlier time (an evaluation, a checkpoint)."""
@@ -173,13 +174,19 @@ class Speedometer:
         self.began = time.perf_counter()
 
     def reading(self, step: int) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self.began, 1e-9)
-        steps = step - self.first_step
+        """The values of the interval; the time left counts saves and evaluations too."""
+        now = time.perf_counter()
+        seconds = max(now - self.began, 1e-9)
+        step_s = seconds / (step - self.first_step)
+        if self._anchor is None:
+            self._anchor = (step, now)  # the first step, which may compile, does not count
+        first, since = self._anchor
+        whole_step_s = (now - since) / (step - first) if step > first else step_s
         return {
             "tokens_per_s": self.tokens / seconds,
-            "step_s": seconds / steps,
+            "step_s": step_s,
             "data_share": self.data_s / seconds,
-            "eta_s": (self.total_steps - step) * seconds / steps,
+            "eta_s": (self.total_steps - step) * whole_step_s,
         }
 
 

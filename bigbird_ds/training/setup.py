@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import platform
+import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bigbird_ds import __version__
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -90,7 +94,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
     checkpoint = choose_checkpoint(config.resume, output, ranks)
-    state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config))
+    environment = _environment(ranks)
+    state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
     batches = ranks.jointly(
         lambda: _training_batches(inputs.shards, objective, config, ranks, state)
     )
@@ -173,18 +178,38 @@ class _Inputs:
 
 
 def _state_of(
-    checkpoint: Path | None, config: RunConfig, model_config: ModelConfig
+    checkpoint: Path | None,
+    config: RunConfig,
+    model_config: ModelConfig,
+    environment: dict[str, Any],
 ) -> TrainingState:
-    """The state of the checkpoint to resume from; an empty state to start fresh."""
+    """The state of the checkpoint to resume from, in this environment; else an empty state."""
     if checkpoint is None:
-        return TrainingState(step=0, tokens=0, data={}, run_config={})
+        return TrainingState(0, 0, data={}, run_config={}, environment=environment)
     check_same_model(checkpoint, model_config.to_dict())
     state = read_state(checkpoint)
     check_steps(checkpoint, state, config.train.steps)
     check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
     check_same_optimizer(checkpoint, state, config.optimizer.name)
-    report_resume(checkpoint, state, config)
-    return state
+    report_resume(checkpoint, state, config, environment)
+    return replace(state, environment=environment)
+
+
+def _environment(ranks: Ranks) -> dict[str, Any]:
+    """Versions, hosts and devices of the run; collective."""
+    packages = ("torch", "deepspeed", "numpy", "safetensors")
+    device = ranks.device.type
+    if device == "cuda":
+        device = torch.cuda.get_device_name(ranks.device)
+    hosts, devices = zip(*ranks.gather((socket.gethostname(), device)), strict=True)
+    return {
+        "bigbird_ds": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "ranks": ranks.world_size,
+        "hosts": sorted(set(hosts)),
+        "devices": sorted(set(devices)),
+    }
 
 
 def _training_batches(

@@ -21,10 +21,15 @@ from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.optimizer import learning_rate
 
 
-def report_resume(checkpoint: Path, state: TrainingState, config: RunConfig) -> None:
-    """Log the checkpoint, and every key of the run config that differs from the saved one."""
+def report_resume(
+    checkpoint: Path, state: TrainingState, config: RunConfig, environment: dict[str, Any]
+) -> None:
+    """Log the checkpoint, and what differs from it in the run config and the environment."""
     logger.info("resume: from %s (step %d)", checkpoint, state.step)
     before, now = _flat(state.run_config), _flat(config.model_dump(mode="json"))
+    if state.environment:
+        before |= _flat({"environment": state.environment})
+        now |= _flat({"environment": environment})
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             logger.info("resume: %s was %r, is now %r", key, before.get(key), now.get(key))

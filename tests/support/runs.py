@@ -164,7 +164,7 @@ def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
         },
     )
     try:
-        with mock.patch.object(config, "REFUSED_ZERO_KEYS", {}):
+        with mock.patch.object(config, "REFUSED", {}):
             train_one(ranks, scrambling)
     except RuntimeError as error:
         return str(error)

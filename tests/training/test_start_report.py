@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,11 @@ from support.runs import changed
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.start_report import attention_in_words, learning_rate_change
+from bigbird_ds.training.start_report import (
+    attention_in_words,
+    learning_rate_change,
+    report_resume,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +59,19 @@ def test_a_resume_says_what_it_does_to_the_learning_rate(
     state = TrainingState(step=9, tokens=0, data={}, run_config=saved)
     found = learning_rate_change(state, check_run_config(changed(SETTINGS, **changes), "test"))
     assert found is None if line is None else f"learning rate of the next step: {line}" in found
+
+
+def test_a_resume_lists_what_differs_in_the_config_and_the_environment(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="bigbird_ds")
+    config = check_run_config(SETTINGS, "test")
+    saved = changed(config.model_dump(mode="json"), **{"batch.micro": 2})
+    state = TrainingState(3, 0, {}, saved, {"torch": "2.12.0", "hosts": ["a", "b"]})
+    report_resume(Path("step-3"), state, config, {"torch": "2.13.0", "hosts": ["a", "b"]})
+    assert [record.getMessage() for record in caplog.records] == [
+        "resume: from step-3 (step 3)",
+        "resume: batch.micro was 2, is now 1",
+        "resume: environment.torch was '2.12.0', is now '2.13.0'",
+    ]

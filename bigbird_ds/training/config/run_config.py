@@ -70,7 +70,9 @@ class ScheduleConfig(_Schedule):
 
 class TrainConfig(Section):
     steps: PositiveInt = Field(description="optimizer steps")
-    seed: int = Field(0, ge=0, description="of weights, order, masks, partners and dropout")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of weights, order, masks, partners and dropout"
+    )
     save_every: int = Field(1000, ge=0, description="steps between checkpoints (0: the last alone)")
     keep_checkpoints: PositiveInt = Field(3, description="older checkpoints are removed")
     eval_every: int = Field(0, ge=0, description="steps between evaluations (0: after the last)")
