@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -20,16 +21,19 @@ class Section(BaseModel):
     def _require_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic reads true, which YAML also reads from `yes` and `on`, as 1.
         assert info.field_name is not None
-        annotation = cls.model_fields[info.field_name].annotation
-        kinds = {annotation, *get_args(annotation)}
+        kinds = set(_kinds(cls.model_fields[info.field_name].annotation))
         values = value if isinstance(value, list | tuple) else [value]
-        if (
-            kinds & {int, float}
-            and bool not in kinds
-            and any(v is True or v is False for v in values)
-        ):
+        has_bool = any(isinstance(inner, bool) for inner in values)
+        if has_bool and kinds & {int, float} and bool not in kinds:
             raise ValueError("Input should be a number, not true or false (yes, no, on, off)")
         return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The classes in an annotation: of ``tuple[float, int | None]`` all four."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
 class Options(Section):
