@@ -49,7 +49,7 @@ def write_project(source: Path, folder: Path, *, force: bool) -> int:
     files.make_folder(folder, ConfigError, "FOLDER")
     staged = files.temporary_name(folder / "init")
     try:
-        with files.told_when_full(folder, ConfigError, "FOLDER"):
+        with files.report_full_disk(folder, ConfigError, "FOLDER"):
             for name in new:
                 (staged / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source / name, staged / name)
