@@ -19,7 +19,7 @@ _LISTED = 3  # files named in an error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write to")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write to")
     parser.add_argument("--force", action="store_true", help="overwrite files that differ")
 
 
@@ -39,7 +39,7 @@ def write_project(source: Path, folder: Path, *, force: bool) -> int:
         force: overwrite files that differ.
 
     Returns:
-        The number of files written; identical ones are left alone.
+        The number of files written; identical ones are kept.
 
     Raises:
         ConfigError: files that differ exist, or ``folder`` cannot be written to.
@@ -49,7 +49,7 @@ def write_project(source: Path, folder: Path, *, force: bool) -> int:
     files.make_folder(folder, ConfigError, "FOLDER")
     staged = files.temporary_name(folder / "init")
     try:
-        with files.told_when_full(folder, ConfigError, "FOLDER"):
+        with files.report_full_disk(folder, ConfigError, "FOLDER"):
             for name in new:
                 (staged / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source / name, staged / name)
