@@ -11,23 +11,52 @@ import platform
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from bigbird_ds.errors import UserError
+from bigbird_ds.log import logger
+
+Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1 << 20
+_PAUSES_S = (0.1, 0.4, 1.6, 6.4)
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """The result of ``read``, called again after pauses of 0.1 to 6.4 s if the read fails.
+
+    A network file system that fails over gives such errors for seconds.
+
+    Raises:
+        OSError: the last call failed too, or a call failed in a way that lasts (no such file).
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return read()
+        except OSError as cause:
+            if cause.errno not in _TRANSIENT:
+                raise
+            logger.warning("read again in %.1f s: %s", pause_s, cause)
+        time.sleep(pause_s)
+    return read()
 
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+
+    def digest() -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    return retried(digest)
 
 
 def sync(stream: IO[bytes]) -> None:

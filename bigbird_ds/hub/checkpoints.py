@@ -15,7 +15,7 @@ it into any other, and ``bigbird_ds.hub.export`` turns it into a model repositor
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,12 +51,14 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
+        environment: versions of packages, number of ranks, hosts and devices, for the same.
     """
 
     step: NonNegativeInt
     tokens: NonNegativeInt
     data: dict[str, Any]
     run_config: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 class CheckpointManifest(BaseModel):

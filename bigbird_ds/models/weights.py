@@ -203,7 +203,7 @@ def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], max_shard_size
     if len(shards) == 1:
         names = [WEIGHTS_NAME]
     for name, shard in zip(names, shards, strict=True):
-        _write_file(folder / name, shard)
+        write_tensor_file(folder / name, shard)
     kept = set(names)
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
@@ -232,8 +232,8 @@ def _split(tensors: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch
     return shards
 
 
-def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Run ``save_file`` to a temporary file next to ``path``, sync it and rename it."""
+def write_tensor_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file to a temporary name, sync it and rename it; its mode is usual."""
     from safetensors.torch import save_file
 
     temporary = files.temporary_name(path)

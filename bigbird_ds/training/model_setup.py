@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bigbird_ds.data.verify import is_shards_folder
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
@@ -35,6 +36,13 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         CheckpointError: the tokenizer of the initial weights cannot be read.
         DataError: the tokenizer belongs to the other model family.
     """
+    if is_shards_folder(Path(config.data.tokenizer)):
+        raise ConfigError(
+            "data.tokenizer is a shards folder, which lacks files that an export needs",
+            seen=f"data.tokenizer={config.data.tokenizer}",
+            needed="the tokenizer folder that made the shards",
+            change="data.tokenizer",
+        )
     model_class = config.objective.kind.model_class
     from_tokenizer = config_from_tokenizer(config, vocabulary)
     settings = _model_settings(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,7 @@ from bigbird_ds.training.deepspeed.config import (
     uses_bf16,
     zero_stage,
 )
+from bigbird_ds.training.disk import checkpoint_bytes, free_bytes
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.metrics import duration
@@ -105,6 +107,7 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
         *_step_lines(config, world_size),
         *_data_lines(config, model_config, shards.num_tokens, tokens_per_s),
         *([f"export: {limit}"] if (limit := limit_in_transformers(model_config)) else []),
+        *_disk_lines(config, model_config),
         "",
         f"memory per rank: {memory.total / _GIB:.2f} GiB, before temporary buffers",
     ]
@@ -118,6 +121,18 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     if not config.train.activation_checkpointing:
         lines.append("  (train.activation_checkpointing=true reduces the activations)")
     return "\n".join(lines)
+
+
+def _disk_lines(config: RunConfig, model_config: ModelConfig) -> list[str]:
+    with torch.device("meta"):
+        model = config.objective.kind.model_class(model_config)
+    shapes = [tuple(p.shape) for p in model.parameters()]
+    size, keep = checkpoint_bytes(shapes, config.optimizer.kind), config.train.keep_checkpoints
+    return [
+        f"disk: {size / _GIB:.2f} GiB a checkpoint, {(keep + 1) * size / _GIB:.2f} GiB for {keep} "
+        f"and one being written; {free_bytes(Path(config.output)) / _GIB:.2f} GiB free in "
+        f"{config.output}"
+    ]
 
 
 def _step_lines(config: RunConfig, world_size: int) -> list[str]:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -368,3 +369,29 @@ def _is_running(pid: int) -> bool:
     # An orphan that was not reaped yet has exited all the same.
     status = Path(f"/proc/{pid}/stat")
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_stopped_worker_is_a_user_error_after_the_timeout_and_is_ended(folder: Path) -> None:
+    batches = _training(folder, workers=1, timeout_s=1.0)
+    steps = iter(batches)
+    next(steps)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(
+        DataError, match=rf"do not answer\n.* 1 s from process\(es\) {worker.pid}\n"
+    ):
+        for _ in steps:
+            pass
+    worker.join(timeout=30)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_killed_worker_is_found_at_the_next_batch_and_raises_nowhere_else(folder: Path) -> None:
+    steps = iter(_training(folder, workers=1))
+    next(steps)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join(timeout=30)  # SIGCHLD has come, and raised nothing
+    with pytest.raises(DataError, match=f"process {worker.pid} was ended by SIGKILL"):
+        for _ in steps:
+            pass

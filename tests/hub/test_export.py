@@ -128,6 +128,14 @@ def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
     assert main(["export", str(run), str(tmp_path / "export")]) == 0
     assert (tmp_path / "export" / "README.md").read_bytes() == (exported / "README.md").read_bytes()
 
+    damaged = shutil.copytree(run / "checkpoints" / "step-2", run / "checkpoints" / "step-9")
+    (damaged / "state.json").write_text("{")
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    described = capsys.readouterr().out
+    assert "step-9 is damaged (the checkpoint's state is no JSON)" in described
+    assert "checkpoint of step 2 of 2" in described
+
 
 @pytest.mark.launch
 def test_another_model_in_the_tokenizers_folder_does_not_get_into_the_export(

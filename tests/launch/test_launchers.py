@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import PRETRAIN, free_port, run, slurm_rank, start, wait_for
+from support.processes import PRETRAIN, free_port, run, start, start_two_slurm_ranks, wait_for
 from support.runs import losses, metrics
 
 pytestmark = pytest.mark.launch
@@ -22,17 +22,6 @@ def expected(run_settings: dict[str, Any], run_config_file: Path, tmp_path: Path
     done = run(sys.executable, PRETRAIN, run_config_file, f"output={output}")
     assert done.returncode == 0, done.stderr
     return losses(metrics({"output": output}))
-
-
-def start_two_slurm_ranks(folder: Path, *words: Any) -> tuple[list[Path], list[Any]]:
-    """``launch/pretrain.py`` with ``words`` as two tasks of ``srun``: their logs and processes."""
-    port = free_port(22000, 29999)
-    logs = [folder / f"slurm{rank}.log" for rank in (0, 1)]
-    tasks = [
-        start(logs[rank], sys.executable, PRETRAIN, *words, **slurm_rank(rank, 2, port))
-        for rank in (0, 1)
-    ]
-    return logs, tasks
 
 
 def test_deepspeed_torchrun_and_slurm_ranks_train_the_same_run(

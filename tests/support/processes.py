@@ -76,6 +76,19 @@ def slurm_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
     }
 
 
+def start_two_slurm_ranks(
+    folder: Path, *words: Any
+) -> tuple[list[Path], list[subprocess.Popen[bytes]]]:
+    """``launch/pretrain.py`` with ``words`` as two tasks of ``srun``: their logs and processes."""
+    port = free_port(22000, 29999)
+    logs = [folder / f"slurm{rank}.log" for rank in (0, 1)]
+    tasks = [
+        start(logs[rank], sys.executable, PRETRAIN, *words, **slurm_rank(rank, 2, port))
+        for rank in (0, 1)
+    ]
+    return logs, tasks
+
+
 def free_port(low: int = 1024, high: int = 65535) -> int:
     """A port that nothing listens on now."""
     for port in range(low + os.getpid() % 1000, high):

@@ -99,9 +99,9 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
     """Every parameter's full gradient before each run's first optimizer step."""
     from deepspeed.utils import safe_get_full_grad
 
-    from bigbird_ds.training import loop
+    from bigbird_ds.training import step
 
-    original = loop.global_gradient_norm
+    original = step.global_gradient_norm
     found: list[dict[str, Any]] = []
 
     def look(engine: Any, model: Any) -> Any:
@@ -109,7 +109,7 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
         found.append({name: grad.float().numpy().copy() for name, grad in pairs})
         return original(engine, model)
 
-    with mock.patch.object(loop, "global_gradient_norm", look):
+    with mock.patch.object(step, "global_gradient_norm", look):
         one_step = {"train.steps": 1, "schedule.warmup_steps": 0}
         train_all(ranks, [changed(run, **one_step) for run in runs])
     return found
@@ -154,16 +154,6 @@ def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
     return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
 
 
-def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """The error of the first save if a file has the name of the checkpoints folder."""
-    (Path(settings["output"]) / "checkpoints").touch()
-    try:
-        train_one(ranks, settings)
-    except OSError as error:
-        return str(error)
-    raise AssertionError("the checkpoint was saved")
-
-
 def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
     """The error of a save if DeepSpeed returns weights in a different order than it stores them."""
     from bigbird_ds.training.deepspeed import config
@@ -176,7 +166,7 @@ def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
         },
     )
     try:
-        with mock.patch.object(config, "REFUSED_ZERO_KEYS", {}):
+        with mock.patch.object(config, "REFUSED", {}):
             train_one(ranks, scrambling)
     except RuntimeError as error:
         return str(error)
@@ -193,9 +183,8 @@ def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
-    """The errors for a folder that all ranks share, for a separate one on each rank, for a shared
-    one on a file system without locks.
-    """
+    """What is said of a folder that all ranks share, of one of each rank's own, of one on a file
+    system without locks, and of those where checkpoints or the lock cannot be written."""
     from bigbird_ds.training.run_folder import RunFolder
 
     def error_of(path: Path) -> str | None:
@@ -208,4 +197,62 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     no_locks = OSError(errno.ENOLCK, "No locks available")
     found = [error_of(root / "shared"), error_of(root / f"of rank {ranks.rank}")]
     with mock.patch("fcntl.lockf", side_effect=no_locks):
-        return [*found, error_of(root / "without locks")]
+        found.append(error_of(root / "without locks"))
+    if ranks.is_first:
+        (root / "file").mkdir()
+        (root / "file" / "checkpoints").touch()
+        (root / "folder" / ".lock").mkdir(parents=True)
+    return [*found, error_of(root / "file"), error_of(root / "folder")]
+
+
+def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:
+    """What is said at a save if a run on another node got the lock too."""
+    from bigbird_ds.training.run_folder import RunFolder
+
+    held = RunFolder(folder, [], ranks)
+    held.require_own()
+    (folder / ".lock").write_text("process 1 on elsewhere")
+    try:
+        held.require_own()
+    except UserError as error:
+        return str(error)
+    raise AssertionError("the lock counts as this run's")
+
+
+def stop_within_a_step(
+    ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any]
+) -> tuple[list[int], list[list[str]], list[bool]]:
+    """Train ``whole``. Of ``stopped``: ask for a save in step 1, ask rank 1 to stop within step 3,
+    go on with a file STOP, and go on to the end. Each rank computes two micro-batches a step.
+
+    Returns:
+        The exit codes of the stopped runs, the checkpoints after each, and whether each file was
+        still there then.
+    """
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    train_one(ranks, whole)
+    output = Path(stopped["output"])
+    codes, saved, left = [], [], []
+    for name in ("SAVE", "STOP"):
+        run, request = build_run(check_run_config(stopped, "test"), ranks), StopRequest()
+        file, passes = output / name, 0
+
+        def ask(*_: Any, file: Path = file, request: StopRequest = request) -> None:
+            nonlocal passes
+            passes += 1
+            if passes == 1 and ranks.is_first:
+                file.touch()
+            if passes == 5 and ranks.rank == 1:
+                request.set("test")
+
+        run.engine.module.register_forward_pre_hook(ask)
+        codes.append(train(run, request))
+        ranks.barrier()
+        saved.append(sorted(path.name for path in (output / "checkpoints").glob("step-*")))
+        left.append(file.exists())
+        ranks.barrier()
+    train_one(ranks, stopped)
+    return codes, saved, left

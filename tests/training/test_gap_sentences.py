@@ -163,7 +163,7 @@ def test_a_step_without_any_target_has_no_loss_and_no_gradient(
     model = build_model(config, resolve_model_config(config, vocabulary), None).train()
     *targets, tokens = count_batch(batch, objective.losses)
     assert targets == [0.0, 0.0]
-    counts = StepCounts.of(objective.losses, [*targets, tokens, 0.0])
+    counts = StepCounts.of(objective.losses, [*targets, tokens])
     loss = StepLoss(model, objective.losses)(batch, counts)["loss"]
     loss.backward()
     assert loss == 0

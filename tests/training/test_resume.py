@@ -109,6 +109,7 @@ def test_auto_resumes_from_the_newest_intact_checkpoint_and_logs_each_step_once(
     assert names == ["step-4", "step-6", "step-8"]  # the last three; step-4 was saved again
     state = json.loads((newest.parent / "step-8" / "state.json").read_text())
     assert state["step"] == 8
+    assert state["environment"]["ranks"] == 1 and state["environment"]["torch"] == torch.__version__
     assert state["data"]["samples_seen"] == 8 * settings["batch"]["sequences"]
 
 

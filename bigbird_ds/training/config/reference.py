@@ -13,7 +13,12 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.deepspeed.config import DECIDED_ELSEWHERE, PASSED_ON
+from bigbird_ds.training.deepspeed.keys import (
+    DECIDED_ELSEWHERE,
+    PASSED_ON,
+    PASSED_ON_IN,
+    REFUSED,
+)
 
 _INTRODUCTION = """# Run config
 
@@ -48,8 +53,31 @@ def config_reference() -> str:
             ["| DeepSpeed key | set by |", "|---|---|"]
             + [f"| {key} | {value} |" for key, value in decided]
         ),
+        "In the sections, these are passed on (tested with DeepSpeed 0.19.8: training, saving and "
+        'resuming). `"auto"` sizes of `zero_optimization` become those of the Hugging Face trainer '
+        "where `model` gives `hidden_size` or `d_model`.",
+        "\n".join(
+            ["| section | keys |", "|---|---|"]
+            + [
+                f"| `{section}` | {', '.join(f'`{key}`' for key in keys)} |"
+                for section, keys in PASSED_ON_IN.items()
+            ]
+        ),
+        "All other keys of DeepSpeed are refused, unless they have their default:",
+        "\n".join(
+            ["| refused | why |", "|---|---|"]
+            + [f"| {', '.join(keys)} | {reason} |" for reason, keys in _refused().items()]
+        ),
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _refused() -> dict[str, list[str]]:
+    """The refused keys by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in REFUSED.items():
+        by_reason.setdefault(reason, []).append(f"`{key}`")
+    return by_reason
 
 
 def _top_rows() -> Iterator[tuple[str, str, str]]:

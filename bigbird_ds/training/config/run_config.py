@@ -81,7 +81,10 @@ class ScheduleConfig(_Schedule):
 class TrainConfig(Section):
     steps: PositiveInt = Field(description="optimizer steps")
     seed: int = Field(
-        0, ge=0, description="seed of weights, sample order, masks, sentence pairs and dropout"
+        0,
+        ge=0,
+        lt=2**63,
+        description="seed of weights, sample order, masks, sentence pairs and dropout",
     )
     save_every: int = Field(
         1000, ge=0, description="steps between checkpoints (0: only after the last step)"
@@ -96,6 +99,13 @@ class TrainConfig(Section):
         None, description="windows per evaluation, spread over the validation split (null: all)"
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
+    hang_timeout: float = Field(
+        600.0,
+        ge=0,
+        description="seconds without progress on any rank after which a run is ended (0: never); "
+        "three times as long for the first step, a save and the start of an evaluation, six times "
+        "before the first step",
+    )
     activation_checkpointing: bool = Field(
         False,
         description="recompute each layer in the backward pass: less memory, a third more time",

@@ -12,50 +12,7 @@ from typing import Any
 from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.check import check_sections
-
-# DeepSpeed key -> the run config key that replaces it.
-DECIDED_ELSEWHERE = {
-    "train_batch_size": "batch.sequences",
-    "train_micro_batch_size_per_gpu": "batch.micro",
-    "gradient_accumulation_steps": "batch.sequences and batch.micro",
-    "gradient_clipping": "optimizer.clip",
-    "optimizer": "optimizer",
-    "scheduler": "schedule",
-    "activation_checkpointing": "train.activation_checkpointing",
-    "sequence_parallel_size": "parallel.sequence",
-    "steps_per_print": "train.log_every",
-    "tensorboard": "output (TensorBoard events are always written)",
-    "seed": "train.seed",
-}
-
-# Keys that are passed to DeepSpeed unchanged -> the type of their value. ``check.py`` validates
-# the mappings.
-PASSED_ON: dict[str, type | tuple[type, ...]] = {
-    "zero_optimization": dict,
-    "bf16": dict,
-    "data_types": dict,
-    "communication_data_type": str,
-    "prescale_gradients": bool,
-    "gradient_predivide_factor": (int, float),
-    "zero_allow_untested_optimizer": bool,
-    "zero_force_ds_cpu_optimizer": bool,
-    "wall_clock_breakdown": bool,
-    "memory_breakdown": bool,
-    "dump_state": bool,
-    "flops_profiler": dict,
-    "comms_logger": dict,
-    "csv_monitor": dict,
-    "wandb": dict,
-    "disable_allgather": bool,
-}
-
-# Keys of zero_optimization that may only be false or 0 -> why. Observed with DeepSpeed 0.19.8.
-REFUSED_ZERO_KEYS = {
-    "round_robin_gradients": "DeepSpeed stores weights in a different order than it returns them: "
-    "checkpoints would be scrambled",
-    "legacy_stage1": "DeepSpeed fails with an error",
-    "stage3_module_granularity_threshold": "DeepSpeed fails with an error",
-}
+from bigbird_ds.training.deepspeed.keys import DECIDED_ELSEWHERE, DEFAULTS, PASSED_ON, REFUSED
 
 _FORCE = "zero_force_ds_cpu_optimizer"
 
@@ -88,7 +45,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     user = copy.deepcopy(config.deepspeed)
     for key in list(user):
         if key in DECIDED_ELSEWHERE:
-            if user[key] != "auto":
+            if not _is_left_to_the_run(key, user[key], config):
                 raise ConfigError(
                     "the run config sets this DeepSpeed key",
                     seen=f"deepspeed.{key}={user[key]!r}",
@@ -96,6 +53,8 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
                     change=f"deepspeed.{key}",
                 )
             del user[key]
+    _check_refused(user)
+    _fill_auto_sizes(user, config)
     _check_keys(user)
     _check_precision(user)
     stage = user.get("zero_optimization", {}).get("stage", 0)
@@ -107,7 +66,6 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
             change="deepspeed.zero_optimization.stage",
         )
     check_sections(user)
-    _check_refused(user.get("zero_optimization", {}))
     if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
             f"{config.optimizer.name} needs whole matrices, but ZeRO gives the optimizer flat "
@@ -137,32 +95,76 @@ def _check_keys(user: dict[str, Any]) -> None:
     for key, value in user.items():
         kind = dict if key == "fp16" else PASSED_ON.get(key)
         if kind is None:
-            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE))
+            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE, *REFUSED))
             raise ConfigError(
                 "unknown key in the DeepSpeed config",
                 seen=f"deepspeed.{key}",
                 needed=f"{near} (closest match)" if near else ", ".join(PASSED_ON),
                 change=f"deepspeed.{key}",
             )
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, kind):
             words = {dict: "a mapping", str: "a string", bool: "true or false"}
             raise ConfigError(
                 "invalid value in the DeepSpeed config",
                 seen=f"deepspeed.{key}={value!r}",
-                needed=words[kind] if isinstance(kind, type) else "a number",
+                needed=words[kind],
                 change=f"deepspeed.{key}",
             )
 
 
-def _check_refused(zero: dict[str, Any]) -> None:
-    for key, reason in REFUSED_ZERO_KEYS.items():
-        if zero.get(key):
-            raise ConfigError(
-                f"a DeepSpeed key is not supported: {reason}",
-                seen=f"deepspeed.zero_optimization.{key}={zero[key]!r}",
-                needed="no such key, or its default",
-                change=f"leave out deepspeed.zero_optimization.{key}",
-            )
+def _is_left_to_the_run(key: str, value: Any, config: RunConfig) -> bool:
+    """Whether a file leaves ``key`` to the run, as files for the Hugging Face trainer do."""
+    if key == "steps_per_print":
+        return value == "auto" or isinstance(value, int)
+    if isinstance(value, dict) and isinstance(value.get("params"), dict):
+        kinds = {
+            ("optimizer", "adamw"): ("Adam", "AdamW"),
+            ("scheduler", "linear"): ("WarmupLR", "WarmupDecayLR"),
+        }
+        name = config.optimizer.name if key == "optimizer" else config.schedule.name
+        return value.get("type", "auto") in (*kinds.get((key, name), ()), "auto") and all(
+            inner == "auto" for inner in value["params"].values()
+        )
+    return bool(value == "auto")
+
+
+def _check_refused(user: dict[str, Any]) -> None:
+    for key, reason in REFUSED.items():
+        *sections, last = key.split(".")
+        inner: Any = user
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last not in inner:
+            continue
+        value = inner[last]
+        is_off = isinstance(value, dict) and value.get("enabled", True) in (False, "auto")
+        if value == DEFAULTS[key] if key in DEFAULTS else not value or is_off:
+            del inner[last]
+            continue
+        raise ConfigError(
+            f"a DeepSpeed key is not supported: {reason}",
+            seen=f"deepspeed.{key}={value!r}",
+            needed="no such key, or its default",
+            change=f"leave out deepspeed.{key}",
+        )
+
+
+def _fill_auto_sizes(user: dict[str, Any], config: RunConfig) -> None:
+    """Replace "auto" sizes of ZeRO by those that the Hugging Face trainer computes."""
+    zero = user.get("zero_optimization")
+    if not isinstance(zero, dict):
+        return
+    hidden = config.model.get("hidden_size", config.model.get("d_model"))
+    sizes = {}
+    if isinstance(hidden, int):
+        sizes = {
+            "reduce_bucket_size": hidden * hidden,
+            "stage3_prefetch_bucket_size": int(0.9 * hidden * hidden),
+            "stage3_param_persistence_threshold": 10 * hidden,
+        }
+    for key, value in zero.items():
+        if value == "auto" and key in sizes:
+            zero[key] = sizes[key]
 
 
 def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
