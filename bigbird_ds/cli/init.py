@@ -95,6 +95,6 @@ def _check_no_conflict(folder: Path, names: list[str], force: bool) -> None:
             raise ConfigError(
                 "launch scripts and configs cannot be written",
                 seen=f"{blocked[0]} is {'a folder' if blocked[0].is_dir() else 'a file'}",
-                needed=f"room for {folder / name}",
+                needed=f"a writable path {folder / name}",
                 change="FOLDER",
             )

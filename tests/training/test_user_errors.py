@@ -57,7 +57,10 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
         ),
         "shards as tokenizer": (
             {"data.tokenizer": str(corpus.shards)},
-            ["data.tokenizer is a shards folder", "the tokenizer folder that made the shards"],
+            [
+                "data.tokenizer is a shards folder",
+                "the tokenizer folder that the shards were written with",
+            ],
         ),
         "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
         "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),

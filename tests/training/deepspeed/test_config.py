@@ -32,8 +32,8 @@ ZERO = "deepspeed.zero_optimization"
         (f"{ZERO}.offload_param=cpu", [f"{ZERO}.offload_param='cpu'", "valid dictionary"]),
         (f"{ZERO}.offload_param.devise=cpu", ["unknown key", f"{ZERO}.offload_param.devise"]),
         (f"{ZERO}.mics_shard_size=2", ["DeepSpeed refuses", "mics_shard_size"]),
-        ("deepspeed.csv_monitor.enabled=true", ["learning rate alone", "csv_monitor={"]),
-        ("deepspeed.wandb.enabled=true", ["learning rate alone", "leave out deepspeed.wandb"]),
+        ("deepspeed.csv_monitor.enabled=true", ["only the learning rate", "csv_monitor={"]),
+        ("deepspeed.wandb.enabled=true", ["only the learning rate", "leave out deepspeed.wandb"]),
         ("deepspeed.dump_state=true", ["not supported", "dump_state=True"]),
         (
             f"{ZERO}.offload_optimizer.ratio=0.5",
