@@ -1,14 +1,14 @@
 """Check and measure everything GPU-specific in one run of under 8 minutes.
 
     python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
-    python benchmarks/gpu_all.py --only correctness attention # some sections alone
+    python benchmarks/gpu_all.py --only correctness attention # only some sections
     python benchmarks/gpu_all.py --device cpu --smoke         # the same code at tiny sizes
 
-Needs torch, Triton and numpy, and transformers for the comparison with it. Prints a table as it
-goes, and a summary against the goals at the end; writes JSON after every section. Each section is a
-process of its own: if one ends early, what it measured until then is kept and the others run. What
-fails, or finds no time left, is recorded as such. The exit code is 1 where a result was wrong or
-one of our kernels failed; what was skipped is not wrong.
+Needs torch, Triton and numpy, and transformers for the comparison. Prints a table as it runs, and a
+summary against the goals at the end; writes JSON after every section. Each section runs in a
+separate process: if it fails, its measurements so far are kept and the others still run. Failures
+and sections without time left are recorded as such. The exit code is 1 if a result was wrong or one
+of our kernels failed; skipped measurements do not count.
 
 With --smoke on a CPU the Triton kernels run in Triton's interpreter.
 """

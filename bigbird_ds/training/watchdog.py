@@ -215,11 +215,11 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
         if rank not in alive or report.place.number < furthest
     ]
     waiting = [rank for rank in reports if rank not in behind]
-    lines = [f"error: no rank has moved on for {seconds:.0f} s (train.hang_timeout)"]
+    lines = [f"error: no rank has made progress for {seconds:.0f} s (train.hang_timeout)"]
     for ranks, does in ((behind, "did not arrive"), (waiting, "waits")):
         for rank in ranks[:_NUM_LISTED]:
             report = reports[rank]
-            silent = "" if rank in alive else "; does not answer: stopped, or out of reach"
+            silent = "" if rank in alive else "; does not respond: stopped or unreachable"
             who = f"rank {rank} on {report.host}, process {report.pid}"
             lines.append(f"  {who} {does}: {report.place.words}{silent}")
         if len(ranks) > _NUM_LISTED:

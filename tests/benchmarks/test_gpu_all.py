@@ -70,7 +70,7 @@ def test_every_section_measures_something(result: dict) -> None:
 
 def test_the_summary_has_every_goal_and_no_verdict_where_nothing_was_measured(result: dict) -> None:
     verdicts = {goal["what"]: goal["verdict"] for goal in result["goals"]}
-    assert len(verdicts) == 11  # some differ in their length alone, and here is one length
+    assert len(verdicts) == 11  # some differ only in their length, and there is one length here
     for what, verdict in verdicts.items():
         assert (verdict == "not measured") == ("FlexAttention" in what)  # it needs a GPU
     assert verdicts["attention forward with mask"] == "missed"
@@ -78,7 +78,7 @@ def test_the_summary_has_every_goal_and_no_verdict_where_nothing_was_measured(re
 
 
 def test_transformers_is_measured_with_the_weights_of_ours(result: dict) -> None:
-    pytest.importorskip("transformers", reason="transformers is the peer that is measured")
+    pytest.importorskip("transformers", reason="transformers is the measured baseline")
     assert values(result, "training step", "base transformers block_sparse")["tokens/s"] > 0
     for name in ("pegasus-large ours", "pegasus-large transformers"):
         assert values(result, "encoder-decoder", name)["tokens/s"] > 0
