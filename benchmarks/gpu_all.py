@@ -54,14 +54,15 @@ class Section:
 
 # in the order in which the results matter
 SECTIONS = {
-    "compiling": Section(45, compiling.measure, kernels=True),
+    "compiling": Section(40, compiling.measure, kernels=True),
     "correctness": Section(55, attention.check, kernels=True),
     "attention": Section(75, attention.measure, kernels=True),
-    "training step": Section(125, training.measure),
+    "training step": Section(115, training.measure),
     "one long sequence": Section(30, training.measure_longest),
     "sweep": Section(35, attention.sweep, kernels=True),
+    "fp32": Section(20, attention.measure_fp32, kernels=True),
     "ceilings": Section(15, ceilings.measure, kernels=True),
-    "flex autotuned": Section(35, attention.measure_autotuned, kernels=True),
+    "flex autotuned": Section(30, attention.measure_autotuned, kernels=True),
     "encoder-decoder": Section(25, pegasus.measure),
     "memory": Section(20, training.measure_memory),
 }

@@ -62,6 +62,8 @@ def test_every_section_measures_something(result: dict) -> None:
     assert values(result, "flex autotuned", "triton backward")["ms of the host"]
     for name in ("forward", "query_gradients", "key_gradients"):
         assert "ms" in values(result, "sweep", name)
+    for name in ("triton fp32", "gathered fp32"):
+        assert values(result, "fp32", name)["distance"] < 1e-5
     for name in ("base ours", "large ours", "base ours, not compiled", "base dense flash"):
         assert values(result, "training step", name)["tokens/s"] > 0
     assert values(result, "one long sequence", "base ours")["loss"] > 0
