@@ -1,4 +1,4 @@
-"""Check and measure everything that a GPU is for, in one run of under 8 minutes.
+"""Check and measure everything GPU-specific in one run of under 8 minutes.
 
     python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
     python benchmarks/gpu_all.py --only correctness attention # some sections alone
@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from gpu import attention, ceilings, compiling, pegasus, training  # noqa: E402
@@ -153,7 +153,7 @@ def all_right(records: Sequence[Record]) -> bool:
     """Whether every comparison that was made is right, none of our kernels failed, and they gave
     the same bits twice.
 
-    What was skipped for lack of time is not wrong.
+    Whatever was skipped for lack of time does not count.
     """
     for record in records:
         if record.section != "correctness":

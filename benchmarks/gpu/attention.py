@@ -1,4 +1,4 @@
-"""Attention alone: right first, then how fast, beside dense attention and FlexAttention.
+"""Attention on a GPU: correctness, then speed, compared with dense attention and FlexAttention.
 
 Legend: B = batch, H = heads, N = sequence length, D = head dimension.
 """
@@ -59,7 +59,7 @@ def check(report: Report, sizes: Sizes) -> None:
 
 
 def _paddings(length: int, block: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """By name, masks (1, N) bool of which whole blocks are padding, as the kernels pass over."""
+    """Masks (1, N) bool by name, in which whole blocks are padding, which the kernels skip."""
     bounds = {
         "last block": (0, length - block - 5),
         "half": (0, length // 2 - 3),
@@ -285,10 +285,10 @@ def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str
 
 
 class _Flex:
-    """FlexAttention as its users have it: the whole pattern as lists of full blocks.
+    """FlexAttention as its users call it: the whole pattern as lists of full blocks.
 
-    The lists of global blocks make them n wide, which is why this is a peer and no backend. A count
-    above 1 is read as 1, so its results are compared with nothing here.
+    The lists of global blocks make them n wide, which is why this is a baseline, not a backend. A
+    count above 1 is read as 1, so its results are not compared.
     """
 
     def __init__(
@@ -356,7 +356,7 @@ def _pattern(sizes: Sizes, length: int, style: str = "hf", training: bool = True
 def _inputs(
     device: torch.device, batch: int, heads: int, length: int, width: int, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """q, k and v (B, H, N, D), in memory (B, N, H, D) as the projections of a layer leave them."""
+    """q, k and v (B, H, N, D), in memory (B, N, H, D), the layout of a layer's projections."""
     generator = torch.Generator(device).manual_seed(length)
     shape = (batch, length, heads, width)
     return [

@@ -1,4 +1,4 @@
-"""The Triton kernels as machine code, compiled for NVIDIA cards that need not be there.
+"""The Triton kernels as machine code, compiled for NVIDIA GPUs that need not be present.
 
     python benchmarks/gpu/machine_code.py                        # sm_80, sm_90 and sm_120
     python benchmarks/gpu/machine_code.py --arch 90 --json result.json
@@ -11,7 +11,7 @@ registers and shared memory allow; and of the loop over tiles its instructions, 
 and asynchronous copies, and how many groups of copies may still be under way when a tile begins
 ("wait": 0 means that nothing is loaded in advance).
 
-Nothing is run, so nothing here says how fast a kernel is.
+Nothing is run, so this does not measure speed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works without an installed package
 
 import torch
 import triton
@@ -59,7 +59,7 @@ RESULTS = ("out_ptr", "grad_q_ptr", "result_ptr", "second_ptr")
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What one kernel became; the fields of the loop are None where there is none."""
+    """What one kernel compiled to; the fields of the loop are None where there is none."""
 
     kernel: str
     arch: int

@@ -1,6 +1,6 @@
-"""A training step of BigBirdPegasus: a long input and a short target, beside transformers.
+"""A training step of BigBirdPegasus with a long input and a short target: ours and transformers.
 
-Both get the same weights and the same batch; each takes the largest batch that it has room for.
+Both get the same weights and the same batch; each runs the largest batch that fits.
 """
 
 from __future__ import annotations

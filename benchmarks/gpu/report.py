@@ -16,11 +16,11 @@ FAILED = "failed: "
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         section, name, setting: what was measured, of what, at which sizes.
-        value, unit: the result; None where there is none, and ``note`` says why.
+        value, unit: the result; None if there is none, and ``note`` says why.
     """
 
     section: str

@@ -1,4 +1,4 @@
-"""The sizes that gpu_all.py measures at, and tiny ones that exercise the same code anywhere."""
+"""The sizes that gpu_all.py measures at, and tiny ones that run the same code anywhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE = {
 }
 
 
-# the released BigBirdPegasus-large; its config's defaults are its sizes
+# the released BigBirdPegasus-large; the defaults of its config are its sizes
 PEGASUS: dict[str, Any] = {"use_cache": False}
 
 

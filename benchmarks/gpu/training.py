@@ -1,8 +1,8 @@
-"""A whole training step: forward, backward and AdamW, as a run does it on one card.
+"""A whole training step on one GPU: forward, backward and AdamW, as in a run.
 
-Weights are bf16 with fp32 masters, as under DeepSpeed's bf16; 15 % of the positions are predicted,
-and ours computes the prediction head on those alone. Everything else is alike for ours, for ours
-with dense attention, and for transformers, which gets the very weights of ours.
+Weights are bf16 with fp32 master weights, as under DeepSpeed's bf16. 15 % of the positions are
+predicted, and our models compute the prediction head only on those. Everything else is the same for
+ours, for ours with dense attention, and for transformers, which gets a copy of our weights.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def compile_layers(model: PretrainedModel) -> None:
 
 
 class Optimizer:
-    """Fused AdamW on fp32 masters of bf16 weights."""
+    """Fused AdamW on fp32 master weights of bf16 weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
@@ -189,7 +189,7 @@ def take_steps(report: Report, group: Sequence[Contender]) -> None:
 
 
 def measure_memory(report: Report, sizes: Sizes) -> None:
-    """Bytes a token that a step needs beside weights and gradients, the head's scores included."""
+    """Bytes per token of a step besides weights and gradients, including the head's scores."""
     first, *longer = sizes.memory_lengths
     cases = [(first, True, False), (first, False, True), (first, True, True)]
     cases += [(length, True, True) for length in longer]
@@ -209,7 +209,7 @@ def measure_memory(report: Report, sizes: Sizes) -> None:
                 model, loss = ours(report, sizes, size, length, 1, dense=False, compiled=compiled)
                 if checkpointing:
                     model.gradient_checkpointing_enable()
-                loss().backward()  # the gradients stay, and count as resident
+                loss().backward()  # the gradients stay allocated, and count as resident
                 release(report.device)
                 resident = peak_bytes(report.device)
                 loss().backward()
@@ -254,7 +254,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
         "num_random_blocks": sizes.random_blocks,
         "max_position_embeddings": max(length, sizes.peer_length),
         "attention_type": "original_full" if dense else "block_sparse",
-        "attention_probs_dropout_prob": 0.0,  # dense attention as fast as it goes
+        "attention_probs_dropout_prob": 0.0,  # the fastest dense attention
     }
     return BigBirdConfig(**fields)
 
@@ -262,7 +262,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
 def _batch(
     device: torch.device, sizes: Sizes, length: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids (B, N), and places and ids of the targets (B, M)."""
+    """Token ids (B, N), and positions and ids of the targets (B, M)."""
     generator = torch.Generator().manual_seed(0)
     number = int(MASKED * length)
     ids = torch.randint(5, sizes.vocabulary, (batch, length), generator=generator)

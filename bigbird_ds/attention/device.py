@@ -60,7 +60,7 @@ def _why_not_device(device: torch.device, shared_bytes: int) -> str | None:
     if device.type != "cuda":
         return f"the tensors are on {device.type}"
     if torch.version.hip is not None:
-        return "an AMD GPU, on which nothing was checked"
+        return "an AMD GPU, which is not tested"
     properties = torch.cuda.get_device_properties(device)
     if properties.major < 8:
         return f"{properties.name} has compute capability {properties.major}.{properties.minor}"

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_all.py runs through at tiny sizes, so that minutes on a GPU are not lost to it."""
+"""benchmarks/gpu_all.py runs at tiny sizes, so that it does not waste time on a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     # Time enough for any machine: what is skipped for time would be missed here.
     command = [sys.executable, str(script), "--device", "cpu", "--smoke", "--seconds", "3600"]
     environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
-    # From another folder: it must not depend on where it is called.
+    # From another folder: it must not depend on the working directory.
     ended = subprocess.run(
         [*command, "--json", str(path)],
         cwd=path.parent,
@@ -37,7 +37,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def values(result: dict, section: str, name: str) -> dict[str, float]:
-    """Unit -> value of the last record of a name that has one."""
+    """Unit -> value of the last record that has this name and a value."""
     return {
         record["unit"]: record["value"]
         for record in result["records"]
@@ -93,7 +93,7 @@ def test_backends_are_compared_with_the_reference(result: dict) -> None:
         assert compared and all(r["note"] == "right" for r in compared)
 
 
-def test_what_cannot_run_here_says_so_and_the_rest_goes_on(result: dict) -> None:
+def test_what_cannot_run_here_is_recorded_and_the_rest_still_runs(result: dict) -> None:
     failed = [r for r in result["records"] if r["value"] is None]
     assert failed and all("failed: " in r["note"] for r in failed)
     assert {r["name"] for r in failed} == {
@@ -162,7 +162,7 @@ def test_a_section_that_crashes_or_hangs_keeps_what_it_sent_and_costs_no_other(
 
 
 def test_the_models_need_no_training_stack() -> None:
-    """The GPU machine of a benchmark may have torch, Triton and numpy, and nothing else."""
+    """The GPU machine of a benchmark may have only torch, Triton and numpy."""
     absent = [
         "deepspeed",
         "pydantic",

@@ -1,6 +1,6 @@
-"""The Triton kernels on a real GPU, at real sizes. Skips itself without one.
+"""The Triton kernels on a real GPU, at real sizes; skipped without one.
 
-checks.py holds the rest of what must hold of them, and runs on a GPU too.
+checks.py holds all other properties, and runs on a GPU too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_results_and_gradients_equal_the_reference(
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 96, 112, 128])
 def test_padding_is_right_wherever_it_lies(dtype: torch.dtype, width: int) -> None:
-    """48 blocks, so that rows are cut into pieces of which some see nothing but padding."""
+    """48 blocks, so that rows are split into pieces, some of which hold only padding."""
     seq_len = 48 * 64
     pattern = BlockPattern.build(seq_len, 2, layer=2)
     masks = padding_masks(seq_len, 64)

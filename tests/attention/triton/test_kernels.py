@@ -1,8 +1,8 @@
-"""The Triton backend on a machine without a GPU: right under the interpreter, compiled for the
-cards it is for, and never imported where it cannot run.
+"""The Triton backend on a machine without a GPU: correct under the interpreter, compiled for the
+supported GPUs, and never imported where it cannot run.
 
-Each check runs in a process of its own, because the interpreter is chosen by the environment before
-Triton is imported.
+Each check runs in a separate process, because the environment selects the interpreter before Triton
+is imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bigbird_ds.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-# Programs a multiprocessor of Hopper: (kernel, with a mask) -> number, with any Triton since 3.6.
+# Programs per multiprocessor of Hopper: (kernel, with a mask) -> number, with any Triton since 3.6.
 LEAST_PROGRAMS = {("forward", False): 4, ("forward", True): 3}
 LEAST_PROGRAMS |= {("query_gradients", masked): 3 for masked in (False, True)}
 LEAST_PROGRAMS |= {("key_gradients", masked): 2 for masked in (False, True)}
@@ -67,10 +67,10 @@ def test_the_kernels_are_right_under_the_interpreter(file: str, chosen: str) -> 
 def test_the_kernels_compile_to_code_of_a_card_that_is_not_there(
     capability: int, tmp_path: Path
 ) -> None:
-    """The interpreter accepts programs that the compiler does not.
+    """The interpreter accepts programs that the compiler rejects.
 
-    And what was gained in the machine code stays: no register is spilled, and on Hopper the next
-    tile is on its way while several programs share a multiprocessor.
+    Also guards the optimizations in machine code: no register is spilled, and on Hopper the next
+    tile is prefetched while several programs share a multiprocessor.
     """
     result = tmp_path / "result.json"
     command = [str(ROOT / "benchmarks" / "gpu" / "machine_code.py"), "--arch", str(capability)]
@@ -234,7 +234,7 @@ def test_a_node_that_cannot_compile_takes_the_gathered_backend_and_says_so_once(
 def test_asking_for_the_kernels_without_a_gpu_says_why_not() -> None:
     pattern = BlockPattern.build(96, 2, 16, 0)
     q = torch.zeros(1, 2, 96, 16)
-    with pytest.raises(ConfigError, match="cannot serve") as caught:
+    with pytest.raises(ConfigError, match="does not support this input") as caught:
         block_sparse_attention(q, q, q, pattern, backend="triton")
     assert "cpu" in caught.value.seen or "not installed" in caught.value.seen
 
