@@ -78,6 +78,13 @@ def step_folder(output: Path, step: int) -> Path:
     return output / FOLDER_NAME / f"step-{step}"
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, from its name."""
+    match = _STEP_NAME.fullmatch(folder.name)
+    assert match is not None, folder
+    return int(match[1])
+
+
 def list_checkpoints(output: Path, after: int = -1) -> list[Path]:
     """The checkpoints of a run folder, oldest first, intact or not.
 

@@ -11,6 +11,8 @@ from functools import partial
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
+from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.metrics import (
@@ -46,6 +48,7 @@ class _Log:
     writer: MetricsWriter
     meter: SumMeter
     speed: Speedometer
+    clock: Clock
     last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
@@ -108,7 +111,8 @@ def train(run: Run, request: StopRequest) -> int:
     step = run.state.step
     writer = ranks.jointly(lambda: MetricsWriter(run.folder.path, ranks, step))
     speed = Speedometer(step, config.train.steps)
-    log = _Log(run, writer, SumMeter(), speed, step, step, partial(float, "nan"))
+    clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
+    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"))
     stopped, failure = False, None
     try:
         stopped = _train_steps(run, log, request)
@@ -137,6 +141,8 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         # Read this step's batch; count its targets, and the stop requests, over all ranks.
         step = run.state.step + 1
         request.plan = _plan_of_stop(run)
+        if run.ranks.is_first:
+            _look_at_clock(log.clock, request)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
         fetched = fetch(batches)
@@ -176,6 +182,15 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 return True
             log.speed.start(step)
     return False
+
+
+def _look_at_clock(clock: Clock, request: StopRequest) -> None:
+    clock.step_begins()
+    if clock.must_save:
+        request.saves = True
+    if clock.must_stop and not request:
+        request.plan = "stopping with time for a save"
+        request.set(clock.limit)
 
 
 def _plan_of_stop(run: Run) -> str:
@@ -247,8 +262,10 @@ def _write_checkpoint(run: Run, log: _Log) -> None:
         run.engine,
         run.model,
         run.ranks,
-        config.train.keep_checkpoints,
+        Kept(config.train.keep_checkpoints, config.train.keep_every),
         run.checkpoint_bytes,
     )
-    logger.info("saved %s in %.1f s", folder, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    log.clock.saved(seconds)
+    logger.info("saved %s in %.1f s", folder, seconds)
     log.last_saved, log.retry_at = step, None

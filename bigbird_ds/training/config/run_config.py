@@ -74,7 +74,19 @@ class TrainConfig(Section):
         0, ge=0, lt=2**63, description="of weights, order, masks, partners and dropout"
     )
     save_every: int = Field(1000, ge=0, description="steps between checkpoints (0: the last alone)")
+    save_minutes: float = Field(
+        0.0, ge=0, description="also save when the last save is this long ago (0: do not)"
+    )
     keep_checkpoints: PositiveInt = Field(3, description="older checkpoints are removed")
+    keep_every: int = Field(
+        0, ge=0, description="checkpoints of every so many steps are never removed (0: none)"
+    )
+    time_limit: float | None = Field(
+        None,
+        gt=0,
+        description="seconds from its start within which a run saves and stops, with exit code 75 "
+        "(null: until the end of the SLURM job, where SLURM_JOB_END_TIME says it)",
+    )
     eval_every: int = Field(0, ge=0, description="steps between evaluations (0: after the last)")
     eval_windows: PositiveInt | None = Field(
         None, description="windows of an evaluation, spread over the validation split (null: all)"
