@@ -118,9 +118,14 @@ def train(run: Run, request: StopRequest) -> int:
         stopped = _train_steps(run, log, request)
     except FailedBetweenSteps as cause:
         failure = cause.error
-    if run.state.step > log.last_saved:
-        log.write()
-        _save_at_the_end(run, log)
+    try:
+        if run.state.step > log.last_saved:
+            log.write()
+            _save_at_the_end(run, log)
+    except NotWrittenError as cause:
+        if failure is None:
+            raise
+        logger.error("error: %s", cause)  # and what ended the run is raised
     writer.close()
     if failure is not None:
         raise failure
