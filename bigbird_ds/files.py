@@ -79,14 +79,14 @@ def make_folder(folder: Path, error: type[UserError], change: str) -> None:
         is_taken = isinstance(cause, FileExistsError)
         raise error(
             "the output cannot be written",
-            seen=f"{folder}: {'it is no folder' if is_taken else cause.strerror}",
-            needed="a folder that can be made, or one that may be written to",
+            seen=f"{folder}: {'not a folder' if is_taken else cause.strerror}",
+            needed="a folder that can be created, or a writable one",
             change=change,
         ) from cause
 
 
 @contextlib.contextmanager
-def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
+def report_full_disk(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
     """Report a full or read-only disk, a quota or a file size limit as a user error.
 
     Args:
@@ -101,8 +101,8 @@ def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterato
         raise error(
             "the output cannot be written",
             seen=f"{folder}: {cause.strerror}",
-            needed="room for the output",
-            change=f"make room there, or {change}",
+            needed="free space for the output",
+            change=f"free space there, or {change}",
         ) from cause
 
 
@@ -175,9 +175,9 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
             raise error(
-                f"{what} gives a key twice",
+                f"{what} has a duplicate key",
                 seen=f"{twice} in {path}",
-                needed="each key once in a JSON object",
+                needed="each key at most once per JSON object",
                 change="the file",
             )
         return value
@@ -192,12 +192,15 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
         raise error(
             f"{what} cannot be read",
             seen=f"{path}: {cause.strerror}",
-            needed="a file that this process may read",
+            needed="a readable file",
             change="the file, or its permissions",
         ) from cause
     except (ValueError, RecursionError) as cause:  # not UTF-8, not JSON, 5,000 digits
         raise error(
-            f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"
+            f"{what} is not valid JSON",
+            seen=f"{path}: {cause}",
+            needed="a JSON file",
+            change="the file",
         ) from cause
 
 
@@ -206,7 +209,7 @@ def inside(folder: Path, name: str, error: type[UserError]) -> Path:
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise error(
-            "a file name leaves its folder",
+            "a file name points outside its folder",
             seen=repr(name),
             needed=f"a name inside {folder}",
             change="the manifest or index that names it",

@@ -29,9 +29,9 @@ from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="the run config, a YAML file")
+    parser.add_argument("config", help="run config, a YAML file")
     parser.add_argument(
-        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="values that win over the file's"
+        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="override values of the file"
     )
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=None, help="set by launchers"
@@ -39,7 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--print-config",
         action="store_true",
-        help="print the resolved config and stop; what takes no data and tokenizer is checked",
+        help="validate everything that needs neither data nor tokenizer, print the resolved "
+        "config, exit",
     )
     return parser.parse_intermixed_args()
 
@@ -81,14 +82,14 @@ def main() -> int:
         with stop_on_signals() as request:
             return pretrain(parse_arguments(), request)
     except UserError as error:
-        tell(error)
+        report(error)
         return EXIT_USER_ERROR
     except (FloatingPointError, RankFailure) as error:
-        tell(error)
+        report(error)
         return EXIT_FAILED
 
 
-def tell(error: Exception) -> None:
+def report(error: Exception) -> None:
     """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
     if log.rank == 0:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code

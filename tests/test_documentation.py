@@ -1,4 +1,4 @@
-"""What the documentation says is what the program does: commands run, pages match, files load."""
+"""The documentation matches the program: commands run, pages are current, files load."""
 
 from __future__ import annotations
 

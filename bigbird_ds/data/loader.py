@@ -186,7 +186,7 @@ class TrainingBatches:
         self._has_begun = False
 
     def __iter__(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
-        assert not self._has_begun, "what was read ahead would be lost"
+        assert not self._has_begun, "prefetched batches would be lost"
         self._has_begun = True
         per_step = self._global_batch // (self._micro_batch * self._world_size)
         batches = iter(self._loader)
@@ -290,7 +290,11 @@ def geometry_of(objective: Objective, sequence_length: int) -> Geometry:
 def _warn_of_uneven_pairs(plan: EpochPlan, split: str) -> None:
     share = plan.random_share
     if plan.geometry.exchanges_second_part and len(plan) > 9 and not 0.4 < share < 0.6:
-        why = "one document is most of it" if share < 0.5 else "most documents have one sentence"
+        why = (
+            "one document has most of the text"
+            if share < 0.5
+            else "most documents have one sentence"
+        )
         logger.warning(
             "data: %.0f %% of the %s split's pairs are random, not half: %s",
             100 * share,

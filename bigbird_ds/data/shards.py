@@ -77,7 +77,7 @@ class Shards:
             present = [name for name, shards in self.manifest.splits.items() if shards]
             raise DataError(
                 f"the shards folder has no {split} split",
-                seen=f"{self.folder} with {', '.join(present) or 'no shard at all'}",
+                seen=f"{self.folder} with {', '.join(present) or 'no shards'}",
                 needed=f"at least one {split} document",
                 change="--validation-fraction of `bigbird-ds shard`, or the data keys of the run",
             )
@@ -108,12 +108,12 @@ class Shards:
         wanted = self.manifest.tokenizer
         if (vocabulary.sha256, vocabulary.size) != (wanted.sha256, wanted.vocab_size):
             raise DataError(
-                "the tokenizer is not the one that made the shards",
+                "the tokenizer differs from the one that wrote the shards",
                 seen=f"spiece.model with sha256 {vocabulary.sha256[:16]}..., "
                 f"{vocabulary.size:,} pieces",
                 needed=f"sha256 {wanted.sha256[:16]}..., {wanted.vocab_size:,} pieces, as in "
                 f"{self.folder / 'manifest.json'}",
-                change="data.tokenizer, or write the shards again with this tokenizer",
+                change="data.tokenizer, or rewrite the shards with this tokenizer",
             )
 
     def check_hashes(
@@ -254,7 +254,7 @@ class Shards:
             if not sound:
                 raise self._damaged(
                     record.documents,
-                    seen="rows that do not fit the tar or the manifest's counts",
+                    seen="rows inconsistent with the tar or the manifest's counts",
                     needed=f"{record.num_documents:,} documents, {record.num_tokens:,} tokens and "
                     f"{record.num_sentences:,} sentences",
                 )
@@ -283,6 +283,6 @@ class Shards:
             f"{record.name} of the {self.split} split is missing or damaged",
             seen=f"{self.folder / record.name}: {seen}",
             needed=needed,
-            change="copy the shards again or write them again; "
+            change="copy or write the shards again; "
             f"`bigbird-ds verify {self.folder}` checks all of them",
         )

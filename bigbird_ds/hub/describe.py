@@ -56,7 +56,7 @@ def describe_tokenizer(folder: Path) -> str:
     vocabulary = Vocabulary.from_folder(folder)
     return (
         f"{folder}: a tokenizer of the {vocabulary.family} family\n"
-        f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} of them special; "
+        f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} special; "
         f"sha256 {vocabulary.sha256[:16]}..."
     )
 

@@ -112,7 +112,7 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise FloatingPointError(
-            f"{len(broken)} tensor(s) hold numbers that are not finite after step {step}, "
+            f"{len(broken)} tensor(s) are not finite after step {step}, "
             f"{broken[0]} first; nothing was saved, and the last checkpoint is untouched (try a "
             "smaller optimizer.lr)"
         )

@@ -62,7 +62,7 @@ class Ranks:
             return self
         if self.world_size % size:
             raise ConfigError(
-                "the ranks do not divide into groups that share a sequence",
+                "the number of ranks is not a multiple of the sequence-parallel size",
                 seen=f"{self.world_size} rank(s), parallel.sequence={size}",
                 needed=f"a number of ranks that is a multiple of {size}",
                 change="parallel.sequence, or the number of processes",

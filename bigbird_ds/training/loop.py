@@ -213,7 +213,7 @@ def _end(run: Run, stopped: bool) -> int:
     if stopped:
         step = run.state.step
         what = f"at step {step} on request, saved" if step else "before the first step"
-        logger.info("stopped %s; run the same command again", what)
+        logger.info("stopped %s; run the same command again to resume", what)
         return EXIT_REQUEUE
     logger.info("done: %d steps in %s", run.state.step, run.folder.path)
     return EXIT_DONE

@@ -61,7 +61,7 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
             "the model has fewer embeddings than the tokenizer has pieces",
             seen=f"model.vocab_size={model_config.vocab_size:,}",
             needed=f"at least {vocabulary.size:,} ({config.data.tokenizer})",
-            change="model.vocab_size (leave it out to take the tokenizer's), or data.tokenizer",
+            change="model.vocab_size (leave it out to use the tokenizer's), or data.tokenizer",
         )
     _check_lengths(config, model_config)
     return model_config
@@ -94,7 +94,7 @@ def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
     length = config.data.sequence_length
     if length % model_config.block_size:
         raise ConfigError(
-            "the block size does not divide the sequence length",
+            "the sequence length is not a multiple of the block size",
             seen=f"data.sequence_length={length}, model.block_size={model_config.block_size}",
             needed=f"a multiple of {model_config.block_size}, for example "
             f"{max(round(length / model_config.block_size), 1) * model_config.block_size}",
@@ -129,11 +129,11 @@ def _special_ids(
     }
     if wrong:
         raise ConfigError(
-            "the model config has special ids of another tokenizer",
+            "the special ids of the model config differ from the tokenizer's",
             seen=", ".join(f"model.{name}={index}" for name, index in wrong.items()),
             needed=", ".join(f"{name} {ids[name]}" for name in wrong) + f" ({tokenizer})",
-            change="model: leave the ids out to take the tokenizer's; where weights of another "
-            "tokenizer came along, `bigbird-ds import ... --tokenizer` first",
+            change="model: leave out the ids to use the tokenizer's; for weights of another "
+            "tokenizer, run `bigbird-ds import ... --tokenizer` first",
         )
     return ids
 

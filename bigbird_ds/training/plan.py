@@ -87,7 +87,7 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     """
     if world_size % config.parallel.sequence:
         raise ConfigError(
-            "the ranks do not divide into groups that share a sequence",
+            "the number of ranks is not a multiple of the sequence-parallel size",
             seen=f"--ranks {world_size}, parallel.sequence={config.parallel.sequence}",
             needed=f"a multiple of {config.parallel.sequence}",
             change="--ranks or parallel.sequence",
@@ -114,12 +114,12 @@ def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None
     for name in ("weights", "gradients", "optimizer", "activations"):
         lines.append(f"  {name:<12}{getattr(memory, name) / _GIB:8.3f} GiB")
     if memory.offloaded:
-        lines.append(f"  (the optimizer's {memory.offloaded / _GIB:.3f} GiB lie in host memory)")
+        lines.append(f"  (the optimizer's {memory.offloaded / _GIB:.3f} GiB are in host memory)")
     if offloads(config, "offload_param"):
-        lines.append("  (weights are counted as without offload_param: DeepSpeed keeps up to")
-        lines.append("  stage3_max_live_parameters of them on the card)")
+        lines.append("  (weights are counted without offload_param: DeepSpeed keeps up to")
+        lines.append("  stage3_max_live_parameters of them on the GPU)")
     if not config.train.activation_checkpointing:
-        lines.append("  (train.activation_checkpointing=true makes the activations smaller)")
+        lines.append("  (train.activation_checkpointing=true reduces the activations)")
     return "\n".join(lines)
 
 
@@ -158,10 +158,10 @@ def _data_lines(
     lines = [
         f"run: {config.train.steps:,} steps, {total:,} tokens, about "
         f"{total / max(available, 1):.2f} epochs of {available:,} tokens",
-        f"work: {flops / 1e6:,.0f} MFLOP a token, {flops * total:.2e} FLOP in all",
+        f"work: {flops / 1e6:,.0f} MFLOP per token, {flops * total:.2e} FLOP in total",
     ]
     if tokens_per_s is None:
-        lines.append("time: give --tokens-per-s, as a log line of a short run shows it")
+        lines.append("time: pass --tokens-per-s, from the log of a short run")
     else:
         lines.append(f"time: {duration(total / tokens_per_s)} at {tokens_per_s:,.0f} tokens/s")
     return lines

@@ -57,13 +57,18 @@ class RunFolder:
         self._holder = ""
         self._lock_status: tuple[int, int] | None = None
         holder = ranks.on_all_ranks(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
-        sees = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
-        places = ranks.gather((sees, socket.gethostname()))
-        blind = [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(places) if not sees]
+        is_visible = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
+        answers = ranks.gather((is_visible, socket.gethostname()))
+        blind = [
+            f"rank {rank} on {host}"
+            for rank, (is_visible, host) in enumerate(answers)
+            if not is_visible
+        ]
         if blind:
             raise ConfigError(
                 "the ranks do not share the run folder",
-                seen=f"{path}, made by rank 0 on {places[0][1]}, is not seen by {', '.join(blind)}",
+                seen=f"{path}, created by rank 0 on {answers[0][1]}, is not visible to "
+                f"{', '.join(blind)}",
                 needed="a folder that all ranks see under this path",
                 change="output: a folder on a file system that all nodes share",
             )
@@ -88,11 +93,11 @@ class RunFolder:
             fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             self._stream.seek(0)
-            raise _other_run(self.path, f"it is held by {self._stream.read()}") from None
+            raise _other_run(self.path, f"locked by {self._stream.read()}") from None
         except OSError as cause:
             is_locked = False
             logger.warning(
-                "%s cannot be locked (%s): see to it yourself that no other run writes there",
+                "cannot lock %s (%s): make sure that no other run writes there",
                 self.path,
                 cause.strerror,
             )
@@ -140,7 +145,7 @@ def _other_run(path: Path, seen: str) -> ConfigError:
         "another run writes to this run folder",
         seen=f"{path}: {seen}",
         needed="a run folder for each run",
-        change="output; or wait until the other run has ended, and go on from where it stopped",
+        change="output; or wait until the other run has ended, then resume it",
     )
 
 

@@ -151,7 +151,7 @@ def stop_with_launcher(request: StopRequest) -> None:
         try:
             watched[os.pidfd_open(pid)] = pid
         except ProcessLookupError:
-            request.set(f"the launcher (process {pid}) has ended")
+            request.set(f"the launcher (process {pid}) has exited")
     if watched:
         name = "watch the launcher"
         threading.Thread(target=_watch, args=(watched, request), name=name, daemon=True).start()
@@ -162,7 +162,7 @@ def _watch(watched: Mapping[int, int], request: StopRequest) -> None:
     for descriptor in watched:
         ended.register(descriptor, select.POLLIN)
     descriptor, _ = ended.poll()[0]
-    request.set(f"the launcher (process {watched[descriptor]}) has ended")
+    request.set(f"the launcher (process {watched[descriptor]}) has exited")
 
 
 def _launcher_processes(environment: Mapping[str, str]) -> list[int]:

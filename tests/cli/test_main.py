@@ -1,4 +1,4 @@
-"""Mistakes on the command line are told in four parts, with the nearest name."""
+"""Errors on the command line have four parts and suggest the closest name."""
 
 import pytest
 
@@ -8,17 +8,17 @@ from bigbird_ds.cli.main import main
 @pytest.mark.parametrize(
     ("line", "problem", "needed"),
     [
-        ("", "there is no command", "one of tokenizer, shard, verify,"),
-        ("tokenzier", "this is no command", "tokenizer (the nearest)"),
-        ("tokenzier --help", "this is no command", "tokenizer (the nearest)"),
-        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (the nearest)"),
-        ("plan a.yaml --steps 5", "unknown option", "go without dashes, as train.steps=100"),
-        ("export run out more", "there is an argument too many", "bigbird-ds export [-h]"),
-        ("shard a --out b", "the command line is wrong", "--tokenizer DIR"),
-        ("export run out --dtype half", "the command line is wrong", "{float32,bfloat16,float16}"),
+        ("", "no command given", "one of init, tokenizer, shard, verify,"),
+        ("tokenzier", "unknown command", "tokenizer (closest match)"),
+        ("tokenzier --help", "unknown command", "tokenizer (closest match)"),
+        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (closest match)"),
+        ("plan a.yaml --steps 5", "unknown option", "have no dashes, e.g. train.steps=100"),
+        ("export run out more", "too many arguments", "bigbird-ds export [-h]"),
+        ("shard a --out b", "invalid command line", "--tokenizer DIR"),
+        ("export run out --dtype half", "invalid command line", "{float32,bfloat16,float16}"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_four_parts(
+def test_an_invalid_command_line_is_a_four_part_error(
     line: str, problem: str, needed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.split()) == 2
@@ -29,7 +29,7 @@ def test_a_wrong_command_line_is_told_in_four_parts(
 
 
 @pytest.mark.parametrize("line", ["--help", "shard --help"])
-def test_help_is_no_mistake(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_an_error(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(line.split())
     assert end.value.code == 0

@@ -1,7 +1,7 @@
-"""No part of a training step looks at the values of tensors: on a GPU the host would wait for them.
+"""No part of a training step reads the values of tensors: on a GPU the host would have to wait.
 
-The steps run on fake tensors, which have shapes and no values: reading a value, or making a tensor
-whose size follows from values (boolean indices, nonzero), is an error there.
+The steps run on fake tensors, which have shapes but no values: reading a value, or creating a
+tensor whose size depends on values (boolean indices, nonzero), is an error there.
 """
 
 from __future__ import annotations

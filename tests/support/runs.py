@@ -46,9 +46,10 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) -> int:
-    """Train, the last rank asked to stop once the checkpoint of ``step`` stands; the exit code.
+    """Train; the last rank is asked to stop after the checkpoint of ``step``; return the exit code.
 
-    That is before the evaluation of the same step, if a checkpoint is written before it.
+    If a checkpoint is written before the evaluation of that step, the stop comes before the
+    evaluation.
     """
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
@@ -67,7 +68,8 @@ def stop_evaluation_and_go_on(
     ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any], step: int
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train ``whole``; stop ``stopped`` in the evaluation of ``step`` (its exit code and metrics
-    lines are returned); and go on with it to its end."""
+    lines are returned); then resume it to its end.
+    """
     train_one(ranks, whole)
     code = train_stopped_once_saved(ranks, stopped, step)
     ranks.barrier()
@@ -80,7 +82,7 @@ def stop_evaluation_and_go_on(
 def train_and_count_graphs(
     ranks: Ranks, runs: list[dict[str, Any]]
 ) -> tuple[list[list[dict[str, Any]]], int]:
-    """``train_all``, and the number of graphs that torch.compile made meanwhile."""
+    """``train_all``, and the number of graphs that torch.compile built meanwhile."""
     from torch._dynamo.utils import counters
 
     return train_all(ranks, runs), counters["stats"]["unique_graphs"]
@@ -94,7 +96,7 @@ def train_and_differentiate(
 
 
 def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every parameter's full gradient before each run's first optimizer step, which is made too."""
+    """Every parameter's full gradient before each run's first optimizer step."""
     from deepspeed.utils import safe_get_full_grad
 
     from bigbird_ds.training import step
@@ -133,7 +135,7 @@ def losses(lines: list[dict[str, Any]]) -> list[float]:
 
 
 def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
-    """What each run's set-up says is wrong; None where it says nothing."""
+    """The error of each run's set-up; None if there is none."""
     from bigbird_ds.training.setup import build_run
 
     found: list[str | None] = []
@@ -148,12 +150,12 @@ def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
 
 
 def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
-    """What the set-up says where every rank was started with another seed."""
+    """The error of the set-up if every rank was started with a different seed."""
     return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
 
 
 def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What a save says where DeepSpeed returns weights in another order than it stores them."""
+    """The error of a save if DeepSpeed returns weights in a different order than it stores them."""
     from bigbird_ds.training.deepspeed import config
 
     scrambling = changed(
@@ -172,7 +174,7 @@ def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 
 def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What is said of a run whose numbers do not stay finite."""
+    """The error of a run whose numbers do not stay finite."""
     try:
         train_one(ranks, settings)
     except FloatingPointError as error:

@@ -1,4 +1,4 @@
-"""What backward keeps, counted before anything runs, is what it keeps."""
+"""The counted activations equal those that the backward pass keeps."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ def test_ranks_that_share_keep_nearly_their_part(
         settings,
         **{"data.sequence_length": 4096, "train.activation_checkpointing": checkpoints},
     )
-    alone, shared = (saved_bytes(sharing(long, size), model_config) for size in (1, 4))
-    assert 3.3 < alone / shared < 4
+    one_rank, shared = (saved_bytes(sharing(long, size), model_config) for size in (1, 4))
+    assert 3.3 < one_rank / shared < 4
 
 
 def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:
-    """In the backward one layer at a time has its widest tensors, however many layers there are."""
+    """In the backward pass one layer at a time has its widest tensors, for any number of layers."""
     config = check_run_config(changed(BIGBIRD, **{"train.activation_checkpointing": True}), "test")
     model_config = model_config_of(BIGBIRD).replace(num_hidden_layers=3)
     narrow, wide = (
         saved_bytes(config, model_config.replace(intermediate_size=inner)) for inner in (64, 256)
     )
     tokens = config.batch.micro * config.data.sequence_length
-    assert wide - narrow == 2 * tokens * (256 - 64) * 4  # before the activation and behind it
+    assert wide - narrow == 2 * tokens * (256 - 64) * 4  # before and after the activation
 
 
 def test_a_model_runs_after_it_was_counted() -> None:

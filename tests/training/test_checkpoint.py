@@ -1,4 +1,4 @@
-"""What a save leaves in the run folder, and what it says where it cannot."""
+"""What a save leaves in the run folder, and its errors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_a_run_goes_on_after_a_save_without_room_and_saves_again_with_the_usual_
 
 @pytest.mark.launch
 def test_weights_that_are_not_finite_are_never_saved(run_settings: dict[str, Any]) -> None:
-    # The loss of the only step is finite; then decay and step together leave fp32's range.
+    # The loss of the only step is finite; then decay and step together exceed fp32's range.
     changes = {"optimizer.lr": 3.3e38, "optimizer.weight_decay": 1.0, "optimizer.betas": [0, 0.9]}
     one_step = {"schedule.warmup_steps": 1, "train.steps": 1}
     beyond_fp32 = changed(run_settings, **changes, **one_step)
     for error in run_distributed(failure_of_numbers, 2, beyond_fp32):
-        assert "hold numbers that are not finite after step 1" in error
+        assert "are not finite after step 1" in error
         assert "smaller optimizer.lr" in error
     assert not list((Path(run_settings["output"]) / "checkpoints").iterdir())
 
@@ -81,7 +81,7 @@ def test_the_last_checkpoints_stay_and_what_a_killed_save_left_goes(tmp_path: Pa
     folders = checkpoints(tmp_path, 1, 2, 3, 9)
     (tmp_path / "checkpoints" / ".step-2.tmp").mkdir()
     (tmp_path / "checkpoints" / ".step-1.old").mkdir()
-    # step-9 is later than the one just written: of an abandoned trajectory, and damaged.
+    # step-9 is later than the one just saved: damaged, and of an abandoned trajectory.
     assert prune(tmp_path, folders[2], keep=2) == {"step-2", "step-3", "step-9"}
 
 

@@ -23,7 +23,7 @@ raise SystemExit(2)
 
 
 def test_a_process_leaves_its_groups_before_the_interpreter_shuts_down() -> None:
-    """A thread of gloo that outlives the interpreter aborts it: another exit code than meant."""
+    """A gloo thread that outlives the interpreter aborts it, which changes the exit code."""
     done = run(sys.executable, "-c", _FAILS_AFTER_THE_START)
     assert done.returncode == 2, done.stderr
     assert "initialized at exit: False" in done.stdout

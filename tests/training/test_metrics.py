@@ -1,4 +1,4 @@
-"""What becomes of the lines of ``metrics.jsonl``."""
+"""The lines of ``metrics.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder belongs to one run at a time, and all ranks of it see the same one."""
+"""Only one run at a time writes to a run folder, and all its ranks see the same one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(
 
 
 @pytest.mark.launch
-def test_ranks_that_do_not_share_the_folder_say_so_together_before_training(
+def test_ranks_that_do_not_share_the_folder_all_fail_before_training(
     tmp_path: Path,
 ) -> None:
     for shared, apart, without_locks, *cannot_be_written in run_distributed(

@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The log lines before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals set a flag while a run lives, and do not change the exit code that it ends with."""
+"""Signals set a flag while a run is alive, and do not change its exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize(("how", "code"), [("saves", 75), ("fails", -signal.SIGTERM)])
-def test_signals_after_the_end_change_the_exit_code_of_a_failed_run_alone(
+def test_signals_after_the_end_change_the_exit_code_only_of_a_failed_run(
     how: str, code: int
 ) -> None:
     done = run(sys.executable, "-c", _ENDS, how)

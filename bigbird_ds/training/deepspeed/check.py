@@ -43,7 +43,7 @@ def check_sections(settings: dict[str, Any]) -> None:
         raise _explain(cause) from cause
     except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as cause:
         raise ConfigError(
-            "DeepSpeed refuses its config",
+            "DeepSpeed rejects its config",
             seen=" ".join(str(cause).split()),
             needed="keys and values as on https://www.deepspeed.ai/docs/config-json",
             change="deepspeed",
@@ -56,10 +56,10 @@ def _explain(cause: ValidationError) -> ConfigError:
     section = [name for name, kind in _classes().items() if kind.__name__ == cause.title]
     path = (*section, *map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return _unknown(path, _known_beside(path))
+        return _unknown(path, _sibling_keys(path))
     key = ".".join(("deepspeed", *path))
     return ConfigError(
-        "a value in the DeepSpeed config is of the wrong kind",
+        "invalid value in the DeepSpeed config",
         seen=f"{key}={first['input']!r}",
         needed=f"{first['msg'][0].lower()}{first['msg'][1:]}",
         change=key,
@@ -72,12 +72,12 @@ def _unknown(path: tuple[str, ...], known: tuple[str, ...]) -> ConfigError:
     return ConfigError(
         "unknown key in the DeepSpeed config",
         seen=key,
-        needed=f"{near} (the nearest known key)" if near else "one of " + ", ".join(known),
+        needed=f"{near} (closest match)" if near else "one of " + ", ".join(known),
         change=key,
     )
 
 
-def _known_beside(path: tuple[str, ...]) -> tuple[str, ...]:
+def _sibling_keys(path: tuple[str, ...]) -> tuple[str, ...]:
     """The keys that DeepSpeed knows in the section that holds the last key of ``path``."""
     kind: Any = _classes()[path[0]]
     for name in path[1:-1]:

@@ -47,7 +47,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
         if key in DECIDED_ELSEWHERE:
             if not _is_left_to_the_run(key, user[key], config):
                 raise ConfigError(
-                    "a DeepSpeed key is decided by the run config",
+                    "the run config sets this DeepSpeed key",
                     seen=f"deepspeed.{key}={user[key]!r}",
                     needed=f'no such key, or "auto"; set {DECIDED_ELSEWHERE[key]}',
                     change=f"deepspeed.{key}",
@@ -60,7 +60,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     stage = user.get("zero_optimization", {}).get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(
-            "this ZeRO stage does not exist",
+            "invalid ZeRO stage",
             seen=f"deepspeed.zero_optimization.stage={stage!r}",
             needed="0, 1, 2 or 3",
             change="deepspeed.zero_optimization.stage",
@@ -68,8 +68,8 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     check_sections(user)
     if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
-            f"{config.optimizer.name} needs whole matrices, and ZeRO gives an optimizer flat "
-            "pieces of them: a piece has no rows and columns, and its norm depends on the number "
+            f"{config.optimizer.name} needs whole matrices, but ZeRO gives the optimizer flat "
+            "partitions, which have no rows and columns and whose norms depend on the number "
             "of ranks",
             seen=f"optimizer.name={config.optimizer.name}, "
             f"deepspeed.zero_optimization.stage={stage}",
@@ -99,13 +99,13 @@ def _check_keys(user: dict[str, Any]) -> None:
             raise ConfigError(
                 "unknown key in the DeepSpeed config",
                 seen=f"deepspeed.{key}",
-                needed=f"{near} (the nearest known key)" if near else ", ".join(PASSED_ON),
+                needed=f"{near} (closest match)" if near else ", ".join(PASSED_ON),
                 change=f"deepspeed.{key}",
             )
         if not isinstance(value, kind):
-            words = {dict: "a mapping of keys", str: "a word", bool: "true or false"}
+            words = {dict: "a mapping", str: "a string", bool: "true or false"}
             raise ConfigError(
-                "a value in the DeepSpeed config is of the wrong kind",
+                "invalid value in the DeepSpeed config",
                 seen=f"deepspeed.{key}={value!r}",
                 needed=words[kind],
                 change=f"deepspeed.{key}",
@@ -172,14 +172,14 @@ def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
     own = "bf16" if user.get("bf16", {}).get("enabled") else "fp32"
     if wanted not in (None, "fp32", "bf16"):
         raise ConfigError(
-            "gradients are not summed in this precision",
+            "unsupported dtype of gradient accumulation",
             seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r}",
             needed="fp32 or bf16",
             change="deepspeed.data_types.grad_accum_dtype",
         )
     if stage == 0 and wanted not in (None, own):
         raise ConfigError(
-            "without ZeRO, DeepSpeed sums gradients in the precision of the weights",
+            "at ZeRO stage 0 DeepSpeed accumulates gradients in the dtype of the weights",
             seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r} at stage 0 with {own} weights",
             needed=f"{own}, or ZeRO stage 1 to 3",
             change="leave out deepspeed.data_types.grad_accum_dtype, or "
@@ -193,7 +193,7 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
     for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
         if zero.get(old):
             raise ConfigError(
-                "an offload is asked for by an old name",
+                "deprecated name of an offload key",
                 seen=f"deepspeed.zero_optimization.{old}={zero[old]!r}",
                 needed=f"{new}.device: cpu",
                 change=f"deepspeed.zero_optimization.{new}.device=cpu",
@@ -202,7 +202,7 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
         device = _offload_device(zero, name)
         if device == "nvme":
             raise ConfigError(
-                "offload to NVMe is not supported: no checkpoint of such a run was ever tried",
+                "offload to NVMe is not supported (its checkpoints are not tested)",
                 seen=f"deepspeed.zero_optimization.{name}.device=nvme",
                 needed="cpu",
                 change=f"deepspeed.zero_optimization.{name}.device=cpu",
@@ -218,9 +218,9 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
     device = _offload_device(zero, "offload_optimizer")
     if device != "none" and user.setdefault(_FORCE, False):
         raise ConfigError(
-            "DeepSpeed's own CPU optimizer is asked for, and a run brings its own",
+            "DeepSpeed's CPU optimizer is not supported; a run builds its own optimizer",
             seen=f"deepspeed.{_FORCE}=true with an offloaded optimizer",
-            needed="false, which is what a run with offload has",
+            needed="false, the default here",
             change=f"leave out deepspeed.{_FORCE}",
         )
 
@@ -236,7 +236,7 @@ def _check_precision(user: dict[str, Any]) -> None:
     enabled = user.get("bf16", {}).get("enabled", False)
     if not isinstance(enabled, bool):
         raise ConfigError(
-            "the precision is left open",
+            "the precision is not set",
             seen=f"deepspeed.bf16.enabled={enabled!r}",
             needed="true (bf16) or false (fp32)",
             change="deepspeed.bf16.enabled",
