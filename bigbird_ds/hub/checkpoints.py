@@ -51,6 +51,7 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
+        skipped: steps of these that were skipped (``train.skip_steps``).
         environment: versions of packages, number of ranks, hosts and devices, for the same.
     """
 
@@ -59,6 +60,7 @@ class TrainingState:
     data: dict[str, Any]
     run_config: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
+    skipped: NonNegativeInt = 0
 
 
 class CheckpointManifest(BaseModel):

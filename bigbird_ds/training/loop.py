@@ -157,21 +157,25 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         if agreed.stop:
             return True
 
-        # One optimizer step.
-        set_learning_rate(run.optimizer, learning_rate(step, config))
-        gradient_norm = optimizer_step(
-            run, step, fetched.micro_batches, agreed.counts, log.meter, request
-        )
-        if gradient_norm is None:
-            return True
-        log.gradient_norm = gradient_norm
+        # One optimizer step, unless it is to be skipped.
+        is_skipped = _is_skipped(step, config.train.skip_steps)
+        if not is_skipped:
+            set_learning_rate(run.optimizer, learning_rate(step, config))
+            gradient_norm = optimizer_step(
+                run, step, fetched.micro_batches, agreed.counts, log.meter, request
+            )
+            if gradient_norm is None:
+                return True
+            log.gradient_norm = gradient_norm
+            log.speed.tokens += agreed.counts.tokens
+        tokens = 0 if is_skipped else int(agreed.counts.tokens)
         run.state = replace(
             run.state,
             step=step,
-            tokens=run.state.tokens + int(agreed.counts.tokens),
+            tokens=run.state.tokens + tokens,
             data=fetched.data_state,
+            skipped=run.state.skipped + is_skipped,
         )
-        log.speed.tokens += agreed.counts.tokens
 
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
@@ -223,6 +227,13 @@ def _evaluation_is_due(run: Run) -> bool:
     """Whether to evaluate after the current step: every ``eval_every`` steps and after the last."""
     step, train = run.state.step, run.config.train
     return run.evaluation is not None and (step == train.steps or _due(step, train.eval_every))
+
+
+def _is_skipped(step: int, bounds: tuple[int, int] | None) -> bool:
+    if bounds is None or not bounds[0] <= step <= bounds[1]:
+        return False
+    logger.info("step %d skipped, as train.skip_steps says", step)
+    return True
 
 
 def _due(step: int, every: int) -> bool:

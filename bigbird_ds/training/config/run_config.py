@@ -110,6 +110,11 @@ class TrainConfig(Section):
     eval_windows: PositiveInt | None = Field(
         None, description="windows per evaluation, spread over the validation split (null: all)"
     )
+    skip_steps: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="first and last step whose batches are read but not trained on: a resume from "
+        "an earlier checkpoint passes a place where the loss breaks (null: none)",
+    )
     log_every: PositiveInt = Field(10, description="steps between log lines")
     hang_timeout: float = Field(
         600.0,
@@ -168,6 +173,14 @@ class RunConfig(Section):
                     needed="a shards folder with a validation split",
                     change=f"data.validation, or leave out train.{key}",
                 )
+        skipped = self.train.skip_steps
+        if skipped is not None and not 1 < skipped[0] <= skipped[1]:
+            raise ConfigError(
+                "the steps to skip are no range after step 1",
+                seen=f"train.skip_steps={list(skipped)}",
+                needed="the first and the last step, for example [1200, 1210]",
+                change="train.skip_steps",
+            )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(
                 "train.compile does not support sequence parallelism",
