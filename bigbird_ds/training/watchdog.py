@@ -196,7 +196,7 @@ class _Watchdog(threading.Thread):
         }
         if self._reports.is_lost:
             _print("rank 0 is out of reach; the places of other ranks are the last ones known\n")
-            alive = {self._rank, *self._reports.latest} - {0}
+            alive = set(self._reports.latest) - {0} | {self._rank}
         if self._rank == min(alive):
             _print(describe_hang(self._reports.latest, alive, seconds))
         _print(f"stacks of rank {self._rank} (process {os.getpid()}):\n")
