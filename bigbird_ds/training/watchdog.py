@@ -114,7 +114,8 @@ class _Reports:
         self._beats += 1
         try:
             self._store.set(self._key(self._rank), self.own().to_json())
-            if with_others:
+            # Now and then in any case: a store that stops later cannot be read then.
+            if with_others or self._beats % 10 == 0:
                 self._read_others(self._store)
         except (RuntimeError, OSError):
             # Rank 0, which holds the store, has ended, or the network has failed for a moment: no
@@ -226,9 +227,11 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
     for ranks, does in ((behind, "did not arrive"), (waiting, "waits")):
         for rank in ranks[:_NUM_LISTED]:
             report = reports[rank]
-            silent = "" if rank in alive else "; does not respond: stopped or unreachable"
+            where = report.place.words
+            if rank not in alive:
+                where = f"does not respond (stopped or unreachable); last seen: {where}"
             who = f"rank {rank} on {report.host}, process {report.pid}"
-            lines.append(f"  {who} {does}: {report.place.words}{silent}")
+            lines.append(f"  {who} {does}: {where}")
         if len(ranks) > _NUM_LISTED:
             lines.append(f"  {len(ranks) - _NUM_LISTED} more rank(s): {does}")
     return "\n".join(lines) + "\n"
