@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +17,20 @@ from bigbird_ds.attention.pattern import BlockPattern
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SPARE_SHARED_MEMORY = 8 * 1024  # bytes in addition to the tiles
+_counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
+
+
+@contextlib.contextmanager
+def counted_for_gpu(wanted: bool = True) -> Iterator[None]:
+    """Choose the operators of a GPU for fake tensors, which no kernel ever reads.
+
+    A plan counts the memory of a GPU run on a machine without one. Triton must be installed.
+    """
+    token = _counted_for_gpu.set(wanted)
+    try:
+        yield
+    finally:
+        _counted_for_gpu.reset(token)
 
 
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
@@ -25,6 +42,8 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
         return f"head size {width}"
     if q.dtype not in _DTYPES:
         return f"dtype {q.dtype}"
+    if _counted_for_gpu.get():
+        return None
     return _why_not_device(q.device, 4 * block * tile_width(width) * q.dtype.itemsize)
 
 
@@ -35,7 +54,7 @@ def tile_width(head_size: int) -> int:
 
 def runs_triton_kernels(device: torch.device) -> bool:
     """Whether the kernels run on this device, regardless of sizes and dtypes."""
-    return _why_not_device(device, 0) is None
+    return _counted_for_gpu.get() or _why_not_device(device, 0) is None
 
 
 @functools.cache

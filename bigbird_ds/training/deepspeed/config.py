@@ -57,6 +57,8 @@ REFUSED_ZERO_KEYS = {
     "stage3_module_granularity_threshold": "DeepSpeed ends the run with an error",
 }
 
+DEFAULT_REDUCE_BUCKET = 500_000_000  # elements, in DeepSpeed 0.19.8
+
 _FORCE = "zero_force_ds_cpu_optimizer"
 
 
@@ -71,6 +73,15 @@ def uses_bf16(config: RunConfig) -> bool:
 def offloads(config: RunConfig, what: str) -> bool:
     """Whether ``what`` (``offload_optimizer`` or ``offload_param``) is enabled."""
     return _offload_device(config.deepspeed.get("zero_optimization", {}), what) != "none"
+
+
+def reduce_bucket_elements(config: RunConfig) -> int:
+    """Elements of the buffers in which ZeRO collects gradients before it reduces them."""
+    zero, stage = config.deepspeed.get("zero_optimization", {}), zero_stage(config)
+    if stage == 0:
+        return 0
+    double = stage < 3 and zero.get("overlap_comm") is True
+    return int(zero.get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)) * (2 if double else 1)
 
 
 def _offload_device(zero: dict[str, Any], what: str) -> str:
