@@ -8,7 +8,7 @@ have a shape but no content, like every tensor here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from bigbird_ds.attention.device import counted_for_gpu
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import uses_bf16
 from bigbird_ds.training.families import ModelConfig
@@ -84,16 +85,21 @@ def step_bytes(config: RunConfig, model_config: ModelConfig, on_gpu: bool = Fals
             an element in bf16 (one on a GPU). What an operator allocates internally is not seen.
     """
     with counted_for_gpu(on_gpu), _fake_model(config, model_config) as model:
-        batch = example_batch(config)
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        live = LiveBytes([*model.parameters(), *_gradients(model), *batch.values()])
-        with live:
-            sums: dict[str, Tensor] = model.loss_sums(**batch)
-            kept = live.now
-            parts = config.objective.kind.losses
-            losses = [sums[part.loss] for part in parts if part.loss in sums]
-            torch.stack(losses).sum().backward()
+        return count_step(model, example_batch(config), config.objective.kind.losses)
+
+
+def count_step(model: nn.Module, batch: dict[str, Tensor], losses: Sequence[LossPart]) -> StepBytes:
+    """Run forward and backward of ``model`` and count what they allocate.
+
+    Parameters, their gradients (which exist before) and the batch are not counted.
+    """
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    live = LiveBytes([*model.parameters(), *_gradients(model), *batch.values()])
+    with live:
+        sums: dict[str, Tensor] = model.loss_sums(**batch)  # type: ignore[operator]
+        kept = live.now
+        torch.stack([sums[part.loss] for part in losses if part.loss in sums]).sum().backward()
     return StepBytes(kept, live.peak)
 
 

@@ -11,7 +11,7 @@ from support.runs import changed
 from bigbird_ds import BigBirdConfig
 from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.plan import plan_memory
+from bigbird_ds.training.memory import plan_memory
 
 MODEL = BigBirdConfig.from_dict({**TINY_MODEL, "vocab_size": 500})
 SETTINGS: dict[str, Any] = {

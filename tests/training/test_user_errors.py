@@ -106,7 +106,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         if name == "flipped byte":
             break
         with pytest.raises(UserError) as caught:
-            describe_plan(check_run_config(settings, "test"), 1, None)
+            describe_plan(check_run_config(settings, "test"))
         assert str(caught.value) == error, name
 
 
