@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-# Every other package comes from the lock, $(LOCK). Which build of these two fits depends on the
+# All other packages come from the lock, $(LOCK). Which build of these two fits depends on the
 # machine: the CPU build where the package index offers one, or another version in the range of
 # pyproject.toml: make demo TORCH=torch==2.12.0. A torch for CUDA brings its own triton.
 TORCH  ?= torch==2.13.0
@@ -13,26 +13,27 @@ TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs format clean
+.PHONY: help install demo demo-pegasus test test-newest test-with test-export-versions lock check docs docs-site format clean
 
 help:
-	@echo "make install  a virtual environment in $(VENV) with the package and its tools"
-	@echo "make demo     documents to a pretrained tiny BigBird in Hub format, on 2 CPU processes"
-	@echo "make demo-pegasus   the same for a BigBirdPegasus, which writes the sentences taken out"
+	@echo "make install  create the virtual environment $(VENV) with the package and its tools"
+	@echo "make demo     from documents to a tiny pretrained BigBird in Hub format, on 2 CPU processes"
+	@echo "make demo-pegasus   the same for BigBirdPegasus, which generates removed sentences"
 	@echo "make test     everything that must pass: check, then the test suite"
-	@echo "make test-newest   the same tests on the newest release of everything; says what broke"
-	@echo "make test-with WITH='transformers==4.57.6'   the locked versions, but for those given"
-	@echo "make lock     write the tested set of versions, $(LOCK), anew"
-	@echo "make test-export-versions   do the oldest and newest transformers read what is exported?"
+	@echo "make test-newest   the tests on the newest release of everything; reports what broke"
+	@echo "make test-with WITH='transformers==4.57.6'   the tests on the locked versions, except these"
+	@echo "make lock     update the locked versions, $(LOCK)"
+	@echo "make test-export-versions   check that the oldest and newest transformers load the exports"
 	@echo "make check    ruff (format and lint) and mypy"
-	@echo "make docs     write docs/config.md anew"
-	@echo "make format   let ruff rewrite what it can"
+	@echo "make docs     regenerate docs/config.md"
+	@echo "make docs-site   build the documentation and API reference as a web site, in site/"
+	@echo "make format   apply ruff's formatting and fixes"
 	@echo "make clean    remove the demo, caches and the virtual environment"
 
 install: $(READY)
 
-# In the environment, so that the packages which pip builds from source are built with locked
-# versions too; each release of pip reads one of the two.
+# Environment variables, because pip then uses the locked versions for its isolated builds of
+# source packages too; each release of pip reads one of the two.
 LOCKED := PIP_CONSTRAINT="$(abspath $(LOCK))" PIP_BUILD_CONSTRAINT="$(abspath $(LOCK))"
 INSTALL := $(LOCKED) $(BIN)/python -m pip install --quiet
 
@@ -65,7 +66,7 @@ test-newest:
 test-with:
 	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)" $(WITH)
 
-# Of a demo that was run, its export as well.
+# Also checks the exports of the demos, if these were run.
 test-export-versions: $(READY)
 	$(RUN) $(BIN)/python tests/versions/check_exports.py \
 	  $(patsubst %/config.json,%,$(wildcard demo/export/config.json demo-pegasus/export/config.json))
@@ -78,9 +79,16 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
 
+$(BIN)/mkdocs: $(READY)
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
+docs-site: $(BIN)/mkdocs
+	$(RUN) $(BIN)/mkdocs build
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info $(VENV)
+	rm -rf demo demo-pegasus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info $(VENV)

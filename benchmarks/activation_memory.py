@@ -1,14 +1,14 @@
 """Memory of a training step with activation checkpointing, counted without a GPU.
 
     python benchmarks/activation_memory.py                        # up to 1,048,576 tokens
-    python benchmarks/activation_memory.py --models base --whole  # each layer in one piece
+    python benchmarks/activation_memory.py --models base --whole  # feed-forward in one piece
     python benchmarks/activation_memory.py --json result.json
 
-The step of one sequence in bf16 (masked language modelling, 15 % masked, dropout 0.1) runs on
-tensors that have shapes and no content, and every live one beside the weights, their gradients and
-the batch is counted, operator by operator. Attention is the operator of a GPU. The other operators
-are those of a CPU, whose masks of dropout have two bytes an element (on a GPU one); what an
-operator takes and returns within itself is not seen.
+Runs a step of one sequence in bf16 (masked language modeling, 15 % masked, dropout 0.1) on meta
+tensors, and counts every live tensor except weights, their gradients and the batch, operator by
+operator. Attention is the GPU operator. The other operators are those of a CPU, whose dropout masks
+have two bytes per element (one on a GPU). Tensors that an operator allocates and frees internally
+are not counted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ["TRITON_INTERPRET"] = "1"  # so that the operator of a GPU is chosen
+os.environ["TRITON_INTERPRET"] = "1"  # selects the GPU operator
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from gpu.sizes import BASE, LARGE  # noqa: E402
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def counted_step(sizes: dict[str, Any], length: int) -> tuple[int, int]:
-    """Bytes that live between forward and backward, and the most that live at any time."""
+    """Bytes that live between forward and backward, and the peak."""
     torch.set_default_dtype(torch.bfloat16)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -78,7 +78,7 @@ def counted_step(sizes: dict[str, Any], length: int) -> tuple[int, int]:
             return _counted(model, _batch(length))
     finally:
         torch.set_default_dtype(torch.float32)
-        forget_patterns()  # their tables have no content
+        forget_patterns()  # meta tensors: their tables have no content
 
 
 def _counted(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[int, int]:

@@ -1,12 +1,12 @@
-"""Attention alone, forward and backward: each backend, beside dense attention on the same tensors.
+"""Attention forward and backward: each backend, and dense attention on the same tensors.
 
     python benchmarks/attention.py                                     # base width, fp32, CPU
     python benchmarks/attention.py --dtype bf16 --lengths 4096 16384 65536 --contenders gathered
     python benchmarks/attention.py --device cuda --dtype bf16 --lengths 4096 16384 65536
 
-The contenders take turns; medians. Results and gradients of the backends are compared before they
-are timed; dense attention (every query reads every key) has others. FLOP/s counts the products over
-the blocks that a contender reads: two in the forward, five in the backward.
+Contenders alternate; the table shows medians. Results and gradients of the backends are compared
+before the timing; those of dense attention (every query reads every key) differ by design. FLOP/s
+counts the matrix products over the blocks that a contender reads: two in forward, five in backward.
 
 Legend: B = batch, H = heads, N = sequence length, D = head dimension.
 """
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from timing import take_turns, time_of  # noqa: E402
@@ -39,14 +39,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AGREEMENT = {"fp32": 1e-5, "bf16": 3e-2}
 DENSE = "dense"
 CONTENDERS = ("gathered", "triton", "reference", DENSE)
-LONGEST_REFERENCE = 2048  # it is quadratic in memory
+LONGEST_REFERENCE = 2048  # quadratic in memory
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
 class Result:
-    """One line of the table; times in seconds, the backward without the forward."""
+    """One row of the table; times in seconds, backward without forward."""
 
     name: str
     dtype: str
@@ -94,7 +94,7 @@ def _results(arguments: argparse.Namespace, length: int, dtype: str) -> list[Res
     inputs = [
         torch.randn(shape, generator=generator)
         .to(arguments.device, DTYPES[dtype])
-        .transpose(1, 2)  # as the projections of a layer leave them
+        .transpose(1, 2)  # the layout that a layer's projections produce
         .requires_grad_()
         for _ in range(3)
     ]
@@ -121,7 +121,7 @@ def _attention(name: str, pattern: BlockPattern) -> Attention:
 def _check_agreement(
     contenders: dict[str, Attention], inputs: list[torch.Tensor], bound: float
 ) -> None:
-    """End the run where two backends differ."""
+    """Exit if two backends differ."""
     first: list[torch.Tensor] = []
     for name, attention in contenders.items():
         if name == DENSE:

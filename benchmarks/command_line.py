@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share: options, the environment told first, result files."""
+"""Shared by the benchmarks' command lines: options, the environment printed first, result files."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from timing import CLOCKS
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with ``--json``, whose help shows ``description`` line by line as it is."""
+    """A parser with ``--json``, whose help shows ``description`` with its line breaks."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--json", type=Path, help="write the results there")
+    made.add_argument("--json", type=Path, help="JSON file to write the results to")
     return made
 
 
 def add_comparison_options(parser: argparse.ArgumentParser, repeats: int) -> None:
-    """On what, where and how contenders that take turns are timed."""
+    """Options of benchmarks that compare contenders."""
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     add_threads_option(parser)
-    parser.add_argument("--repeats", type=int, default=repeats, help="timed, of each contender")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of the CPU")
+    parser.add_argument("--repeats", type=int, default=repeats, help="timed steps per contender")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="on a CPU: wall or process time"
+    )
 
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="default: what torch chooses")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
 
 
 def begin(device: str = "cpu", threads: int | None = None) -> dict[str, str]:
-    """Set torch's threads; print what the numbers will depend on, and return it."""
+    """Set the number of torch threads; print and return the facts that the results depend on."""
     if threads is not None:
         torch.set_num_threads(threads)
     facts = environment(torch.device(device))
@@ -51,12 +53,12 @@ def begin(device: str = "cpu", threads: int | None = None) -> dict[str, str]:
 def write_results(
     name: str, arguments: argparse.Namespace, facts: dict[str, str], results: Sequence[Any]
 ) -> None:
-    """Write the benchmark's result file, if one is wanted.
+    """Write the benchmark's result file, if requested.
 
     Args:
-        arguments: of the command line; its paths are this machine's and are left out.
-        facts: of :func:`begin`.
-        results: dataclasses, or what JSON has.
+        arguments: the parsed command line; its paths are specific to this machine and left out.
+        facts: the result of :func:`begin`.
+        results: dataclasses or JSON values.
     """
     if arguments.json is None:
         return

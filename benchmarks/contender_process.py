@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which keeps its memory and its settings to itself."""
+"""A contender in a separate process, which isolates its memory and its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from gpu.report import peak_bytes, release
+from gpu.device import peak_bytes, release
 from timing import time_of
 from torch import nn
 
@@ -24,19 +24,19 @@ class Contender(Protocol):
     def device(self) -> torch.device: ...
 
     def step(self) -> None:
-        """One forward and backward pass; the gradients are new."""
+        """One forward and backward pass with fresh gradients."""
 
     def shared_loss(self) -> float:
         """The loss that all contenders must agree on."""
 
 
 class ContenderProcess:
-    """Builds a contender and answers; one question at a time.
+    """Builds a contender in a process and answers requests, one at a time.
 
     Args:
-        label: its name, for messages.
-        build: called in the process; a function that can be pickled.
-        threads: for torch; None: what torch chooses.
+        label: name for messages.
+        build: picklable function that the process calls.
+        threads: number of torch threads; None: torch's choice.
         clock: one of ``timing.CLOCKS``.
     """
 
@@ -60,7 +60,7 @@ class ContenderProcess:
         return seconds
 
     def end(self) -> int:
-        """End the process; most memory, in bytes, of all its steps (:func:`measure_step`)."""
+        """End the process; return its peak bytes over all steps (:func:`measure_step`)."""
         self._pipe.send("end")
         self._process.join()
         return self._peak
@@ -74,15 +74,15 @@ class ContenderProcess:
 
 
 def measure_step(contender: Contender, clock: str) -> tuple[float, int]:
-    """Seconds of a step, and the most memory in bytes.
+    """Seconds of a step, and peak memory in bytes.
 
-    That of this process since it began, or of the tensors on its GPU in this step. Gradients and
-    cached memory are given back.
+    On a CPU this is the peak of this process since it began; on a GPU the peak of the tensors in
+    this step. Gradients and cached memory are released afterwards.
     """
     began = time_of(clock, contender.device)
     contender.step()
     seconds = time_of(clock, contender.device) - began
-    peak = _peak(contender.device)  # before release, which begins to count anew
+    peak = _peak(contender.device)  # before release, which resets the counter
     contender.model.zero_grad(set_to_none=True)
     release(contender.device)
     return seconds, peak
@@ -102,6 +102,6 @@ def _serve(
 def _peak(device: torch.device) -> int:
     if device.type != "cpu":
         return peak_bytes(device)
-    # not getrusage, whose peak a new process takes over from the one that started it
+    # not getrusage, whose peak is inherited from the parent process
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""From the results of training_step.py: docs/cpu_step.png, and the tables of docs/performance.md.
+"""Draw docs/cpu_step.png and print tables for docs/performance.md from results of training_step.py.
 
 python benchmarks/cpu_report.py        # draws the chart, prints the tables as Markdown
 """

@@ -1,4 +1,4 @@
-"""What the numbers of a benchmark depend on: machine, versions, date."""
+"""What the results of a benchmark depend on: machine, versions, date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Names and values, all text, for a result file."""
+    """Names and values as text, for a result file."""
     found = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),

@@ -1,16 +1,16 @@
-"""Fine-tuning steps of transformers' models, as they are and accelerated: forward and backward.
+"""Fine-tuning steps of transformers' models, unchanged and accelerated: forward and backward.
 
     python benchmarks/fine_tuning.py                          # base width, 2 layers, CPU, minutes
     python benchmarks/fine_tuning.py --models pegasus --lengths 4096 --json result.json
-    python benchmarks/fine_tuning.py --threads 1 --clock processor      # on a crowded machine
+    python benchmarks/fine_tuning.py --threads 1 --clock processor      # on a busy machine
     python benchmarks/fine_tuning.py --device cuda --layers 12
 
 `bigbird` is a BigBirdForSequenceClassification, `pegasus` a BigBirdPegasusForConditionalGeneration
 with as many decoder layers and a target of 128 tokens; both with dropout 0.1. All contenders have
-the same weights, input and dropout and must agree on the loss before they are timed. They take
-turns, and the table gives medians. `fast products` are the fp32 matrix products that our launcher
-chooses on a CPU (bigbird_ds/cpu_products.py). Under autocast transformers 5.23 crashes, so it has
-no line there. Peak memory is that of one process a contender that takes two steps.
+the same weights, input and dropout, and must agree on the loss before the timing. They alternate,
+and the table shows medians. `fast products` are the fp32 matrix products that our launcher selects
+on a CPU (bigbird_ds/cpu_products.py). Under autocast transformers 5.23 crashes, so it has no row
+there. Peak memory is that of a separate process per contender which takes two steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from contender_process import ContenderProcess, measure_step  # noqa: E402
@@ -39,19 +39,19 @@ from fine_tuning_contenders import (  # noqa: E402
     build,
     make_model,
 )
-from gpu.report import release  # noqa: E402
+from gpu.device import release  # noqa: E402
 from timing import take_turns  # noqa: E402
 
 
 @dataclass
 class Result:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        seconds: median of a step; ``all_seconds`` in the order in which they were taken.
+        seconds: median of a step; ``all_seconds`` in chronological order.
         ratio: the time of the first contender (transformers in fp32) divided by this one's.
-        loss: of training mode, with dropout from one seed.
-        peak_gib: of a process of its own, model and libraries included; None: not measured.
+        loss: in training mode, with seeded dropout.
+        peak_gib: of a separate process, including model and libraries; None: not measured.
     """
 
     case: Case
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--size", choices=list(SIZES), default="base")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     return parser
 
 
@@ -113,7 +113,7 @@ def _results(cases: list[Case], arguments: argparse.Namespace) -> list[Result]:
 def _losses_and_times(
     cases: list[Case], arguments: argparse.Namespace
 ) -> tuple[list[float], list[list[float]]]:
-    """Of the contenders, which take turns in this process: what one frees serves the next."""
+    """Time the contenders, alternating in this process."""
     model = make_model(cases[0])
     contenders = [Contender(case, copy.deepcopy(model)) for case in cases]
     losses = _agreed_losses(contenders)
@@ -125,7 +125,7 @@ def _losses_and_times(
 
 
 def _agreed_losses(contenders: list[Contender]) -> list[float]:
-    """The loss of each; ends the run where they differ."""
+    """The loss of each contender; exit if they differ."""
     losses = [contender.shared_loss() for contender in contenders]
     for contender, loss in zip(contenders, losses, strict=True):
         if not abs(loss - losses[0]) <= AGREEMENT[contender.treatment.precision] * abs(losses[0]):
@@ -135,7 +135,7 @@ def _agreed_losses(contenders: list[Contender]) -> list[float]:
 
 
 def _peak_of_own_process(case: Case, arguments: argparse.Namespace) -> int:
-    """Bytes, over two steps in a fresh process, so that no contender counts what another left."""
+    """Peak bytes over two steps in a fresh process, without memory of other contenders."""
     process = ContenderProcess(
         case.contender, partial(build, case), arguments.threads, arguments.clock
     )

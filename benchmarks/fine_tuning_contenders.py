@@ -1,4 +1,4 @@
-"""The models that fine_tuning.py compares: those of transformers, as they are and accelerated."""
+"""The models that fine_tuning.py compares: those of transformers, unchanged and accelerated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = {  # width, heads, width of the feed-forward network, vocabularies, bloc
 
 @dataclass(frozen=True)
 class Treatment:
-    """How the one model is run. ``precision`` is one of ``AGREEMENT``."""
+    """How to run the model. ``precision`` is one of ``AGREEMENT``."""
 
     accelerated: bool
     precision: str
@@ -34,7 +34,7 @@ class Treatment:
         return f"{name}, {self.precision}" + (", fast products" if self.fast_products else "")
 
     def apply(self, model: Any) -> Any:
-        """``model`` as it is run; the same object."""
+        """Prepare ``model`` in place, and return it."""
         if self.precision == "bf16 weights":
             model = model.to(torch.bfloat16)
         return accelerate(model) if self.accelerated else model
@@ -71,7 +71,7 @@ class Contender:
     """A model that can take steps.
 
     Args:
-        model: of transformers, which is treated here.
+        model: a model of transformers, which is modified.
     """
 
     def __init__(self, case: Case, model: Any) -> None:
@@ -81,14 +81,14 @@ class Contender:
         self.batch = {name: x.to(self.device) for name, x in make_batch(case).items()}
 
     def step(self) -> None:
-        """One forward and backward pass; the gradients are new."""
+        """One forward and backward pass with fresh gradients."""
         self.model.zero_grad(set_to_none=True)
         with self._products():
             self._loss().backward()
 
     @torch.no_grad()
     def shared_loss(self) -> float:
-        """The loss that all contenders share: in training mode, with dropout from one seed."""
+        """The loss that all contenders must share: in training mode, with seeded dropout."""
         torch.manual_seed(1)
         with self._products():
             return float(self._loss())
@@ -106,12 +106,12 @@ class Contender:
 
 
 def build(case: Case) -> Contender:
-    """The contender of ``case``, its weights drawn from a fixed seed."""
+    """The contender of ``case``, with weights from a fixed seed."""
     return Contender(case, make_model(case))
 
 
 def make_model(case: Case) -> Any:
-    """The model of transformers, its weights drawn from a fixed seed."""
+    """The model of transformers, with weights from a fixed seed."""
     width, heads, inner, vocabularies, block = SIZES[case.size]
     common: dict[str, Any] = {
         "vocab_size": vocabularies[case.model],
@@ -142,7 +142,7 @@ def make_model(case: Case) -> Any:
 
 
 def make_batch(case: Case) -> dict[str, torch.Tensor]:
-    """Texts without padding, and classes or targets."""
+    """Texts without padding, with classes or targets."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = SIZES[case.size][3][case.model]
     ids = torch.randint(5, vocabulary, (case.batch, case.length), generator=generator)

@@ -1,10 +1,10 @@
-"""Megabytes of text per second and core whose gap sentences are chosen, for each strategy.
+"""Speed of choosing gap sentences, in megabytes of text per second and core, for each strategy.
 
     python benchmarks/gap_sentences.py DOCUMENTS.jsonl TOKENIZER [--json FILE]
 
-Choosing alone is timed, as the data loader does it for each window: words off the ids, scores, the
-choice. `packed` has the documents as they are, several in a window; `long` has all of the text as
-a single document. Times are of the process, so that others on the machine count less.
+Times only the choice, as the data loader makes it for each window: words from ids, scores,
+selection. `packed` has the documents as they are, several per window; `long` has all text as a
+single document. Times are process times, so that other processes affect them less.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Window = tuple[np.ndarray, np.ndarray]
 def main() -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("documents", type=Path, help='JSON lines with the field "text"')
-    parser.add_argument("tokenizer", type=Path, help="a tokenizer folder of the Pegasus family")
-    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("tokenizer", type=Path, help="tokenizer folder of the Pegasus family")
+    parser.add_argument("--seconds", type=float, default=1, help="seconds per measurement")
     arguments = parser.parse_args()
     facts = command_line.begin()
 
     encoder = DocumentEncoder(arguments.tokenizer)
     ids, spans, num_bytes = read_text(arguments.documents, encoder)
     bytes_per_token = num_bytes / len(ids)
-    print(f"{num_bytes / 1e6:.1f} MB, {bytes_per_token:.2f} bytes a token")
+    print(f"{num_bytes / 1e6:.1f} MB, {bytes_per_token:.2f} bytes per token")
     print(f"{'strategy':>10} {'text':>7} {'length':>7} {'target':>7} {'MB/s':>7}")
     results = []
     for text, (length, target) in itertools.product(("packed", "long"), SHAPES):
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def read_text(path: Path, encoder: DocumentEncoder) -> tuple[np.ndarray, np.ndarray, int]:
-    """All ids in a row, sentences (n, 3) as an objective gets them, and the bytes of the text."""
+    """All ids concatenated, sentences (n, 3) as an objective gets them, and bytes of the text."""
     ids, spans, position, num_bytes = [], [], 0, 0
     for number, line in enumerate(path.open(encoding="utf-8")):
         text = json.loads(line)["text"]
@@ -73,7 +73,7 @@ def read_text(path: Path, encoder: DocumentEncoder) -> tuple[np.ndarray, np.ndar
 
 
 def cut(ids: np.ndarray, spans: np.ndarray, capacity: int, is_long: bool):
-    """Windows of whole sentences, as long as they get."""
+    """Windows of whole sentences, as long as possible."""
     first = 0
     while first < len(spans):
         begin = spans[first, 0]

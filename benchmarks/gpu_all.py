@@ -1,63 +1,114 @@
-"""Check and measure everything that a GPU is for, in one run of under 8 minutes.
+"""Check and measure everything GPU-specific in one run of under 8 minutes.
 
     python benchmarks/gpu_all.py --json result.json           # on a machine with an NVIDIA GPU
+    python benchmarks/gpu_all.py --only correctness attention # some sections alone
     python benchmarks/gpu_all.py --device cpu --smoke         # the same code at tiny sizes
 
 Needs torch, Triton and numpy, and transformers for the comparison with it. Prints a table as it
-goes and writes JSON. What fails, or finds no time left, is recorded as such, and the rest still
-runs. On a GPU the exit code is 1 where a result was wrong.
+goes, and a summary against the goals at the end; writes JSON after every section. Each section is a
+process of its own: if one ends early, what it measured until then is kept and the others run. What
+fails, or finds no time left, is recorded as such. The exit code is 1 where a result was wrong or
+one of our kernels failed; what was skipped is not wrong.
+
+With --smoke on a CPU the Triton kernels run in Triton's interpreter.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
-from gpu import attention, pegasus, training  # noqa: E402
-from gpu.report import SKIPPED, Report, median_seconds  # noqa: E402
+from gpu import attention, ceilings, compiling, pegasus, training  # noqa: E402
+from gpu.goals import goals  # noqa: E402
+from gpu.processes import LATE, Running, Send  # noqa: E402
+from gpu.report import FAILED, SKIPPED, Record, Report  # noqa: E402
 from gpu.sizes import SMOKE, Sizes  # noqa: E402
 
-Section = Callable[[Report, Sizes], None]
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the run.
+
+    Attributes:
+        seconds: what it may take, starting the process and compiling included. Time that earlier
+            sections left over is added.
+        kernels: whether it runs the Triton kernels, in the interpreter where there is no GPU.
+    """
+
+    seconds: float
+    measure: Callable[[Report, Sizes], None]
+    kernels: bool = False
 
 
-def ceilings(report: Report, sizes: Sizes) -> None:
-    """What the card itself reaches: nothing can be faster than these allow."""
-
-    def copy() -> None:
-        source = torch.randn(sizes.copy_bytes // 4, device=report.device)
-        target = torch.empty_like(source)
-        seconds = median_seconds(lambda: target.copy_(source), report.device)
-        moved = 2 * source.numel() * 4
-        report.add("copy", f"{moved:,} bytes", moved / seconds / 1e12, "TB/s")
-
-    def product() -> None:
-        n = sizes.matrix
-        a, b = (torch.randn(n, n, device=report.device).bfloat16() for _ in range(2))
-        seconds = median_seconds(lambda: a @ b, report.device)
-        report.add("matrix product bf16", f"{n} x {n} x {n}", 2 * n**3 / seconds / 1e12, "TFLOP/s")
-
-    report.attempt("copy", "", copy)
-    report.attempt("matrix product bf16", "", product)
-
-
-# name -> (seconds it may take, what runs), in the order in which the results matter; 460 s in all
-SECTIONS: dict[str, tuple[float, Section]] = {
-    "correctness": (90, attention.check),
-    "attention": (90, attention.measure),
-    "training step": (130, training.measure),
-    "one long sequence": (35, training.measure_longest),
-    "sweep": (45, attention.sweep),
-    "encoder-decoder": (35, pegasus.measure),
-    "memory": (20, training.measure_memory),
-    "ceilings": (15, ceilings),
+# in the order in which the results matter
+SECTIONS = {
+    "compiling": Section(45, compiling.measure, kernels=True),
+    "correctness": Section(55, attention.check, kernels=True),
+    "attention": Section(75, attention.measure, kernels=True),
+    "training step": Section(125, training.measure),
+    "one long sequence": Section(30, training.measure_longest),
+    "sweep": Section(35, attention.sweep, kernels=True),
+    "ceilings": Section(15, ceilings.measure, kernels=True),
+    "flex autotuned": Section(35, attention.measure_autotuned, kernels=True),
+    "encoder-decoder": Section(25, pegasus.measure),
+    "memory": Section(20, training.measure_memory),
 }
+SECONDS = 460.0
+
+
+@dataclass
+class Run:
+    """The records of all sections."""
+
+    arguments: argparse.Namespace
+    sizes: Sizes
+    environment: dict[str, str] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+
+    def section(self, name: str, deadline: float) -> None:
+        section = SECTIONS[name]
+        device = torch.device(self.arguments.device)
+
+        def work(send: Send) -> None:
+            section.measure(Report(device, name, deadline, send), self.sizes)
+
+        interpreted = section.kernels and device.type == "cpu"
+        assert "triton" not in sys.modules, "the interpreter is chosen before Triton is imported"
+        end = Running(work, {"TRITON_INTERPRET": "1"} if interpreted else {}).follow(
+            deadline, self._keep
+        )
+        if end:
+            note = SKIPPED if end == LATE else FAILED + end
+            self._keep(Record(name, "section", "", None, "", note))
+
+    def _keep(self, record: Record) -> None:
+        self.records.append(record)
+        print(record.line(), flush=True)
+
+    def write(self) -> None:
+        if self.arguments.json is None:
+            return
+        summary = [
+            asdict(goal) | {"verdict": goal.verdict()} for goal in goals(self.records, self.sizes)
+        ]
+        content = {
+            "environment": self.environment,
+            "records": [asdict(record) for record in self.records],
+            "goals": summary,
+        }
+        self.arguments.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def main() -> int:
@@ -65,35 +116,55 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=460, help="of the whole run")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of the whole run")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    began = time.perf_counter()
+    run = Run(arguments, SMOKE if arguments.smoke else Sizes())
+
+    # In a process, like everything that uses the GPU.
+    found = Running(partial(_begin, arguments.device), {}).follow(
+        began + arguments.seconds, run.environment.update
+    )
+    if found:
         parser.error("no GPU here (--device cpu --smoke runs the same code at tiny sizes)")
+    for name, deadline in deadlines(arguments.only, began, arguments.seconds):
+        print(f"\n{name} ({time.perf_counter() - began:.0f} s)", flush=True)
+        run.section(name, deadline)
+        run.write()
+    print(f"\ngoals, for an H200 ({time.perf_counter() - began:.0f} s)")
+    for goal in goals(run.records, run.sizes):
+        print(goal.line())
+    return int(not all_right(run.records))
 
-    report = Report(device, arguments.seconds, command_line.begin(arguments.device))
-    for name in arguments.only:
-        budget, run = SECTIONS[name]
-        report.begin(name, budget)
-        report.attempt(name, "", lambda run=run: run(report, SMOKE if arguments.smoke else Sizes()))
-        if arguments.json is not None:
-            report.write(arguments.json)
-    return int(device.type == "cuda" and not all_right(report))
+
+def deadlines(names: Sequence[str], began: float, seconds: float) -> list[tuple[str, float]]:
+    """Until when each section may run: the budgets of it and of all before it, as shares of
+    ``seconds``."""
+    budget, ends = sum(SECTIONS[name].seconds for name in names), []
+    share, used = seconds / budget, 0.0
+    for name in names:
+        used += SECTIONS[name].seconds * share
+        ends.append((name, began + used))
+    return ends
 
 
-def all_right(report: Report) -> bool:
-    """Whether every comparison that was made is right, and none of our kernel failed.
+def all_right(records: Sequence[Record]) -> bool:
+    """Whether every comparison that was made is right, and none of our kernels failed.
 
-    What was skipped for lack of time is not wrong.
+    Whatever was skipped for lack of time does not count.
     """
-    checks = [record for record in report.records if record.section == "correctness"]
+    checks = [record for record in records if record.section == "correctness"]
     made = [record for record in checks if record.value is not None]
-    made += [
-        record
-        for record in checks
-        if record.name == "triton" and record.value is None and record.note != SKIPPED
-    ]
-    return all(record.note == "right" for record in made)
+    ours = [record for record in checks if record.name in ("triton", "gathered", "section")]
+    return all(record.note.startswith("right") for record in made) and not any(
+        record.note.startswith(FAILED) for record in ours
+    )
+
+
+def _begin(device: str, send: Send) -> None:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(1)
+    send(command_line.begin(device))
 
 
 if __name__ == "__main__":

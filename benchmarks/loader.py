@@ -1,10 +1,10 @@
-"""Tokens per second of the data loader alone: reading, packing, masking, and between processes.
+"""Tokens per second of only the data loader: reading, packing, masking, transfer between processes.
 
-    python benchmarks/loader.py                                 # random text, made on the spot
+    python benchmarks/loader.py                                 # random text, generated on the spot
     python benchmarks/loader.py --shards DIR --tokenizer DIR    # your own
 
-Counts tokens that are no padding, as one rank receives them. A run is fast enough where this is
-well above what its GPU trains on.
+Counts non-padding tokens, as one rank receives them. It is fast enough if the figure is well above
+what the rank's GPU trains on.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Result:
 
 def main() -> None:
     parser = command_line.parser(__doc__)
-    parser.add_argument("--shards", type=Path, help="a shards folder (default: random text)")
-    parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder that made it")
+    parser.add_argument("--shards", type=Path, help="shards folder (default: random text)")
+    parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder it was written with")
     parser.add_argument("--objective", choices=["mlm_nsp", "mlm"], default="mlm_nsp")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds per measurement")
     arguments = parser.parse_args()
     if (arguments.shards is None) != (arguments.tokenizer is None):
-        parser.error("--shards and --tokenizer belong together")
+        parser.error("--shards and --tokenizer must be given together")
     facts = command_line.begin()
 
     results = []
@@ -92,7 +92,7 @@ def _measure(
         workers=workers,
     )
     steps = iter(batches)
-    for _ in range(WARM_UP_STEPS * max(1, workers)):  # also empties the queues filled meanwhile
+    for _ in range(WARM_UP_STEPS * max(1, workers)):  # also empties the queues
         next(steps)
     num_tokens, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -104,7 +104,7 @@ def _measure(
 
 
 def _random_vocabulary() -> Vocabulary:
-    """As large as BigBird's, with its special ids; half of the pieces begin a word."""
+    """A vocabulary as large as BigBird's, with its special ids; half of the pieces begin a word."""
     size = 50_358
     return Vocabulary(
         size=size,
@@ -122,7 +122,7 @@ def _random_vocabulary() -> Vocabulary:
 
 
 def _write_random_shards(folder: Path, vocabulary: Vocabulary) -> Path:
-    """4 shards with 8 M tokens in documents of about 800 tokens, as long as Wikipedia's."""
+    """4 shards with 8 M tokens in documents of about 800 tokens, the mean length in Wikipedia."""
     generator = np.random.default_rng(0)
     records = []
     for unit in range(4):

@@ -1,10 +1,10 @@
-"""Time and memory of drawing the pattern of one layer and making it ready on the CPU.
+"""Time and memory of drawing the pattern of one layer and preparing it on the CPU.
 
     python benchmarks/pattern.py                          # N = 1,048,576, every style
     python benchmarks/pattern.py --lengths 4096 65536 --json result.json
 
-Memory is what the drawing takes at its peak, and what the pattern keeps; numpy's arrays alone,
-traced in a second drawing, and the tables on the device.
+Memory is the peak while drawing, and what the pattern keeps: numpy arrays, traced in a second
+drawing, and the tables on the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--heads", type=int, default=12)
     arguments = parser.parse_args()
     facts = command_line.begin()
-    BlockPattern.build(4096)  # the first draw imports
+    BlockPattern.build(4096)  # the first drawing imports modules
     results = []
     print(f"{'N':>9} {'style':<8} {'seconds':>8} {'peak MB':>8} {'kept MB':>8}")
     for length in arguments.lengths:

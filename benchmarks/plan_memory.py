@@ -127,9 +127,10 @@ def plan(config: Path, ranks: int) -> float:
 
 def run(config: Path, ranks: int, folder: Path) -> float:
     subprocess.run(["rm", "-rf", str(folder / "run")], check=True)
-    launch = [sys.executable] if ranks == 1 else ["deepspeed", "--num_gpus", str(ranks)]
+    launch = [sys.executable] if ranks == 1 else ["deepspeed", "--num_gpus", str(ranks), "--master_port", "29731"]
     words = [*launch, "launch/pretrain.py", str(config)]
-    subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     return max(json.loads(line).get("memory_gib", 0.0) for line in lines)
 

@@ -1,9 +1,9 @@
-"""Where the time of one training step goes, by operator, and what share of it.
+"""Where the time of one training step goes, by operator.
 
     python benchmarks/profile_step.py                          # base width, 2 layers, N = 4,096
     python benchmarks/profile_step.py --dtype bf16 --json result.json
 
-Times are those that an operator itself took, without the operators that it called.
+Times are self times: without the operators that an operator calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from step_contenders import CONTENDERS, DTYPES, OURS, Case, build  # noqa: E402
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def profiled(case: Case) -> list[dict[str, object]]:
-    """Operators of the second step, those that took longest first."""
+    """Operators of the second step, slowest first."""
     contender = build(case)
     contender.step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

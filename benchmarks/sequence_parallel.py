@@ -1,18 +1,18 @@
-"""What ranks that share a sequence send each other, and what they hold: counted, not computed.
+"""Communication and memory under sequence parallelism: bytes are counted, not computed.
 
-    python benchmarks/sequence_parallel.py                       # traffic, ours beside Ulysses
+    python benchmarks/sequence_parallel.py                       # traffic, ours and Ulysses
     python benchmarks/sequence_parallel.py --decoder             # of a BigBirdPegasus decoder layer
     python benchmarks/sequence_parallel.py --memory              # peak memory of a rank
     python benchmarks/sequence_parallel.py --json results.json
 
-Traffic: bytes that a rank sends per layer, the largest of all ranks, counted where they are sent.
-Ulysses is DeepSpeed's `DistributedAttention` around our own attention, run on the same tensors; its
-all-to-alls are counted in the same way. Both are real processes on gloo. Bytes are proportional to
-heads x head dimension, so a narrow layer stands for a wide one: the last column scales to
-BigBird-base (768 wide) in fp32. (In bf16 the forward halves; sums of gradients stay fp32.)
+Traffic: bytes that a rank sends per layer, the maximum over ranks, counted where they are sent.
+Ulysses is DeepSpeed's `DistributedAttention` around our own attention on the same tensors; its
+all-to-alls are counted in the same way. Both run in real gloo processes. Bytes are proportional to
+heads x head dimension, so a narrow layer is representative: the last column scales to BigBird-base
+(768 wide) in fp32. (In bf16 the forward halves; sums of gradients stay fp32.)
 
 A decoder layer of BigBirdPegasus gathers keys and values of its short target, sends its queries to
-all ranks and merges their results. Bytes are again those of the largest rank, per layer; the last
+all ranks and merges their results. Bytes are again the maximum over ranks, per layer; the last
 column scales to BigBirdPegasus-large (1024 wide, 16 heads), fp32.
 """
 
@@ -46,7 +46,7 @@ from bigbird_ds.models.pegasus.layers import BigBirdPegasusDecoderLayer
 from bigbird_ds.training.distributed import Ranks
 
 BLOCK, RANDOM_BLOCKS = 64, 3
-HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses can go to 8 ranks
+HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses supports 8 ranks
 BASE_WIDTH, LARGE_WIDTH, FP32_BYTES = 768, 1024, 4
 MIB = 1 << 20
 
@@ -56,9 +56,11 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16384, 65536, 1048576])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--style", default="hf")
-    parser.add_argument("--decoder", action="store_true", help="a layer of a decoder instead")
+    parser.add_argument("--decoder", action="store_true", help="measure a decoder layer instead")
     parser.add_argument("--target-length", type=int, default=256, help="of the decoder")
-    parser.add_argument("--memory", action="store_true", help="peak memory instead of traffic")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure peak memory instead of traffic"
+    )
     parser.add_argument("--memory-length", type=int, default=65536)
     arguments = parser.parse_args()
     facts = command_line.begin()
@@ -121,7 +123,7 @@ def count_traffic(ranks: Ranks, length: int, style: str) -> dict[str, int]:
     context.backward(torch.ones_like(context))
     counts = {f"ours_{d}": parallel.traffic.total(d) for d in ("forward", "backward")}
     ulysses = ulysses_traffic(q, k, v, pattern, group)
-    # The same numbers come out of both: what is compared is the way there.
+    # Both compute the same results; the comparison is of the communication.
     torch.testing.assert_close(ulysses.pop("context"), context.detach(), rtol=1e-4, atol=1e-5)
     return counts | ulysses
 
@@ -133,7 +135,7 @@ def ulysses_traffic(
     pattern: BlockPattern,
     group: dist.ProcessGroup,
 ) -> dict[str, Any]:
-    """DeepSpeed's own layer around our attention for this rank's heads, its bytes counted."""
+    """DeepSpeed's layer around our attention for this rank's heads, with its bytes counted."""
     import deepspeed.comm
     from deepspeed.sequence.layer import DistributedAttention
 
@@ -170,7 +172,7 @@ def ulysses_traffic(
 
 
 def pattern_of_heads(pattern: BlockPattern, heads: range) -> BlockPattern:
-    """The pattern of some of the heads."""
+    """The pattern restricted to some heads."""
     return dataclasses.replace(
         pattern,
         num_heads=len(heads),
@@ -193,12 +195,12 @@ def decoder_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"length": length, "ranks": size, "target": target}
             for name in counts_of_ranks[0]:
                 row[name] = max(counts[name] for counts in counts_of_ranks)
-            # K and V, queries, results with a log-sum a head; and their gradients, with one
-            # number a head more: each token of the target goes to the P - 1 others.
+            # K and V, queries, results with one log-sum per head; and their gradients, with one
+            # number more per head: each token of the target is sent to the P - 1 other ranks.
             width, sent = HEADS * HEAD_DIM, target * (size - 1) / size * FP32_BYTES
             row["forward_formula"] = sent * (4 * width + HEADS)
             row["backward_formula"] = sent * (4 * width + 2 * HEADS)
-            # 16 heads of 64: the numbers beside the vectors are few, as heads are wide.
+            # 16 heads of 64: there are few such numbers relative to the vectors, as heads are wide.
             row["large_fp32"] = 2 * sent * (4 * LARGE_WIDTH + 1.5 * 16)
             rows.append(row)
             print(
@@ -211,7 +213,7 @@ def decoder_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def count_decoder_traffic(ranks: Ranks, lengths: list[int], target: int) -> list[dict[str, int]]:
-    """Bytes this rank sends in one decoder layer whose input ranks share, forward and backward."""
+    """Bytes this rank sends in a decoder layer with a shared input, forward and backward."""
     group = dist.group.WORLD
     assert group is not None
     parallel = SequenceParallel.of(group)
@@ -224,20 +226,20 @@ def count_decoder_traffic(ranks: Ranks, lengths: list[int], target: int) -> list
     own = target // ranks.world_size
     hidden = torch.randn(1, own, width, requires_grad=True)
     bias = full_bias(None, True, own, own * (ranks.rank + 1), hidden)
-    sees = AttentionMask(sparse=False, bias=bias, parallel=parallel)
+    layer_mask = AttentionMask(sparse=False, bias=bias, parallel=parallel)
     counts = []
     for length in lengths:
         parallel.traffic.clear()
         states = torch.randn(1, length // ranks.world_size, width, requires_grad=True)
-        result, *_ = layer(hidden, sees, memory=EncoderStates(states, parallel=parallel))
+        result, *_ = layer(hidden, layer_mask, memory=EncoderStates(states, parallel=parallel))
         result.sum().backward()
         counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
     return counts
 
 
 def memory_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    # glibc would keep freed tensors below a threshold that it raises up to 32 MiB as it goes:
-    # the halves of a tensor would stay, the whole would not.
+    # glibc would keep freed tensors below a threshold, which grows up to 32 MiB during the run:
+    # halves of a tensor would be kept, the whole tensor would not.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
     length = arguments.memory_length
     print(f"peak memory of a rank above that at its start, two layers, N = {length:,}")

@@ -15,9 +15,9 @@ from bigbird_ds.cpu_memory import keep_freed_memory
 from bigbird_ds.cpu_products import fast_fp32_products
 
 OURS, DENSE, TRANSFORMERS = "ours", "ours dense", "transformers"
-# with the settings that our launcher chooses on a CPU, for products and for memory
+# with the settings that our launcher selects on a CPU, for matrix products and memory
 TRANSFORMERS_FAST = "transformers fast"
-OURS_PLAIN = "ours plain"  # with torch's own, as a user of transformers has them
+OURS_PLAIN = "ours plain"  # with torch's defaults, as a user of transformers has them
 PLAIN = (TRANSFORMERS, OURS_PLAIN)
 CONTENDERS = (OURS, DENSE, TRANSFORMERS, OURS_PLAIN, TRANSFORMERS_FAST)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def flops(self) -> float:
-        """Products that this model needs in a step, with the head where something is predicted."""
+        """FLOPs of the matrix products of a step, with the head where something is predicted."""
         return self.batch * self.length * self.family.flops(self.config(), self.length)
 
     def config(self) -> Any:
@@ -74,7 +74,7 @@ class Contender:
         return torch.device(self.case.device)
 
     def step(self) -> None:
-        """One forward and backward pass; the gradients are new."""
+        """One forward and backward pass with fresh gradients."""
         self.model.zero_grad(set_to_none=True)
         with self.products():
             self.loss().backward()
@@ -87,7 +87,7 @@ class Contender:
 
     @torch.no_grad()
     def shared_loss(self) -> float:
-        """The loss that all contenders share: without dropout, with the pattern of training."""
+        """The loss that all contenders must share: without dropout, with the training pattern."""
         restore = _without_dropout(self.model)
         with self.products():
             loss = float(self.loss())
@@ -96,9 +96,9 @@ class Contender:
 
 
 def _without_dropout(model: nn.Module) -> Callable[[], None]:
-    """Set dropout to 0; the call that is returned sets it back.
+    """Set dropout to 0; the returned function restores it.
 
-    It is a module in BigBird, and a number of the layers in BigBirdPegasus.
+    Dropout is a module in BigBird, and a number of the layers in BigBirdPegasus.
     """
     modules = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p == DROPOUT]
     layers = [m for m in model.modules() if getattr(m, "dropout", None) == DROPOUT]
@@ -114,7 +114,7 @@ def _without_dropout(model: nn.Module) -> Callable[[], None]:
 
 
 def build(case: Case) -> Contender:
-    """The contender of ``case``, its weights drawn from a fixed seed."""
+    """The contender of ``case``, with weights from a fixed seed."""
     torch.manual_seed(0)
     family, config = case.family, case.config()
     model: nn.Module = family.model(config)
@@ -130,7 +130,7 @@ def build(case: Case) -> Contender:
 
 
 def build_in_own_process(case: Case) -> Contender:
-    """:func:`build`, and with the memory settings that our launcher chooses on a CPU."""
+    """:func:`build`, with the memory settings that our launcher selects on a CPU."""
     if case.name not in PLAIN:
         keep_freed_memory(torch.device(case.device))
     return build(case)

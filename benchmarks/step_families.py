@@ -1,6 +1,6 @@
-"""BigBird and BigBirdPegasus as the benchmark of a training step needs them: config, batch, loss.
+"""BigBird and BigBirdPegasus for the training step benchmark: config, batch, loss.
 
-Legend: B = batch, N = sequence length, M = predicted positions a sample, T = target length.
+Legend: B = batch, N = sequence length, M = predicted positions per sample, T = target length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bigbird_ds import (
 from bigbird_ds.models.flops import flops_per_token, pegasus_flops_per_token
 
 MASKED = 0.15
-TARGET_SHARE = 12  # BigBirdPegasus: 256 tokens of target for 3,072 of input, as published
+TARGET_SHARE = 12  # BigBirdPegasus: a target of 256 tokens for an input of 3,072, as published
 DROPOUT = 0.1
 
 Batch = tuple[torch.Tensor, ...]
@@ -33,12 +33,12 @@ class Family:
     """One of the two model families.
 
     Attributes:
-        config: from a size's fields, the number of layers, the length, and whether attention is
-            dense.
-        model: our class; ``twin`` is the name of transformers'.
+        config: builds a config from a size's fields, the number of layers, the length, and whether
+            attention is dense.
+        model: our class; ``twin`` is the name of the transformers class.
         batch: random input of (B, N) with a vocabulary of a given size.
-        our_loss, their_loss: of a model on such a batch.
-        flops: products of forward and backward for each token of the input.
+        our_loss, their_loss: loss of a model on such a batch.
+        flops: FLOPs of matrix products, forward and backward, per input token.
     """
 
     config: Callable[[dict[str, Any], int, int, bool], Any]
@@ -57,7 +57,7 @@ def _bigbird_config(size: dict[str, Any], layers: int, length: int, dense: bool)
             "num_hidden_layers": layers,
             "max_position_embeddings": max(4096, length),
             "attention_type": "original_full" if dense else "block_sparse",
-            # transformers has none in block-sparse attention; dense goes without it too
+            # transformers has none in block-sparse attention, so dense attention has none either
             "attention_probs_dropout_prob": 0.0,
             "hidden_dropout_prob": DROPOUT,
         }
@@ -171,7 +171,7 @@ PEGASUS = Family(
 MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     "base": (BIGBIRD, BASE),
     "large": (BIGBIRD, LARGE),
-    # for the growth with the length, which the width does not change
+    # to measure growth with the length, which the width does not affect
     "narrow": (
         BIGBIRD,
         {

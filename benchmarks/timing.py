@@ -1,4 +1,4 @@
-"""Contenders take turns on one clock, so that whatever else the machine does falls on all alike."""
+"""Contenders alternate on one clock, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
-from gpu.report import synchronize
+from gpu.device import synchronize
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -15,12 +15,12 @@ Measured = TypeVar("Measured")
 
 
 def time_of(clock: str, device: torch.device) -> float:
-    """Seconds on one of ``CLOCKS``, once the device has done all that it was asked."""
+    """Seconds on one of ``CLOCKS``, after the device has finished its queue."""
     synchronize(device)
     return CLOCKS[clock]()
 
 
 def take_turns(contenders: Sequence[Callable[[], Measured]], repeats: int) -> list[list[Measured]]:
-    """What each contender returned in ``repeats`` rounds, after one that does not count."""
+    """Results of each contender in ``repeats`` rounds, after one untimed round."""
     rounds = [[contender() for contender in contenders] for _ in range(1 + repeats)]
     return [list(line) for line in zip(*rounds[1:], strict=True)]

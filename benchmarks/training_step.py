@@ -1,4 +1,4 @@
-"""One training step (forward and backward), ours beside transformers and beside dense attention.
+"""One training step (forward and backward): ours, transformers and dense attention.
 
     python benchmarks/training_step.py                                # base width, 2 layers, CPU
     python benchmarks/training_step.py --dtype fp32 bf16 --lengths 4096 --json result.json
@@ -6,15 +6,15 @@
     python benchmarks/training_step.py --model pegasus-large --lengths 3072   # 2 + 2 layers, CPU
     python benchmarks/training_step.py --device cuda --dtype bf16 --layers 12 --batch 8
 
-All contenders have the same weights and input, and must agree on the loss before they are timed.
-They take turns, and the table gives medians and ratios, so that whatever else the machine does
-falls on all alike. On a crowded machine `--clock processor --threads 1` counts the time that the
-process had a core, which others do not lengthen (two threads wait for each other, and that
-counts). Each contender has a process of its own, whose peak memory is told. `ours` has the settings
-that our launcher chooses on a CPU (bigbird_ds/cpu_products.py, cpu_memory.py), `transformers` those
-of torch; `ours plain` and `transformers fast` are the other way round. `--one-at-a-time` ends a
-contender before the next begins, where memory does not hold all. FLOP/s counts the matrix products
-that the contender's model needs, whatever it computes on top of them.
+All contenders have the same weights and input, and must agree on the loss before the timing. They
+alternate, and the table shows medians and ratios, so that other load on the machine affects all
+alike. On a busy machine `--clock processor --threads 1` counts CPU time, which other processes do
+not lengthen (two threads wait for each other, and that counts). Each contender has a separate
+process, whose peak memory is reported. `ours` has the settings that our launcher selects on a CPU
+(bigbird_ds/cpu_products.py, cpu_memory.py), `transformers` those of torch; `ours plain` and
+`transformers fast` are the reverse. `--one-at-a-time` ends a contender before the next begins, for
+machines without memory for all. FLOP/s counts the matrix products that the contender's model needs,
+whatever else it computes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 from contender_process import ContenderProcess  # noqa: E402
@@ -41,19 +41,19 @@ from step_contenders import (  # noqa: E402
 from step_families import MODELS  # noqa: E402
 from timing import take_turns  # noqa: E402
 
-AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}  # relative, of losses
+AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}  # relative tolerance of losses
 
 
 @dataclass
 class Result:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        seconds: median of a step; ``all_seconds`` in the order in which they were taken.
+        seconds: median of a step; ``all_seconds`` in chronological order.
         loss: without dropout.
-        ratio: the time of the slowest contender, or of transformers in the first dtype where it
-            runs, divided by this one's.
-        peak_gib: of the process, model and libraries included, or of the tensors on its GPU.
+        ratio: the time of the slowest contender, or of transformers in the first dtype if it runs,
+            divided by this one's.
+        peak_gib: of the process, including model and libraries, or of the tensors on its GPU.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Result:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    # threads: here for the record alone
+    # threads: only for the record
     facts = command_line.begin(arguments.device, arguments.threads)
     print(
         f"{'N':>7} {'contender':<22} {'seconds':>9} {'ratio':>7} {'tokens/s':>10} "
@@ -114,7 +114,7 @@ def _cases(arguments: argparse.Namespace, length: int) -> list[Case]:
 
 @dataclass
 class Measured:
-    """What one contender's process told."""
+    """The results of one contender's process."""
 
     case: Case
     loss: float
@@ -157,7 +157,7 @@ def _results(cases: list[Case], arguments: argparse.Namespace) -> list[Result]:
 
 
 def _measure(cases: list[Case], arguments: argparse.Namespace) -> list[Measured]:
-    """Losses, times and memory of the contenders, which take turns."""
+    """Losses, times and memory of the contenders, which alternate."""
     processes = [
         ContenderProcess(
             case.label, partial(build_in_own_process, case), arguments.threads, arguments.clock
@@ -171,7 +171,7 @@ def _measure(cases: list[Case], arguments: argparse.Namespace) -> list[Measured]
 
 
 def _check_agreement(measured: list[Measured]) -> None:
-    """End the run where the losses of block-sparse attention differ."""
+    """Exit if the losses of block-sparse attention differ."""
     sparse = [line for line in measured if line.case.config().attention_type == "block_sparse"]
     for line in sparse:
         first = sparse[0].loss

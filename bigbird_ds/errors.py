@@ -14,6 +14,7 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_REQUEUE = 75  # stopped on request and saved: run the same command again to resume
+EXIT_HUNG = 76  # no rank moved on for train.hang_timeout, or a second signal gave up the wait
 
 
 class UserError(Exception):
@@ -64,6 +65,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint or Hub folder is missing, damaged or of another model."""
+
+
+class RankFailure(RuntimeError):
+    """A rank failed, and not because of a user error; the message holds its traceback."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -30,7 +30,7 @@ class FileRecord(BaseModel):
             raise self._error(error, f"{what} is missing", f"no file {path}")
         size = path.stat().st_size
         if size != self.bytes:
-            problem = f"{what} is cut short" if size < self.bytes else f"{what} is too long"
+            problem = f"{what} is truncated" if size < self.bytes else f"{what} is too long"
             raise self._error(error, problem, f"{path}: {size:,} bytes", f"{self.bytes:,} bytes")
         return path
 
@@ -48,5 +48,5 @@ class FileRecord(BaseModel):
             problem,
             seen=seen,
             needed=needed or f"{self.bytes:,} bytes with sha256 {self.sha256[:16]}...",
-            change="bring the file back from where it was copied, or write the folder again",
+            change="restore the file from its source, or write the folder again",
         )

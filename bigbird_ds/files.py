@@ -11,23 +11,52 @@ import platform
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from bigbird_ds.errors import UserError
+from bigbird_ds.log import logger
+
+Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1 << 20
+_PAUSES_S = (0.1, 0.4, 1.6, 6.4)
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """The result of ``read``, called again after pauses of 0.1 to 6.4 s if the read fails.
+
+    A network file system that fails over gives such errors for seconds.
+
+    Raises:
+        OSError: the last call failed too, or a call failed in a way that lasts (no such file).
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return read()
+        except OSError as cause:
+            if cause.errno not in _TRANSIENT:
+                raise
+            logger.warning("read again in %.1f s: %s", pause_s, cause)
+        time.sleep(pause_s)
+    return read()
 
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+
+    def digest() -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    return retried(digest)
 
 
 def sync(stream: IO[bytes]) -> None:
@@ -50,14 +79,14 @@ def make_folder(folder: Path, error: type[UserError], change: str) -> None:
         is_taken = isinstance(cause, FileExistsError)
         raise error(
             "the output cannot be written",
-            seen=f"{folder}: {'it is no folder' if is_taken else cause.strerror}",
-            needed="a folder that can be made, or one that may be written to",
+            seen=f"{folder}: {'not a folder' if is_taken else cause.strerror}",
+            needed="a folder that can be created, or a writable one",
             change=change,
         ) from cause
 
 
 @contextlib.contextmanager
-def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
+def report_full_disk(folder: Path, error: type[UserError], change: str) -> Iterator[None]:
     """Report a full or read-only disk, a quota or a file size limit as a user error.
 
     Args:
@@ -72,8 +101,8 @@ def told_when_full(folder: Path, error: type[UserError], change: str) -> Iterato
         raise error(
             "the output cannot be written",
             seen=f"{folder}: {cause.strerror}",
-            needed="room for the output",
-            change=f"make room there, or {change}",
+            needed="free space for the output",
+            change=f"free space there, or {change}",
         ) from cause
 
 
@@ -146,9 +175,9 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
             raise error(
-                f"{what} gives a key twice",
+                f"{what} has a duplicate key",
                 seen=f"{twice} in {path}",
-                needed="each key once in a JSON object",
+                needed="each key at most once per JSON object",
                 change="the file",
             )
         return value
@@ -163,12 +192,15 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
         raise error(
             f"{what} cannot be read",
             seen=f"{path}: {cause.strerror}",
-            needed="a file that this process may read",
+            needed="a readable file",
             change="the file, or its permissions",
         ) from cause
     except (ValueError, RecursionError) as cause:  # not UTF-8, not JSON, 5,000 digits
         raise error(
-            f"{what} is no JSON", seen=f"{path}: {cause}", needed="a JSON file", change="the file"
+            f"{what} is not valid JSON",
+            seen=f"{path}: {cause}",
+            needed="a JSON file",
+            change="the file",
         ) from cause
 
 
@@ -177,7 +209,7 @@ def inside(folder: Path, name: str, error: type[UserError]) -> Path:
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise error(
-            "a file name leaves its folder",
+            "a file name points outside its folder",
             seen=repr(name),
             needed=f"a name inside {folder}",
             change="the manifest or index that names it",

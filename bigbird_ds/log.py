@@ -11,13 +11,14 @@ import sys
 
 logger = logging.getLogger("bigbird_ds")
 rank = int(os.environ.get("RANK", "0"))  # until set_rank is called
+_DATE = "%Y-%m-%d %H:%M:%S"  # a run takes days
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Send the logger's lines to stderr as ``HH:MM:SS message``. Safe to call twice."""
+    """Send the logger's lines to stderr as ``YYYY-MM-DD HH:MM:SS message``. Safe to call twice."""
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", _DATE))
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level)
@@ -30,6 +31,6 @@ def set_rank(number: int) -> None:
     setup()
     if rank:
         logger.setLevel(logging.WARNING)
-        formatter = logging.Formatter(f"%(asctime)s [rank {rank}] %(message)s", datefmt="%H:%M:%S")
+        formatter = logging.Formatter(f"%(asctime)s [rank {rank}] %(message)s", _DATE)
         for handler in logger.handlers:
             handler.setFormatter(formatter)

@@ -19,7 +19,7 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError:
         raise ConfigError(
-            "drawing needs matplotlib",
+            "plotting needs matplotlib",
             seen="matplotlib is not installed",
             needed="the plot extra",
             change="pip install 'bigbird-ds[plot]'",
@@ -39,7 +39,7 @@ def save_figure(figure: Any, target: Path) -> None:
     formats = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in formats:
         raise ConfigError(
-            "the picture's format is not known",
+            "unknown image format",
             seen=str(target),
             needed="a file name that ends in .png, or in ." + ", .".join(sorted(formats)),
             change="--out",

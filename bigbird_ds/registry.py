@@ -39,7 +39,7 @@ class Registry(Mapping[str, Entry]):
 
     def add(self, entry: Entry) -> Entry:
         """Add an entry, whose name must be new, and return it."""
-        assert entry.name not in self._entries, f"there is a {self.kind} {entry.name} already"
+        assert entry.name not in self._entries, f"duplicate {self.kind}: {entry.name}"
         self._entries[entry.name] = entry
         return entry
 
@@ -56,7 +56,7 @@ class Registry(Mapping[str, Entry]):
             known = [*also, *self._entries]
             guess = nearest(str(name), known)
             raise ConfigError(
-                f"no such {self.kind}",
+                f"unknown {self.kind}",
                 seen=repr(name) + (f" (did you mean {guess!r}?)" if guess else ""),
                 needed="one of " + ", ".join(known),
                 change=self.option,

@@ -24,6 +24,6 @@ def parse_size(option: str, size: str | int) -> int:
     match = re.fullmatch(r"(\d+)\s*([KMG]?|[KMG]i?B)", str(size), re.ASCII)
     if not match or not int(match[1]):
         raise ConfigError(
-            f"{option} is no size", seen=size, needed="64M, 500K, 1G or 5GB", change=option
+            f"{option} is not a size", seen=size, needed="64M, 500K, 1G or 5GB", change=option
         )
     return int(match[1]) * _UNITS[match[2]]

@@ -66,7 +66,7 @@ class Vocabulary:
         path = Path(folder) / SPIECE_NAME
         if not path.is_file():
             raise DataError(
-                "this folder holds no tokenizer",
+                "the folder holds no tokenizer",
                 seen=f"no file {path}",
                 needed="a folder written by `bigbird-ds tokenizer` (spiece.model, tokenizer.json)",
                 change="--tokenizer, or data.tokenizer in the run config",
@@ -76,7 +76,7 @@ class Vocabulary:
             processor.LoadFromSerializedProto(path.read_bytes())
         except (RuntimeError, OSError) as cause:
             raise DataError(
-                "spiece.model is no sentencepiece model",
+                "spiece.model is not a sentencepiece model",
                 seen=f"{path}: {cause}",
                 needed="a sentencepiece model",
                 change="the tokenizer folder",
@@ -124,10 +124,10 @@ def _check_pegasus_masks(pieces: list[str], path: Path) -> None:
     for index in (PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK):
         if not (pieces[index].startswith("<") and pieces[index].endswith(">")):
             raise DataError(
-                "the tokenizer lacks a mask",
+                "the tokenizer lacks the mask pieces",
                 seen=f"id {index} is {pieces[index]!r} in {path}, with <unk> at {PEGASUS_UNKNOWN}",
-                needed="the mask of sentences at id 2 and that of words at id 3",
-                change="make the tokenizer with `bigbird-ds tokenizer --family pegasus`",
+                needed="the sentence mask at id 2 and the word mask at id 3",
+                change="create the tokenizer with `bigbird-ds tokenizer --family pegasus`",
             )
 
 
@@ -138,6 +138,6 @@ def _bigbird_specials(pieces: list[str], path: Path) -> dict[str, int]:
             "the tokenizer lacks a special piece",
             seen=f"no piece {missing[0]} among the {len(pieces):,} of {path}",
             needed="[CLS], [SEP] and [MASK]",
-            change="make the tokenizer with `bigbird-ds tokenizer`",
+            change="create the tokenizer with `bigbird-ds tokenizer`",
         )
     return {name: pieces.index(f"[{name.upper()}]") for name in ("cls", "sep", "mask")}

@@ -123,7 +123,7 @@ def check_family(model: SentencePieceModel, wanted: str, source: Path) -> None:
     found = family_of(model).name
     if found != wanted:
         raise DataError(
-            "the sentencepiece model is of the other family",
+            "the sentencepiece model is of the wrong family",
             seen=f"{source}: {found}, by its <unk> at id {model.unknown_id}",
             needed=f"a model of the {wanted} family",
             change=f"--family {found}, or --spiece-model",

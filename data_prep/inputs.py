@@ -71,8 +71,8 @@ class InputFile:
                 "an input changed while the job ran",
                 seen=f"{printable(self.path)}: {now[0]:,} bytes, {self.num_bytes:,} at the start"
                 + ("" if now[0] != self.num_bytes else ", written to since"),
-                needed="inputs that stay as they are until the job has ended",
-                change="the inputs; then begin again with a new --out",
+                needed="inputs that do not change until the job has ended",
+                change="the inputs; then start again with a new --out",
             )
 
 
@@ -106,7 +106,8 @@ def find_inputs(
             inputs.append(dataclasses.replace(file, kind=text_kind) if is_text else file)
     if again:
         logger.info(
-            "%s paths lead to files that were named before; each file is read once", f"{again:,}"
+            "%s paths name files that are already in the input; each file is read once",
+            f"{again:,}",
         )
     if not any(file.num_bytes for file in inputs):
         raise DataError(
@@ -124,8 +125,8 @@ def _hint_at_one_large_document(inputs: Sequence[InputFile]) -> None:
     is_most = 2 * largest.num_bytes > sum(file.num_bytes for file in inputs)
     if largest.kind is Kind.TEXT and is_most and largest.num_bytes >= _LARGE_DOCUMENT_BYTES:
         logger.warning(
-            "%s is one document and most of the input; --documents line or blank-line finds several"
-            " in a file",
+            "%s is one document with most of the input; use --documents line or blank-line if the"
+            " file holds several documents",
             printable(largest.path),
         )
 
@@ -145,7 +146,7 @@ def spool_stdin(path: Path) -> InputFile:
             "the input is empty",
             seen="0 bytes on standard input",
             needed="JSON lines",
-            change="INPUT, or what is piped in",
+            change="INPUT, or the piped data",
         )
     return InputFile(path, STDIN, Kind.JSON_LINES, "", num_bytes, modified)
 
@@ -154,7 +155,7 @@ def cannot_be_read(path: Path, cause: OSError) -> DataError:
     return DataError(
         "an input cannot be read",
         seen=f"{printable(path)}: {cause.strerror or cause}",
-        needed="a file or folder that can be read",
+        needed="a readable file or folder",
         change="its permissions, or the INPUT argument",
     )
 
@@ -182,15 +183,15 @@ def _paths_in(
     found = walk(folder, default_kind)
     if not found.documents and not may_be_empty:
         raise DataError(
-            "a folder holds no documents",
+            "the folder holds no documents",
             seen=f"{counted_by_suffix(found.others) or 'no file'} below {printable(folder)}",
             needed=KNOWN_KINDS,
             change="the INPUT argument, or --format",
         )
-    _tell_of_others(folder, found.others)
+    _report_skipped(folder, found.others)
     if found.num_special:
         logger.warning(
-            "%s: passed over %s pipes, sockets or devices", printable(folder), found.num_special
+            "%s: skipped %s pipes, sockets or devices", printable(folder), found.num_special
         )
     yield from ((path, path.relative_to(folder).as_posix()) for path in found.documents)
 
@@ -203,11 +204,11 @@ def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Pa
     if not known:
         raise DataError(
             "an input does not exist",
-            seen=f"{printable(pattern)!r} names {counted_by_suffix(matches) or 'nothing'}",
+            seen=f"{printable(pattern)!r} matches {counted_by_suffix(matches) or 'nothing'}",
             needed="a file, a folder, a glob that matches, or -",
             change="the INPUT argument",
         )
-    _tell_of_others(pattern, sorted(set(matches).difference(known)))
+    _report_skipped(pattern, sorted(set(matches).difference(known)))
     for match in known:
         if match.is_dir():
             yield from _paths_in(match, default_kind, may_be_empty=True)
@@ -215,9 +216,9 @@ def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Pa
             yield match, match.name
 
 
-def _tell_of_others(where: Path | str, others: list[Path]) -> None:
+def _report_skipped(where: Path | str, others: list[Path]) -> None:
     if others:
-        logger.warning("%s: passed over %s", printable(where), counted_by_suffix(others))
+        logger.warning("%s: skipped %s", printable(where), counted_by_suffix(others))
 
 
 def _input_file(path: Path, name: str, default_kind: Kind | None) -> tuple[InputFile, Identity]:
@@ -227,15 +228,15 @@ def _input_file(path: Path, name: str, default_kind: Kind | None) -> tuple[Input
             return _saved_dataset(path, printable(name)), identity
         if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(
-                "an input is no regular file",
+                "an input is not a regular file",
                 seen=f"{printable(path)}: a pipe, socket or device",
-                needed="a file, whose size is known; or - for JSON lines on standard input",
+                needed="a regular file; or - for JSON lines on standard input",
                 change="the INPUT argument",
             )
         known = kind_of(path, default_kind)
         if known is None:
             raise DataError(
-                "an input is of no known kind",
+                "unknown file type of an input",
                 seen=printable(path),
                 needed=KNOWN_KINDS,
                 change="the file's name, --format, or the INPUT argument",
@@ -256,8 +257,8 @@ def _saved_dataset(path: Path, name: str) -> InputFile:
         raise DataError(
             "a saved datasets folder holds several splits",
             seen=f"{printable(path)} with {listing(map(str, splits or ['no split listed']))}",
-            needed="one split a time",
-            change=f"INPUT: for instance {printable(path / str(first))}",
+            needed="one split",
+            change=f"INPUT, e.g. {printable(path / str(first))}",
         )
     return InputFile(
         path, name, Kind.SAVED_DATASET, "", *_size_and_time(sorted(path.glob("*.arrow")))

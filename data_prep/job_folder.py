@@ -125,13 +125,13 @@ class JobFolder:
                     {"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer}
                 )
                 return manifest
-            self._begin_or_go_on(plan, own_units, resume=resume, is_part=part is not None)
+            self._start_or_resume(plan, own_units, resume=resume, is_part=part is not None)
         except BaseException:
             self.end()
             raise
         return None
 
-    def _begin_or_go_on(
+    def _start_or_resume(
         self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, is_part: bool
     ) -> None:
         plan_path = self._folder / "plan.json"
@@ -232,9 +232,9 @@ class JobFolder:
 
     def _exists(self, seen: str) -> DataError:
         return DataError(
-            "the output exists",
+            "the output folder is not empty",
             seen=f"{self._out} with {seen}",
-            needed="a new or empty folder, or --resume to go on with the same job",
+            needed="a new or empty folder, or --resume to resume the same job",
             change="--out, or --resume",
         )
 
@@ -246,9 +246,9 @@ class JobFolder:
             if there.get(name) != wanted.get(name):
                 differs = f"{name} {there.get(name)} in {self._out}, {wanted.get(name)} now"
                 raise DataError(
-                    "the output belongs to a job with other inputs, options or tokenizer",
+                    "the output folder is of a job with different inputs, options or tokenizer",
                     seen="an input changed since the job began" if name == "content" else differs,
-                    needed="the same inputs, options and tokenizer, so that nothing is mixed",
+                    needed="the same inputs, options and tokenizer as before",
                     change="the options, or --out for a new job",
                 )
 
@@ -276,7 +276,7 @@ def describe_unfinished(out: Path) -> str:
         f" {plan.num_units - len(missing):,} of {plan.num_units:,} units are done",
         missing_in_words(missing, plan.num_parts),
         *(f"lock: {owner}" for owner in owners(out / UNFINISHED_NAME)),
-        "run `bigbird-ds shard` again with --resume, or the parts that are missing",
+        "run `bigbird-ds shard` again with --resume, or run the missing parts",
     ]
     return "\n".join(lines)
 
@@ -284,7 +284,7 @@ def describe_unfinished(out: Path) -> str:
 def missing_in_words(missing: Sequence[int], num_parts: int) -> str:
     """``missing: parts 2, 5 of 8 (units 1, 4, 9 ...)``."""
     if not missing:
-        return "missing: the manifest alone"
+        return "missing: only the manifest"
     units = f"units {listing(map(str, missing))}"
     if num_parts == 1:
         return f"missing: {units}"

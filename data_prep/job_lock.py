@@ -143,15 +143,15 @@ def _require_gone(path: Path, descriptor: int) -> None:
     if not before:
         return
     if before.get("host") == platform.node() and _kernel_locks(descriptor):
-        logger.info("a job that ended without a word is taken over: %s", _in_words(before))
+        logger.info("taking over a job that was killed: %s", _in_words(before))
         return
-    logger.info("watching for %.0f s whether a job lives: %s", WATCH_S, _in_words(before))
+    logger.info("checking for %.0f s whether a job is alive: %s", WATCH_S, _in_words(before))
     end = time.monotonic() + WATCH_S
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCH_S / 10))
         if _read(path).get("count") != before.get("count"):
             raise _held(path)
-    logger.info("it is gone; its part is taken over")
+    logger.info("it is dead; taking over its part")
 
 
 def _kernel_locks(descriptor: int) -> bool:
@@ -183,7 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _held(path: Path) -> DataError:
     return DataError(
-        "another job works in this folder",
+        "another job is writing to this folder",
         seen=f"{path.parent.parent}: {_in_words(_read(path))}",
         needed="one job at a time for each unit",
         change="wait for it or stop it, then run again with --resume; or --out",

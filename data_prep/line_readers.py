@@ -48,10 +48,10 @@ def require_bytes(file: InputFile, read: int, planned: int) -> None:
         return
     file.check_unchanged()
     raise DataError(
-        "an input ended too early",
+        "an input ended early",
         seen=f"{shown(file)}: {read:,} bytes",
-        needed=f"{planned:,} bytes, as many as the file system says it has",
-        change="the storage; then go on with --resume",
+        needed=f"{planned:,} bytes, its size in the file system",
+        change="the storage; then run again with --resume",
     )
 
 

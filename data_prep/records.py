@@ -66,8 +66,8 @@ class BadRecord:
             f"{self.where}: {self.reason}",
             seen=self.seen,
             needed=self.needed,
-            change="mend or remove the record, or leave such records out with --on-error skip"
-            " (`bigbird-ds shard` keeps what is finished with --resume)",
+            change="fix or remove the record, or skip bad records with --on-error skip"
+            " (`bigbird-ds shard --resume` keeps finished shards)",
         )
 
 
@@ -89,7 +89,7 @@ def parsed(line: bytes, fields: Fields) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as cause:  # ValueError: also for numbers that are too long
         raise NoDocument(
-            "no JSON", f"{_excerpt(text)} ({cause})", "one JSON object a line"
+            "not valid JSON", f"{_excerpt(text)} ({cause})", "one JSON object per line"
         ) from None
 
 
@@ -99,14 +99,14 @@ def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
     identity = None if fields.id is None else _look_up(record, fields.id)
     if fields.id is not None and not isinstance(identity, str | int):
         raise NoDocument(
-            f"field {fields.id!r} is no id", _excerpt(repr(identity)), "a string or a whole number"
+            f"field {fields.id!r} is not an id", _excerpt(repr(identity)), "a string or an integer"
         )
     identity = None if identity is None else str(identity)
     try:
         text.encode()
         (identity or "").encode()
     except UnicodeEncodeError as cause:
-        raise NoDocument("half a surrogate pair in the text", str(cause), "Unicode text") from None
+        raise NoDocument("unpaired surrogate in the text", str(cause), "Unicode text") from None
     return text, identity
 
 
@@ -119,7 +119,7 @@ def _text_of(value: Any, fields: Fields) -> str:
     if isinstance(value, list) and all(isinstance(each, str | bytes) for each in value):
         return "\n\n".join(_text_of(each, fields) for each in value)
     raise NoDocument(
-        f"field {fields.text!r} is no text",
+        f"field {fields.text!r} is not text",
         _excerpt(repr(value)),
         "a string, or a list of strings (--text-field)",
     )

@@ -54,11 +54,11 @@ def load_function(name: str, option: str, others: str = "") -> Callable[..., Any
             function = getattr(importlib.import_module(module_name), function_name)
             if callable(function):
                 return function
-            seen = f"{name}, which is no function"
+            seen = f"{name} is not a function"
         except (ImportError, AttributeError, ValueError) as cause:
             seen = f"{name}: {cause}"
     raise ConfigError(
-        f"{option} names no function",
+        f"{option} is not a function",
         seen=seen,
         needed=f"{others}module:function, with the module on PYTHONPATH",
         change=option,
@@ -72,11 +72,11 @@ def _checked(name: str, function: Callable[..., Any]) -> Spans:
         done = 0
         for start, end in function(text):
             if not done <= start < end <= len(text) or not _is_blank(text[done:start]):
-                raise _wrong_spans(name, f"({start}, {end}) behind {done}, of {len(text)}")
+                raise _wrong_spans(name, f"({start}, {end}) after {done}, of {len(text)}")
             yield from cut_to_length(text, start, end)
             done = end
         if not _is_blank(text[done:]):
-            raise _wrong_spans(name, f"nothing behind {done}, of {len(text)}")
+            raise _wrong_spans(name, f"nothing after {done}, of {len(text)}")
 
     return spans
 
@@ -87,8 +87,8 @@ def _is_blank(text: str) -> bool:
 
 def _wrong_spans(name: str, seen: str) -> DataError:
     return DataError(
-        "the function of --sentences gives no sentences of its text",
+        "the --sentences function returns invalid offsets",
         seen=f"{name}: {seen} characters",
-        needed="(start, end) offsets in rising order, with white space alone between them",
+        needed="increasing (start, end) offsets with only white space between them",
         change=f"{name}, or --sentences rule",
     )

@@ -87,7 +87,7 @@ class SentencePieceModel:
         except (ValueError, IndexError, struct.error) as cause:
             raise _no_model(f"{source}: {cause}") from cause
         if not any(piece.type == PieceType.UNKNOWN for piece in model.pieces):
-            raise _no_model(f"{source}: {len(model.pieces)} pieces, none of them the unknown piece")
+            raise _no_model(f"{source}: {len(model.pieces)} pieces, no unknown piece")
         return model
 
     @classmethod
@@ -136,7 +136,7 @@ class SentencePieceModel:
 
 def _no_model(seen: str) -> DataError:
     return DataError(
-        "this is no sentencepiece model",
+        "not a sentencepiece model",
         seen=seen,
         needed="a spiece.model",
         change="--spiece-model, or the tokenizer folder",
@@ -233,13 +233,13 @@ def _parse_piece(data: bytes) -> Piece:
 
 def _message(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
-        raise ValueError("a number where bytes belong")
+        raise ValueError("a number instead of bytes")
     return value
 
 
 def _number(value: int | bytes) -> int:
     if not isinstance(value, int):
-        raise ValueError("bytes where a number belongs")
+        raise ValueError("bytes instead of a number")
     return value
 
 

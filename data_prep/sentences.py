@@ -82,7 +82,7 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     has_others = not text.isascii() and _MARK_WITHOUT_SPACE.search(text)
     for match in (_BOUNDARY if has_others else _PLAIN_BOUNDARY).finditer(text):
         end = match.end()
-        if match[0][0] in _PARAGRAPH or not _goes_on(text, match.start(), end, case):
+        if match[0][0] in _PARAGRAPH or not _continues(text, match.start(), end, case):
             yield from cut_to_length(text, start, end)
             start = end
     yield from cut_to_length(text, start, len(text))
@@ -93,27 +93,27 @@ class _Case:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tells: bool | None = None
+        self._has_case: bool | None = None
 
     @property
-    def tells(self) -> bool:
-        if self._tells is None:
+    def has_case(self) -> bool:
+        if self._has_case is None:
             sample = self._text[:_CASE_SAMPLE_CHARS]
             codes, lower, upper = map(_code_points, (sample, sample.lower(), sample.upper()))
-            self._tells = True
+            self._has_case = True
             if len(codes) == len(lower) == len(upper):
                 num_capitals = np.count_nonzero(codes != lower)
                 num_cased = np.count_nonzero(lower != upper)
                 is_enough = num_cased >= _MIN_CASED_LETTERS
-                self._tells = not is_enough or bool(num_capitals >= _FEW_CAPITALS * num_cased)
-        return self._tells
+                self._has_case = not is_enough or bool(num_capitals >= _FEW_CAPITALS * num_cased)
+        return self._has_case
 
 
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def _goes_on(text: str, dot: int, end: int, case: _Case) -> bool:
+def _continues(text: str, dot: int, end: int, case: _Case) -> bool:
     """Whether the sentence continues after the terminator ``text[dot:end]``."""
     following = _NEXT_WORD.match(text, end, end + 64)
     next_character = following[1] if following else ""
@@ -121,7 +121,7 @@ def _goes_on(text: str, dot: int, end: int, case: _Case) -> bool:
         return text[dot:end] == "\uff0e" and next_character.isdecimal()  # a full-width number
     has_case = True
     if next_character.islower():
-        has_case = case.tells
+        has_case = case.has_case
         if has_case:
             return True
     if text[dot:end] != ".":

@@ -32,8 +32,8 @@ from data_prep.job_folder import (
     missing_in_words,
 )
 from data_prep.job_lock import JobLock
-from data_prep.mending import damaged_units, require_same
 from data_prep.progress import Progress
+from data_prep.repair import damaged_units, require_same
 from data_prep.sentence_choice import spans_by
 from data_prep.text_hashes import find_duplicates
 from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
@@ -102,15 +102,15 @@ def write_shards(
         return _Job(inputs, tokenizer, vocabulary, out, options).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
-            "standard input can be read once only",
+            "standard input cannot be combined with other inputs, --part or --resume",
             seen="- with other inputs, --part or --resume",
-            needed="- alone",
+            needed="only -",
             change="INPUT",
         )
     files.make_folder(out.parent, DataError, "--out")
     spool = files.temporary_name(out.with_name(f"{out.name}.stdin.jsonl"))
     try:
-        with files.told_when_full(out.parent, DataError, "--out"):
+        with files.report_full_disk(out.parent, DataError, "--out"):
             spooled = spool_stdin(spool)
         return _Job([spooled], tokenizer, vocabulary, out, options).run()
     finally:
@@ -148,9 +148,9 @@ class _Job:
             self._plan, own_numbers, resume=options.resume, part=options.part
         )
         try:
-            with files.told_when_full(self._out, DataError, "--out"):
+            with files.report_full_disk(self._out, DataError, "--out"):
                 if manifest is not None:
-                    self._mend(manifest)
+                    self._repair(manifest)
                     return manifest
                 self._run_units([u for u in self._own_units if not self._is_finished(u)])
                 return self._compose()
@@ -162,13 +162,13 @@ class _Job:
         finally:
             self._folder.end()
 
-    def _mend(self, manifest: Manifest) -> None:
+    def _repair(self, manifest: Manifest) -> None:
         """Rewrite damaged and missing files of a complete folder."""
-        logger.info("%s is complete already; its files are checked", self._out)
+        logger.info("%s is already complete; checking its files", self._out)
         own = {unit.number: unit for unit in self._own_units}
         units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
         if units:
-            logger.warning("%d units are damaged or missing, and are written again", len(units))
+            logger.warning("rewriting %d damaged or missing units", len(units))
             self._run_units(units)
             for unit in units:
                 record = self._folder.finished(unit.number)
@@ -187,7 +187,7 @@ class _Job:
             return
         skipped = len(self._own_units) - len(units)
         logger.info(
-            "%d units of %.1f MB of input in all%s, %d workers",
+            "%d units, %.1f MB of input%s, %d workers",
             len(units),
             sum(unit.num_bytes for unit in units) / 1e6,
             f" ({skipped} more are finished)" if skipped else "",
@@ -203,20 +203,20 @@ class _Job:
         """Write the manifest if every unit of every part is finished."""
         is_missing = self._folder.missing(len(self._units))
         if is_missing and not (self._out / MANIFEST_NAME).is_file():
-            self._tell_missing()
+            self._report_missing()
             return None
         end = JobLock(self._out / UNFINISHED_NAME, None)
         try:
             end.acquire()
         except (DataError, FileNotFoundError):
-            logger.info("another part was faster by a moment, and writes the manifest")
+            logger.info("another part writes the manifest")
             return None
         try:
             if (self._out / MANIFEST_NAME).is_file():
                 return Manifest.read(self._out)
             records = self._folder.records(len(self._units))
             if not self._options.documents.keep_duplicates and not self._drop_duplicates(records):
-                self._tell_missing()
+                self._report_missing()
                 return None
             return self._write_manifest(records)
         finally:
@@ -235,10 +235,10 @@ class _Job:
         self._folder.remove()
         return manifest
 
-    def _tell_missing(self) -> None:
+    def _report_missing(self) -> None:
         missing = self._folder.missing(len(self._units))
         logger.info("%s", missing_in_words(missing, self._plan.num_parts))
-        logger.info("the last part to end writes the manifest")
+        logger.info("the last part to finish writes the manifest")
 
     def _drop_duplicates(self, records: list[UnitRecord]) -> bool:
         """Remove documents that repeat one of an earlier unit, and update ``records``.
@@ -259,7 +259,7 @@ class _Job:
             return False
         if repeats:
             count = sum(map(len, repeats.values()))
-            logger.info("%s duplicates of documents of other units are taken out", f"{count:,}")
+            logger.info("removing %s duplicates of documents of other units", f"{count:,}")
         for place, rows in repeats.items():
             records[place] = without(self._out, records[place], rows, self._vocabulary.unk)
             self._folder.add(records[place])
@@ -297,7 +297,7 @@ class _Job:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         if not counts[TRAIN]:
             raise DataError(
-                "no document is left to train on",
+                "no documents left to train on",
                 seen=f"{counts[VALIDATION]:,} for validation; dropped: {dropped or 'none'}",
                 needed="documents with text",
                 change="the inputs, --text-field, --min-tokens or --validation-fraction",
@@ -312,7 +312,7 @@ class _Job:
         if dropped:
             logger.warning("dropped: %s", dropped)
         if self._options.documents.validation_fraction and not counts[VALIDATION]:
-            logger.warning("no document fell into the validation split; its share is small")
+            logger.warning("the validation split is empty; --validation-fraction is small")
         num_chars = sum(manifest.total(split, "num_chars") for split in SPLITS)
         if warning := warning_at_the_end(manifest.unknown, sum(counts.values()), num_chars):
             logger.warning("%s", warning)

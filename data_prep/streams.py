@@ -37,7 +37,7 @@ def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
         return raw, raw
     if os.fstat(raw.fileno()).st_size == 0:
         raw.close()
-        raise EOFError("0 bytes, which no compression program writes")
+        raise EOFError("0 bytes, so not a compressed file")
     if compression == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES), raw
     frames = _FramedFile(raw, _new_frame(compression), padding=b"\0" * (compression == ".xz"))

@@ -95,7 +95,7 @@ def _columns(present: list[str], file: InputFile, fields: Fields) -> list[str]:
             raise DataError(
                 f"{shown(file)} has no column {path.split('.')[0]!r}",
                 seen=f"columns {', '.join(present)}",
-                needed="a column of texts",
+                needed="a column of text",
                 change="--text-field (or --id-field)",
             )
         if present.count(name) > 1:

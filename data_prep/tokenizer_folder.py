@@ -171,16 +171,16 @@ def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
         (model.model_type != ModelType.UNIGRAM, f"a model of type {model.model_type.name}"),
         (model.byte_fallback, "byte fallback"),
         (model.treat_whitespace_as_suffix, "white space as a suffix"),
-        (not model.add_dummy_prefix, "no space put before the text"),
+        (not model.add_dummy_prefix, "no space before the text"),
         (not model.remove_extra_whitespaces, "extra spaces kept"),
         (not model.escape_whitespaces, "spaces not escaped"),
     ]
     for applies, seen in reasons:
         if applies:
             raise DataError(
-                "this sentencepiece model works differently from BigBird's",
+                "unsupported kind of sentencepiece model",
                 seen=f"{source}: {seen}",
-                needed="a unigram model with sentencepiece's default treatment of spaces",
+                needed="a unigram model with sentencepiece's default handling of spaces",
                 change="--spiece-model, or train one from documents",
             )
     present = {piece.text for piece in model.pieces}

@@ -118,9 +118,9 @@ def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piec
         return
     if len(arguments) > 1:
         raise ConfigError(
-            "standard input stands alone",
+            "standard input cannot be combined with other inputs",
             seen=" ".join(arguments),
-            needed="- without other inputs",
+            needed="only -",
             change="INPUT",
         )
     stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, None)
@@ -144,7 +144,7 @@ def _sentences(
             yield from sentences_of(record.text)
     logger.info("read: %s", progress.summary(num_bytes, documents=documents))
     if skipped:
-        logger.warning("skipped %s records that are no documents", f"{skipped:,}")
+        logger.warning("skipped %s bad records", f"{skipped:,}")
 
 
 def _train(sentences: list[str], options: TrainingOptions) -> bytes:
@@ -173,7 +173,7 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
             )
     except RuntimeError as cause:
         if "all_chars_count" in str(cause):
-            raise _no_text(f"{len(sentences):,} sentences of {WORD_START} alone") from cause
+            raise _no_text(f"{len(sentences):,} sentences of only {WORD_START}") from cause
         raise _vocabulary_size_error(str(cause), options.vocab_size) or cause from cause
     return named_normalizer(model.getvalue(), model_name(options.normalization))
 
@@ -190,7 +190,7 @@ def _no_text(seen: str) -> DataError:
 def _vocabulary_size_error(message: str, vocab_size: int) -> ConfigError | None:
     """Convert sentencepiece's error about an impossible vocabulary size."""
     if match := re.search(r"too high .* value <= (\d+)", message):
-        problem, needed = "the documents are too few for this vocabulary", f"at most {match[1]}"
+        problem, needed = "too little text for this vocabulary size", f"at most {match[1]}"
     elif match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         problem, needed = "the vocabulary is too small for the characters", f"at least {match[1]}"
     else:

@@ -82,9 +82,9 @@ class UnitRecord(BaseModel):
             for shard in [] if lists_only else self.shards.values():
                 for file in shard.files:
                     file.check(folder, DataError, "a file of a finished unit")
-            for beside in (self.rejected, self.hashes, self.duplicates):
-                if beside is not None:
-                    beside.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
+            for record in (self.rejected, self.hashes, self.duplicates):
+                if record is not None:
+                    record.check(folder / UNFINISHED_NAME, DataError, "a unit's list")
         except DataError:
             return False
         return True
@@ -180,11 +180,11 @@ class _Counts:
 
 def _too_long(document: Document, source: InputFile, num_tokens: int) -> DataError:
     return DataError(
-        "a document has more tokens than a shard's index can count",
+        "a document has more tokens than a shard index supports",
         seen=f"{num_tokens:,} tokens in a document of {printable(source.path)}"
         + (f" with the id {document.id!r}" if document.id else ""),
         needed=f"at most {MAX_DOCUMENT_TOKENS:,}",
-        change="the document: cut it into several",
+        change="the document: split it",
     )
 
 

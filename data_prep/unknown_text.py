@@ -79,7 +79,7 @@ def warning_at_the_end(unknown: UnknownText, num_documents: int, num_chars: int)
 
 
 _ADVICE = (
-    "this tokenizer does not suit these documents; train one on them with `bigbird-ds tokenizer`,"
+    "this tokenizer does not fit these documents; train one on them with `bigbird-ds tokenizer`,"
     " or drop such documents with --max-unknown"
 )
 

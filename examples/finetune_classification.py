@@ -1,9 +1,9 @@
-"""Fine-tune an export with transformers' Trainer: its own attention first, then ours.
+"""Fine-tune an export with transformers' Trainer: with its own attention, then with ours.
 
-The task: which package is a piece of documentation from, Python's standard library, numpy, torch or
-transformers? The texts are the docstrings of what is installed anyway; whole modules are held out
+The task: which package does a piece of documentation come from, Python's standard library, numpy,
+torch or transformers? The texts are docstrings of installed packages; whole modules are held out
 for the test. Both trainings start from the same weights and see the same batches, so their losses
-must be the same.
+must be equal.
 
     python examples/finetune_classification.py demo/export
 """
@@ -30,12 +30,12 @@ from bigbird_ds.integrations.transformers import accelerate
 from data_prep.python_docs import module_text
 
 STANDARD_LIBRARY = "python"
-CHARACTERS_PER_TOKEN = 5  # more than a tokenizer of documentation needs
+CHARACTERS_PER_TOKEN = 5  # more than a tokenizer trained on documentation needs
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one training gave: ``losses`` are means over stretches of steps."""
+    """Results of one training run: ``losses`` are means over intervals of steps."""
 
     accuracy_before: float
     accuracy: float
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
     results = {}
     for name in ("transformers", "accelerated"):
-        transformers.set_seed(options.seed)  # the same new head, the same dropout
+        transformers.set_seed(options.seed)  # the same new head and the same dropout
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             options.model, num_labels=len(options.packages)
         )
@@ -85,8 +85,8 @@ def report(results: dict[str, Result]) -> None:
 def make_data_set(tokenizer: Any, options: argparse.Namespace) -> tuple[Any, Any]:
     """Data sets of (input_ids, labels) for training and test; a label is a package.
 
-    The docstrings of a package are strung together, those of held-out modules by themselves, and
-    cut into pieces of ``options.length`` tokens, so that none needs padding.
+    The docstrings of a package are concatenated, those of held-out modules separately, and cut into
+    pieces of ``options.length`` tokens, so that none needs padding.
     """
     rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for label, name in enumerate(options.packages):
@@ -135,10 +135,10 @@ def _accuracy(prediction: Any) -> dict[str, float]:
 
 
 def _docstrings(package: str, is_test: bool, enough: int) -> str:
-    """Docstrings of ``package``, at least ``enough`` characters where it has so many.
+    """Docstrings of ``package``: at least ``enough`` characters, if it has so many.
 
-    One module in four is for the test, whatever the others are. Modules come in an order of their
-    own, so that those with early names are not preferred.
+    One module in four is for the test, whatever the others are. Modules come in a hashed order, so
+    that early names are not preferred.
     """
     texts: list[str] = []
     size = 0
@@ -157,7 +157,7 @@ def _modules(package: str) -> Iterator[Path]:
         return
     specification = importlib.util.find_spec(package)
     if specification is None or specification.origin is None:
-        sys.exit(f"--packages {package}: it is not installed")
+        sys.exit(f"--packages {package}: not installed")
     yield from Path(specification.origin).parent.rglob("*.py")
 
 
@@ -166,7 +166,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _pieces(tokenizer: Any, text: str, length: int) -> list[list[int]]:
-    """``text`` as [CLS] ... [SEP] of exactly ``length`` tokens each; the rest is dropped."""
+    """``text`` as [CLS] ... [SEP] of exactly ``length`` tokens each; the remainder is dropped."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     room = length - 2
     return [
@@ -180,14 +180,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", type=Path, help="an export, or any BigBird in Hub format")
-    parser.add_argument("--length", type=int, default=768, help="tokens of a text")
-    parser.add_argument("--texts", type=int, default=120, help="at most, a class, to train on")
+    parser.add_argument("model", type=Path, help="an export, or any BigBird model in Hub format")
+    parser.add_argument("--length", type=int, default=768, help="tokens per text")
+    parser.add_argument(
+        "--texts", type=int, default=120, help="maximum number of training texts per class"
+    )
     parser.add_argument(
         "--packages",
         nargs="+",
         default=[STANDARD_LIBRARY, "numpy", "torch", "transformers"],
-        help="the classes, by name of an installed package",
+        help="installed packages, whose names are the classes",
     )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=4)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job from end to end on a corpus that needs no download: the documentation inside the
-# Python interpreter. Everything goes to demo/; what is there already is used again.
+# The whole pipeline on a corpus that needs no download: the documentation inside the Python
+# interpreter. Output goes to demo/; what already exists there is reused.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,8 +20,8 @@ step "3/6 shards: WebDataset tars, 5 % of the documents held out"
     run bigbird-ds shard demo/documents.jsonl --tokenizer demo/tokenizer --out demo/shards \
         --validation-fraction 0.05 --workers 2 --resume
 
-step "4/6 pretraining: 2 CPU processes under the deepspeed launcher, ZeRO-1, masked words + next sentence"
-# One thread a process: two processes share two cores.
+step "4/6 pretraining: 2 CPU processes under deepspeed, ZeRO-1, masked words and next sentence"
+# One thread per process: two processes share two cores.
 [ -s demo/export/model.safetensors ] ||
     OMP_NUM_THREADS=1 DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}" \
         run deepspeed --num_gpus 2 launch/pretrain.py configs/run/demo.yaml
@@ -30,5 +30,5 @@ step "5/6 export to Hub format, compared with transformers"
 [ -s demo/export/model.safetensors ] || run bigbird-ds export demo/run demo/export
 run bigbird-ds plot demo/run --out demo/curves.png
 
-step "6/6 what came out"
+step "6/6 results"
 run python launch/demo_report.py demo

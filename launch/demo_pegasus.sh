@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The main job for the second family, from end to end on a corpus that needs no download: the
-# documentation inside the Python interpreter. Everything goes to demo-pegasus/; what is there
-# already is used again.
+# The whole pipeline for BigBirdPegasus, on a corpus that needs no download: the documentation
+# inside the Python interpreter. Output goes to demo-pegasus/; what already exists there is
+# reused.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,9 +22,9 @@ step "2/5 tokenizer with Pegasus' special pieces, and shards with 5 % of the doc
     run bigbird-ds shard "$out/documents.jsonl" --tokenizer "$out/tokenizer" --out "$out/shards" \
         --validation-fraction 0.05 --workers 2 --resume
 
-step "3/5 pretraining: 2 CPU processes under the deepspeed launcher, ZeRO-1, gap sentences"
-# One thread a process: two processes share two cores. Words given to this script change the run
-# config, e.g. train.steps=200.
+step "3/5 pretraining: 2 CPU processes under deepspeed, ZeRO-1, gap sentences"
+# One thread per process: two processes share two cores. Arguments of this script override run
+# config keys, e.g. train.steps=200.
 [ -s "$out/export/model.safetensors" ] ||
     OMP_NUM_THREADS=1 DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}" \
         run deepspeed --num_gpus 2 launch/pretrain.py configs/run/demo_pegasus.yaml "$@"
@@ -32,5 +32,5 @@ step "3/5 pretraining: 2 CPU processes under the deepspeed launcher, ZeRO-1, gap
 step "4/5 export to Hub format, compared with transformers"
 [ -s "$out/export/model.safetensors" ] || run bigbird-ds export "$out/run" "$out/export"
 
-step "5/5 what came out"
+step "5/5 results"
 run python launch/demo_pegasus_report.py "$out"

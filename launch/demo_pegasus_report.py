@@ -98,7 +98,7 @@ def main() -> int:
         means = (sum(s[kind].fmeasure for s in scores) / len(scores) for kind in scores[0])
         print(f"  {name:<10} ROUGE-1 {next(means):.3f}, ROUGE-L {next(means):.3f}")
     for target, text in list(zip(targets, written["trained"], strict=True))[:NUM_SHOWN]:
-        print(f"\n  taken out: {target[:300]}\n  written:   {text[:300]}")
+        print(f"\n  removed:   {target[:300]}\n  generated: {text[:300]}")
 
     text = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]

@@ -67,7 +67,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     print_predictions(folder / "export")
     print_losses(folder)
-    print("\nwhere everything is:")
+    print("\noutput:")
     for name, what in {
         "documents.jsonl": "the documents",
         "tokenizer": "the tokenizer",

@@ -10,26 +10,28 @@ The same file runs under every launcher, or without one on a single device:
 Run the same command again to resume after a stop; the number of processes may change.
 
 Exit codes: 0 done; 2 user error in the command, config or data; 75 stopped on request (by a signal,
-or because the launcher exited) and saved; 1 anything else. torchrun turns 2 and 75 into 1.
+or because the launcher exited) and saved; 76 hung (see ``train.hang_timeout``); 1 anything else.
+torchrun turns 2, 75 and 76 into 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 
 from bigbird_ds import log
 from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
-from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError
+from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, RankFailure, UserError
 from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with_launcher
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="the run config, a YAML file")
+    parser.add_argument("config", help="run config, a YAML file")
     parser.add_argument(
-        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="values that win over the file's"
+        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="override values of the file"
     )
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=None, help="set by launchers"
@@ -37,7 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--print-config",
         action="store_true",
-        help="print the resolved config and stop; what takes no data and tokenizer is checked",
+        help="validate everything that needs neither data nor tokenizer, print the resolved "
+        "config, exit",
     )
     return parser.parse_intermixed_args()
 
@@ -58,15 +61,17 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     stop_with_launcher(request)
     from bigbird_ds.training import distributed
 
-    ranks = distributed.start(arguments.local_rank)  # before anything imports DeepSpeed
+    hang_timeout = config.train.hang_timeout
+    ranks = distributed.start(arguments.local_rank, hang_timeout)  # before others import DeepSpeed
 
     from bigbird_ds.cpu_memory import keep_freed_memory
     from bigbird_ds.cpu_products import fast_fp32_products
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
-    with fast_fp32_products(ranks.device):
+    with fast_fp32_products(ranks.device), watching(ranks, hang_timeout):
         run = build_run(config, ranks)
         return train(run, request)
 
@@ -77,20 +82,21 @@ def main() -> int:
         with stop_on_signals() as request:
             return pretrain(parse_arguments(), request)
     except UserError as error:
-        tell(error)
+        report(error)
         return EXIT_USER_ERROR
-    except FloatingPointError as error:
-        log.logger.error("error: %s", error)
+    except (FloatingPointError, RankFailure) as error:
+        report(error)
         return EXIT_FAILED
 
 
-def tell(error: UserError) -> None:
+def report(error: Exception) -> None:
     """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
     if log.rank == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not change the exit code
+            print(f"error: {error}", file=sys.stderr, flush=True)
     else:
         time.sleep(2)
-        log.logger.error("error: %s", error.problem)
+        log.logger.error("error: %s", str(error).partition("\n")[0])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Run the test suite on other versions than the locked ones, and say what broke.
+"""Run the test suite on other versions than the locked ones, and report what broke.
 
 ``make test-newest``: the newest releases that ``pyproject.toml`` allows, of everything.
-``make test-with WITH="transformers==4.57.6"``: the locked versions, but for those given and, where
+``make test-with WITH="transformers==4.57.6"``: the locked versions, except those given and, where
 they need that, their dependencies.
 
-Each try makes an environment of its own, ``.venv-try``; the one of ``make install`` stays as it is.
+Each run creates a separate environment, ``.venv-try``; that of ``make install`` is not changed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def main() -> None:
     install(options.torch, options.triton, options.requirements)
     changes = changed(locked_versions(), installed_versions())
     print("Versions that differ from the lock:", *(changes or ["none"]), sep="\n  ")
-    print("Newer releases, outside of the ranges of pyproject.toml, or held back by a package:")
+    print("Newer releases, outside the ranges of pyproject.toml, or held back by a package:")
     pip("list", "--outdated", quiet=False)
     pip("check", check=False, quiet=False)
     sys.exit(run_tests(options.tests.split(), changes))
 
 
 def install(torch: str, triton: str, requirements: list[str]) -> None:
-    """Make the environment anew; without ``requirements``, with the newest of everything."""
+    """Recreate the environment; without ``requirements``, with the newest of everything."""
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     venv.create(ENVIRONMENT, with_pip=True)
     pip("install", "--upgrade", "pip", "setuptools", "wheel")
@@ -66,7 +66,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """A line for each package whose version is another one, new, or gone."""
+    """A line for each package whose version differs, is new, or is missing."""
     names = sorted((before.keys() | after.keys()) - CHOSEN_BY_THE_MACHINE)
     return [
         f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
@@ -76,7 +76,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def run_tests(tests: list[str], changes: list[str]) -> int:
-    """Run ``tests``; list the failed ones beside the versions that may have broken them."""
+    """Run ``tests``; list the failed ones and the versions that may have broken them."""
     binaries = f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}"
     environment = os.environ | {
         "PATH": binaries,

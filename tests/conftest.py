@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: a small corpus of real text, and transformers' log."""
+"""Fixtures shared by several folders: a small corpus of real text, and transformers' log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.corpus import Corpus, bigbird_run_settings, make_corpus
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Documents, tokenizer and shards, made once per worker by the real commands."""
+    """Documents, tokenizer and shards, created once per worker by the real commands."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
@@ -40,7 +40,7 @@ def run_config_file(run_settings: dict[str, Any], tmp_path: Path) -> Path:
 def transformers_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """What transformers warns of in the test; its loggers keep that to themselves otherwise."""
+    """Warnings of transformers in the test; its loggers do not propagate them otherwise."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     caplog.set_level(logging.WARNING, logger="transformers")
     return caplog

@@ -1,4 +1,4 @@
-"""The benchmarks run, and write results that hold what they promise; no figure is judged here."""
+"""The benchmarks run and write complete results; no figure is checked here."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def test_training_step_compares_contenders_that_agree(model, tmp_path):
     assert results["transformers"]["ratio"] == 1.0
     for result in results.values():
         assert round(result["tokens_per_second"] * result["seconds"]) == 240
-        assert result["peak_gib"] > 0.05  # a process with torch in it
+        assert result["peak_gib"] > 0.05  # a process that has loaded torch
     assert content["environment"]["torch"]
 
 
@@ -82,7 +82,7 @@ def test_fine_tuning_tells_the_memory_of_a_process_of_its_own(tmp_path):
         *("--models", "bigbird", "--contenders", "accelerated, bf16 weights"),
     )
     (result,) = content["results"]
-    assert result["peak_gib"] > 0.05  # a process with torch in it
+    assert result["peak_gib"] > 0.05  # a process that has loaded torch
 
 
 def test_profile_names_the_operators_that_take_longest(tmp_path):

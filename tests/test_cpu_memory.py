@@ -1,4 +1,4 @@
-"""What tensors free is kept, and only where nobody asked for something else."""
+"""Freed tensor memory is kept, unless the user configured the allocator."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import torch
 
 from bigbird_ds.cpu_memory import keep_freed_memory
 
-# Pages that a tensor of 48 MB asks the kernel for, when one of 64 MB was freed before.
+# Page faults of a tensor of 48 MB after one of 64 MB was freed.
 _FAULTS = """
 import resource, sys
 import torch
@@ -37,7 +37,7 @@ def test_a_tensor_takes_the_memory_that_the_last_one_freed():
     assert faults("keep") < pages // 512
 
 
-def test_what_the_environment_says_is_left_alone(monkeypatch):
+def test_settings_of_the_environment_are_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "100")
     assert not keep_freed_memory(torch.device("cpu"))
     monkeypatch.delenv("MALLOC_MMAP_MAX_")

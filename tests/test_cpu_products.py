@@ -1,4 +1,4 @@
-"""fp32 products stay fp32 products, whatever library computes them."""
+"""fp32 matrix products stay fp32, whatever library computes them."""
 
 import pytest
 import torch
@@ -24,8 +24,8 @@ def test_the_setting_of_the_process_comes_back_after_an_error():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_the_setting_is_left_alone_where_it_costs_digits(monkeypatch):
-    # as on a processor with matrix units for bf16
+def test_the_setting_is_not_changed_if_it_loses_precision(monkeypatch):
+    # as on a CPU with matrix units for bf16
     monkeypatch.setattr("bigbird_ds.cpu_products._LARGEST_ERROR", 0.0)
     before = torch.get_float32_matmul_precision()
     with fast_fp32_products(CPU) as exact:

@@ -1,4 +1,4 @@
-"""What the documentation says is what the program does: commands run, pages match, files load."""
+"""The documentation matches the program: commands run, pages are current, files load."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def test_the_readmes_commands_bring_documents_to_a_model_that_transformers_loads
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is intact" in done.stdout
     assert "step 15/15" in done.stderr + done.stdout
+    assert "learning rate of the next step" not in done.stderr + done.stdout
     assert "checked: transformers" in done.stdout
     for picture in ("work/run/curves.png", "work/attention.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, each a file and a line in a copy of the package, at work."""
+"""The examples of docs/extending.md, each a file and a line in a copy of the package."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_every_example_is_short_and_has_one_line_that_imports_it() -> None:
 
 def test_the_reference_of_the_run_config_has_them(extended: Path) -> None:
     page = python(extended, "-m", "bigbird_ds.training.config.reference")
-    assert "replacement: tell the tokens that were replaced" in page
+    assert "replacement: detect the tokens that were replaced" in page
     assert "adamw, radam: decay rates" in page and "falls to 0 along half a cosine" in page
-    assert "mlm, mlm_nsp, replacement: share of the tokens that become targets" in page
+    assert "mlm, mlm_nsp, replacement: fraction of the tokens that become targets" in page
 
 
 @pytest.mark.launch
@@ -77,7 +77,7 @@ def test_objective_style_optimizer_and_schedule_train_a_model(
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(settings))
     plan = python(extended, "-m", "bigbird_ds.cli.main", "plan", path)
-    assert "MFLOP a token" in plan
+    assert "MFLOP per token" in plan
     python(extended, PRETRAIN, path)
     lines = [
         json.loads(line)

@@ -13,7 +13,7 @@ def test_an_output_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "link_to_nothing", "/proc", "/proc/run"])
-def test_an_output_that_cannot_be_written_is_a_mistake_to_mend(place: str, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_a_user_error(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link_to_nothing").symlink_to(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="cannot be written") as error:
@@ -25,7 +25,7 @@ def test_an_output_that_cannot_be_written_is_a_mistake_to_mend(place: str, tmp_p
 
 @pytest.mark.parametrize("name", ["", "..", "../a", "a/../../b", "/etc/passwd", "/"])
 def test_a_name_that_leaves_its_folder_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leaves its folder") as error:
+    with pytest.raises(ConfigError, match="points outside its folder") as error:
         files.inside(tmp_path, name, ConfigError)
     assert error.value.seen == repr(name)
 

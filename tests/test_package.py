@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
+import yaml
+from support.processes import REPOSITORY
 
 import bigbird_ds
 
@@ -24,3 +27,9 @@ def test_every_public_name_loads() -> None:
         assert name in dir(bigbird_ds)
     with pytest.raises(AttributeError, match="BigBrid"):
         bigbird_ds.BigBrid  # noqa: B018
+
+
+def test_the_package_its_metadata_and_its_citation_have_one_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == citation["version"] == bigbird_ds.__version__

@@ -16,12 +16,12 @@ def test_a_picture_is_written_in_the_format_of_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("a.xyz", "format is not known"),
-        ("a", "format is not known"),
+        ("a.xyz", "unknown image format"),
+        ("a", "unknown image format"),
         ("file/a.png", "cannot be written"),
     ],
 )
-def test_a_picture_that_cannot_be_written_is_a_mistake_to_mend(
+def test_a_picture_that_cannot_be_written_is_a_user_error(
     name: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

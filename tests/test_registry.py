@@ -1,4 +1,4 @@
-"""What a config picks by name: entries in order, and an unknown name told with the nearest."""
+"""What a config selects by name: entries in order; an unknown name gets the closest suggestion."""
 
 from types import SimpleNamespace
 
@@ -20,12 +20,12 @@ def test_an_added_entry_is_found_by_its_name_and_listed_last() -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(AssertionError, match="red already"):
+    with pytest.raises(AssertionError, match="duplicate colour: red"):
         colours().add(SimpleNamespace(name="red"))
 
 
-def test_an_unknown_name_is_told_with_the_nearest_and_the_option_to_change() -> None:
-    with pytest.raises(ConfigError, match="no such colour") as caught:
+def test_an_unknown_name_gets_the_closest_match_and_the_option_to_change() -> None:
+    with pytest.raises(ConfigError, match="unknown colour") as caught:
         colours().named("bleu", also=["auto"])
     assert caught.value.seen == "'bleu' (did you mean 'blue'?)"
     assert caught.value.needed == "one of auto, red, blue"

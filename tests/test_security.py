@@ -1,4 +1,4 @@
-"""What SECURITY.md promises and no other test shows: no code comes out of files."""
+"""Guarantees of SECURITY.md that no other test covers: files cannot run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention alone: right first, then how fast, beside dense attention and FlexAttention.
+"""Attention on a GPU: correctness, then speed, compared with dense attention and FlexAttention.
 
 Legend: B = batch, H = heads, N = sequence length, D = head dimension.
 """
@@ -16,45 +16,50 @@ from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.choice import BACKENDS
 from bigbird_ds.attention.reference import dense_counts
 from bigbird_ds.attention.triton.block_lists import pairs_of
-from gpu.report import DeviceTime, Report, kernel_seconds
+from gpu.device import in_turns, kernel_seconds
+from gpu.report import Report
 from gpu.sizes import Sizes
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 # The largest relative distance to double precision, ||found - exact|| / ||exact||.
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1.5e-2}
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1.5e-2, torch.float16: 4e-3}
 
 
 def check(report: Report, sizes: Sizes) -> None:
-    """Every backend against ``reference`` in fp64; longer ones against ``gathered`` in fp64."""
-    backends = [name for name in BACKENDS if name != "reference"]
-    styles = (("hf", True), ("hf", False), ("uniform", True))
-    for length, (style, training), masked in itertools.product(
-        sizes.check_lengths, styles, (False, True)
-    ):
-        mask = _paddings(length, sizes.block, report.device)["last block"] if masked else None
-        for backend, dtype in itertools.product(backends, (torch.bfloat16, torch.float32)):
-            setting = f"{style} {'train' if training else 'eval'} {length} {DTYPES[dtype]}"
-            setting += " masked" if masked else ""
-            pattern = _pattern(sizes, length, style, training)
-            report.attempt(
-                backend, setting, _distance(report, sizes, backend, setting, pattern, dtype, mask)
-            )
-    for length in sizes.check_lengths:
-        report.attempt("flex", f"uniform {length} bf16", _flex_distance(report, sizes, length))
+    """Every backend against ``reference`` in fp64; longer ones against ``gathered`` in fp64.
+
+    What training runs comes first, in case there is no time for all.
+    """
+    half = sizes.half
     for length in (*sizes.check_lengths, *sizes.long_check_lengths):
-        pattern, setting = _pattern(sizes, length), f"hf train {length} bf16 padded"
+        pattern, setting = _pattern(sizes, length), f"hf train {length} {DTYPES[half]} padded"
         for name, mask in _paddings(length, sizes.block, report.device).items():
             work = _distance(
-                report, sizes, "triton", f"{setting}, {name}", pattern, torch.bfloat16, mask,
-                "gathered",
-            )  # fmt: skip
+                report, sizes, "triton", f"{setting}, {name}", pattern, half, mask, "gathered"
+            )
             report.attempt("triton", f"{setting}, {name}", work)
+    for dtype, masked, length, (style, training), backend in itertools.product(
+        (half, torch.float32),
+        (True, False),
+        sizes.check_lengths,
+        sizes.styles,
+        ("triton", *(name for name in BACKENDS if name not in ("triton", "reference"))),
+    ):
+        setting = f"{style} {'train' if training else 'eval'} {length} {DTYPES[dtype]}"
+        setting += " masked" if masked else ""
+        mask = _paddings(length, sizes.block, report.device)["last block"] if masked else None
+        pattern = _pattern(sizes, length, style, training)
+        work = _distance(report, sizes, backend, setting, pattern, dtype, mask)
+        report.attempt(backend, setting, work)
+    for length in sizes.check_lengths:
+        setting = f"uniform {length} {DTYPES[half]}"
+        report.attempt("flex", setting, _flex_distance(report, sizes, length, setting))
 
 
 def _paddings(length: int, block: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """By name, masks (1, N) bool of which whole blocks are padding, as the kernels pass over."""
+    """Masks (1, N) bool by name, in which whole blocks are padding, which the kernels skip."""
     bounds = {
         "last block": (0, length - block - 5),
         "half": (0, length // 2 - 3),
@@ -83,11 +88,7 @@ def _distance(
         again = _with_gradients(q, k, v, pattern, mask, backend)
         double = [x.detach().double() for x in (q, k, v)]
         wanted = _with_gradients(*double, pattern, mask, exact)
-        distances = [
-            float((have.double() - want).norm() / want.norm())
-            for have, want in zip(found, wanted, strict=True)
-        ]
-        worst = max(distances)
+        worst = _worst(found, wanted)
         same = all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
         right = worst < BOUNDS[dtype]  # False for nan
         note = ("right" if right else "WRONG") + ("" if same else ", other bits the second time")
@@ -96,53 +97,91 @@ def _distance(
     return work
 
 
-def _flex_distance(report: Report, sizes: Sizes, length: int) -> Callable[[], None]:
+def _worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest relative distance; nan if anything is nan.
+
+    Where exact gradients vanish, as those of the query that sees a single key, rounding is all that
+    is left: a result counts as at least a twentieth of the largest.
+    """
+    sizes = torch.stack([want.norm() for want in wanted])
+    distances = [(have.double() - want).norm() for have, want in zip(found, wanted, strict=True)]
+    return float((torch.stack(distances) / sizes.clamp(min=float(sizes.max()) / 20)).max())
+
+
+def _flex_distance(report: Report, sizes: Sizes, length: int, setting: str) -> Callable[[], None]:
     """The peer's forward, on a pattern without counts above 1, so that its time is of this work."""
 
     def work() -> None:
         pattern = _pattern(sizes, length, "uniform")
-        shape = (report.device, 1, sizes.heads, length, sizes.width, torch.bfloat16)
-        inputs = _inputs(*shape)
+        inputs = _inputs(report.device, 1, sizes.heads, length, sizes.width, sizes.half)
         with torch.no_grad():
             found = _Flex(report, sizes, pattern)(*inputs).double()
             exact = [x.double() for x in inputs]
             wanted = block_sparse_attention(*exact, pattern, backend="reference")
-        distance = float((found - wanted).norm() / wanted.norm())
-        right = distance < BOUNDS[torch.bfloat16]
-        report.add(
-            "flex", f"uniform {length} bf16", distance, "distance", "right" if right else "WRONG"
-        )
+        distance = _worst([found], [wanted])
+        right = distance < BOUNDS[sizes.half]
+        report.add("flex", setting, distance, "distance", "right" if right else "WRONG")
 
     return work
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Forward and backward of one layer at ``sizes.tokens`` tokens."""
-    for length in sizes.lengths:
-        batch = max(1, sizes.tokens // length)
+    """Forward and backward of one layer at ``sizes.tokens`` tokens; contenders take turns."""
+    shortest, *rest = sizes.lengths
+    for length in (shortest, *reversed(rest)):
+        _compare(report, sizes, length, _contenders(report, sizes, _pattern(sizes, length)))
+
+
+def measure_autotuned(report: Report, sizes: Sizes) -> None:
+    """FlexAttention with the tiles that its compiler finds best, beside ours; that takes long."""
+    for length in sorted({sizes.lengths[0], sizes.lengths[-1]}, reverse=True):
+        torch._dynamo.reset()
         pattern = _pattern(sizes, length)
-        tiles = len(pairs_of(pattern).key) / pairs_of(pattern).num_tables
-        useful = 4 * tiles * sizes.block**2 * sizes.width * sizes.heads * batch
-        for name, attention in _contenders(report, sizes, pattern).items():
-            setting = f"B {batch}, N {length:,}"
+        flex = _Flex(report, sizes, pattern, autotuned=True)
+        ours = _contenders(report, sizes, pattern)["triton"]
+        _compare(report, sizes, length, {"triton": ours, "flex autotuned": flex})
 
-            def work(name=name, attention=attention, setting=setting, useful=useful, batch=batch,
-                     length=length) -> None:  # fmt: skip
-                inputs = _inputs(
-                    report.device, batch, sizes.heads, length, sizes.width, torch.bfloat16
-                )
-                inputs = [x.requires_grad_() for x in inputs]
-                times = _times(report, attention, inputs)
-                forward, whole = (time.device for time in times)
-                backward = whole - forward
-                report.add(f"{name} host", setting, times[1].host * 1e3, "ms")
-                report.add(f"{name} forward", setting, forward * 1e3, "ms")
-                report.add(f"{name} forward", setting, useful / forward / 1e12, "TFLOP/s useful")
-                report.add(f"{name} backward", setting, backward * 1e3, "ms")
-                rate = 2.5 * useful / backward / 1e12
-                report.add(f"{name} backward", setting, rate, "TFLOP/s useful")
 
-            report.attempt(name, setting, work)
+def _compare(report: Report, sizes: Sizes, length: int, contenders: dict[str, Attention]) -> None:
+    batch, pairs = max(1, sizes.tokens // length), pairs_of(_pattern(sizes, length))
+    tiles = len(pairs.key) / pairs.num_tables
+    useful = 4 * tiles * sizes.block**2 * sizes.width * sizes.heads * batch
+    setting = f"B {batch}, N {length:,}"
+    inputs = _inputs(report.device, batch, sizes.heads, length, sizes.width, sizes.half)
+    inputs = [x.requires_grad_() for x in inputs]
+    weight = torch.randn_like(inputs[0])
+    forward, whole = {}, {}
+    for name, attention in contenders.items():
+
+        def forward_of(attention=attention) -> torch.Tensor:
+            return attention(*inputs)
+
+        def whole_of(attention=attention) -> tuple[torch.Tensor, ...]:
+            return torch.autograd.grad(attention(*inputs), inputs, weight)
+
+        def work(one=forward_of, other=whole_of) -> None:
+            for _ in range(min(2, sizes.repeats)):  # compiles
+                one()
+                other()
+
+        if report.attempt(name, setting, work):
+            forward[name], whole[name] = forward_of, whole_of
+
+    def turns() -> None:
+        forwards = in_turns(forward, report.device, sizes.repeats, report.has_time)
+        wholes = in_turns(whole, report.device, sizes.repeats, report.has_time)
+        for name in forward:
+            seconds = {"forward": forwards[name].device}
+            seconds["backward"] = wholes[name].device - seconds["forward"]
+            hosts = {"forward": forwards[name].host}
+            hosts["backward"] = wholes[name].host - hosts["forward"]
+            for part, operations in (("forward", useful), ("backward", 2.5 * useful)):
+                rate = operations / seconds[part] / 1e12
+                report.add(f"{name} {part}", setting, seconds[part] * 1e3, "ms")
+                report.add(f"{name} {part}", setting, rate, "TFLOP/s useful")
+                report.add(f"{name} {part}", setting, hosts[part] * 1e3, "ms of the host")
+
+    report.attempt("turns", setting, turns)
 
 
 def sweep(report: Report, sizes: Sizes) -> None:
@@ -150,40 +189,44 @@ def sweep(report: Report, sizes: Sizes) -> None:
     from bigbird_ds.attention.triton import launch
 
     length = sizes.lengths[len(sizes.lengths) // 2]
-    pattern, batch = _pattern(sizes, length), max(1, sizes.tokens // length)
+    batch = max(1, sizes.tokens // length)
     inputs = [
         x.requires_grad_()
-        for x in _inputs(report.device, batch, sizes.heads, length, sizes.width, torch.bfloat16)
+        for x in _inputs(report.device, batch, sizes.heads, length, sizes.width, sizes.half)
     ]
+    attention = _contenders(report, sizes, _pattern(sizes, length))["triton"]
+    kernels = list(launch.SETTINGS)
+    for choice, kernel in itertools.product(sizes.sweep, kernels):
+        setting = "default" if choice is None else f"warps {choice[0]}, stages {choice[1]}"
 
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return block_sparse_attention(q, k, v, pattern, backend="triton")
-
-    choices = [(None, None), *itertools.product((4, 8), range(1, 8))]
-    for kernel, (warps, stages) in itertools.product(launch.SETTINGS, choices):
-        setting = f"warps {warps}, stages {stages}" if warps else "default"
-
-        def work(kernel=kernel, warps=warps, stages=stages, setting=setting) -> None:
+        def work(kernel=kernel, choice=choice, setting=setting) -> None:
             settings = launch.SETTINGS[kernel]
-            settings.warps, settings.stages = warps, stages
+            settings.warps, settings.stages = choice or (None, None)
             try:
-                forward, whole = (time.device for time in _times(report, attention, inputs))
+                forward, whole = _times(report, sizes, attention, inputs, kernel)
             finally:
                 settings.warps = settings.stages = None
-            seconds = forward if kernel == "forward" else whole - forward
-            report.add(kernel, setting, seconds * 1e3, "ms")
+            report.add(kernel, setting, (whole - forward) * 1e3, "ms")
 
         report.attempt(kernel, setting, work)
 
 
-def _times(report: Report, attention: Attention, inputs: list[torch.Tensor]) -> list[DeviceTime]:
-    """Of the forward, and of forward and backward."""
-    weight = torch.randn_like(inputs[0])
-    forward = kernel_seconds(lambda: attention(*inputs), report.device)
-    whole = kernel_seconds(
-        lambda: torch.autograd.grad(attention(*inputs), inputs, weight), report.device
-    )
-    return [forward, whole]
+def _times(
+    report: Report, sizes: Sizes, attention: Attention, inputs: list[torch.Tensor], kernel: str
+) -> tuple[float, float]:
+    """Two times whose difference changes with ``kernel``: 0 and the forward, or the forward and
+    both passes."""
+
+    def forward() -> torch.Tensor:
+        return attention(*inputs)
+
+    def whole() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(attention(*inputs), inputs, torch.ones_like(inputs[0]))
+
+    of_forward = kernel_seconds(forward, report.device, sizes.repeats).device
+    if kernel == "forward":
+        return 0.0, of_forward
+    return of_forward, kernel_seconds(whole, report.device, sizes.repeats).device
 
 
 def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str, Attention]:
@@ -211,14 +254,17 @@ def _contenders(report: Report, sizes: Sizes, pattern: BlockPattern) -> dict[str
 
 
 class _Flex:
-    """FlexAttention as its users have it: the whole pattern as lists of full blocks.
+    """FlexAttention as its users call it: the whole pattern as lists of full blocks.
 
-    The lists of global blocks make them n wide, which is why this is a peer and no backend. A count
-    above 1 is read as 1, so its results are compared with nothing here.
+    The lists of global blocks make them n wide, which is why this is a baseline, not a backend. A
+    count above 1 is read as 1, so its results are not compared.
     """
 
-    def __init__(self, report: Report, sizes: Sizes, pattern: BlockPattern) -> None:
+    def __init__(
+        self, report: Report, sizes: Sizes, pattern: BlockPattern, autotuned: bool = False
+    ) -> None:
         self.report, self.sizes, self.pattern = report, sizes, pattern
+        self.autotuned = autotuned
         self.compiled: Attention | None = None
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -247,6 +293,9 @@ class _Flex:
         )
         if device.type == "cpu":  # uncompiled, to exercise the construction
             return lambda q, k, v: flex_attention(q, k, v, block_mask=mask)
+        if self.autotuned:
+            tuned = torch.compile(flex_attention, dynamic=False, mode="max-autotune-no-cudagraphs")
+            return lambda q, k, v: tuned(q, k, v, block_mask=mask)
         tiles = (
             "BLOCK_M",
             "BLOCK_N",
@@ -276,7 +325,7 @@ def _pattern(sizes: Sizes, length: int, style: str = "hf", training: bool = True
 def _inputs(
     device: torch.device, batch: int, heads: int, length: int, width: int, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """q, k and v (B, H, N, D), in memory (B, N, H, D) as the projections of a layer leave them."""
+    """q, k and v (B, H, N, D), in memory (B, N, H, D), the layout of a layer's projections."""
     generator = torch.Generator(device).manual_seed(length)
     shape = (batch, length, heads, width)
     return [

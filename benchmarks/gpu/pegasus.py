@@ -1,9 +1,11 @@
-"""A training step of BigBirdPegasus: a long input and a short target, beside transformers.
+"""A training step of BigBirdPegasus with a long input and a short target: ours and transformers.
 
-Both get the same weights and the same batch; each takes the largest batch that it has room for.
+Both get the same weights and the same batch; each runs the largest batch that fits.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import nn
@@ -11,23 +13,20 @@ from torch import nn
 from bigbird_ds import BigBirdPegasusConfig, BigBirdPegasusForConditionalGeneration
 from gpu.report import Report
 from gpu.sizes import Sizes
-from gpu.training import Loss, add_step, compile_layers
+from gpu.training import Contender, Loss, compile_layers, take_steps
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens of the input and the target a second, and peak memory."""
-    for name, contender in (("pegasus-large ours", ours), ("pegasus-large transformers", peer)):
-        for batch in sizes.peer_batches:
-            setting = f"B {batch}, {sizes.pegasus_lengths[0]:,} + {sizes.pegasus_lengths[1]:,}"
-
-            def work(name=name, contender=contender, batch=batch, setting=setting) -> None:
-                model, loss = contender(report, sizes, batch)
-                tokens = batch * sum(sizes.pegasus_lengths)
-                add_step(report, name, setting, tokens, model, loss)
-
-            report.attempt(name, setting, work)
-            if report.records[-1].note != "out of memory":
-                break
+    """Tokens of the input and the target a second, and peak memory; in turns."""
+    length = sum(sizes.pegasus_lengths)
+    group = [
+        Contender(f"pegasus-large {name}", length, build, sizes.peer_batches)
+        for name, build in (
+            ("ours", functools.partial(ours, report, sizes)),
+            ("transformers", functools.partial(peer, report, sizes)),
+        )
+    ]
+    take_steps(report, group)
 
 
 def ours(report: Report, sizes: Sizes, batch: int) -> tuple[nn.Module, Loss]:

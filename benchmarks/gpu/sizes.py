@@ -1,9 +1,12 @@
-"""The sizes that gpu_all.py measures at, and tiny ones that exercise the same code anywhere."""
+"""The sizes that gpu_all.py measures at, and tiny ones that run the same code anywhere."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 BASE = {
     "hidden_size": 768,
@@ -19,18 +22,29 @@ LARGE = {
 }
 
 
-# the released BigBirdPegasus-large; its config's defaults are its sizes
+# the released BigBirdPegasus-large; the defaults of its config are its sizes
 PEGASUS: dict[str, Any] = {"use_cache": False}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured. Lengths and ``tokens`` (a micro-batch) are in tokens."""
+    """What is measured. Lengths and ``tokens`` (a micro-batch) are in tokens.
+
+    Attributes:
+        styles: of the patterns that are checked, and whether in training.
+        half: the dtype of 16 bits.
+        repeats: timed calls of a kernel.
+        sweep: warps and stages of a kernel; None: the default.
+        cache_bytes, cache_passes: what is read from the cache, and how often.
+    """
 
     block: int = 64
     heads: int = 12
     width: int = 64
     random_blocks: int = 3
+    styles: tuple[tuple[str, bool], ...] = (("hf", True), ("hf", False), ("uniform", True))
+    half: torch.dtype = torch.bfloat16
+    repeats: int = 9
     tokens: int = 65_536
     lengths: tuple[int, ...] = (4096, 16_384, 65_536)
     peer_length: int = 4096
@@ -44,6 +58,9 @@ class Sizes:
     pegasus_lengths: tuple[int, int] = (3072, 256)
     matrix: int = 8192
     copy_bytes: int = 1 << 32
+    cache_bytes: int = 20 << 20
+    cache_passes: int = 100
+    sweep: tuple[tuple[int, int] | None, ...] = (None, *itertools.product((4, 8), range(1, 8)))
     models: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"base": BASE, "large": LARGE}
     )
@@ -57,15 +74,18 @@ _TINY = {
 }
 SMOKE = Sizes(
     block=16,
-    heads=2,
+    heads=1,
     width=16,
     random_blocks=1,
-    tokens=256,
-    lengths=(128, 256),
+    styles=(("hf", True),),
+    half=torch.float16,  # the interpreter multiplies bf16 as if it were integers
+    repeats=1,
+    tokens=128,
+    lengths=(128,),
     peer_length=128,
     peer_batches=(2,),
-    check_lengths=(144,),
-    long_check_lengths=(256,),
+    check_lengths=(128,),
+    long_check_lengths=(),
     memory_lengths=(256,),
     longest=512,
     vocabulary=100,
@@ -85,5 +105,8 @@ SMOKE = Sizes(
     pegasus_lengths=(128, 16),
     matrix=64,
     copy_bytes=1 << 16,
+    cache_bytes=1 << 16,
+    cache_passes=2,
+    sweep=((4, 2),),
     models={"base": _TINY, "large": _TINY},
 )

@@ -1,24 +1,26 @@
-"""A whole training step: forward, backward and AdamW, as a run does it on one card.
+"""A whole training step on one GPU: forward, backward and AdamW, as in a run.
 
-Weights are bf16 with fp32 masters, as under DeepSpeed's bf16; 15 % of the positions are predicted,
-and ours computes the prediction head on those alone. Everything else is alike for ours, for ours
-with dense attention, and for transformers, which gets the very weights of ours.
+Weights are bf16 with fp32 master weights, as under DeepSpeed's bf16. 15 % of the positions are
+predicted, and our models compute the prediction head only on those. Everything else is the same for
+ours, for ours with dense attention, and for transformers, which gets a copy of our weights.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import functools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.models.pretrained import PretrainedModel
-from gpu.report import Report, median_seconds, peak_bytes, release
+from gpu.device import held_bytes, median_seconds, peak_bytes, release, seconds_of
+from gpu.report import Report
 from gpu.sizes import Sizes
 
 MASKED = 0.15
@@ -34,9 +36,10 @@ def ours(
     if compiled:
         compile_layers(model)
     ids, positions, targets = _batch(report.device, sizes, length, batch)
+    mask = torch.ones_like(ids)  # as the loader gives it
 
     def loss() -> torch.Tensor:
-        sums = model.loss_sums(ids, None, None, positions, targets)
+        sums = model.loss_sums(ids, mask, None, positions, targets)
         return sums["mlm_loss"] / targets.numel()
 
     return model, loss
@@ -60,18 +63,13 @@ def peer(
 
 
 def compile_layers(model: PretrainedModel) -> None:
-    """Each layer as a graph, as ``train.compile`` does it; nothing on a CPU, where it is slow.
-
-    Earlier graphs are forgotten: which kernel dense attention takes is part of a graph, but no
-    reason for torch to make another.
-    """
-    torch._dynamo.reset()
+    """Each layer as a graph, as ``train.compile`` does it; nothing on a CPU, where it is slow."""
     if model.device.type == "cuda":
         model.compile_layers()
 
 
 class Optimizer:
-    """Fused AdamW on fp32 masters of bf16 weights."""
+    """Fused AdamW on fp32 master weights of bf16 weights."""
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
@@ -89,51 +87,136 @@ class Optimizer:
         torch._foreach_copy_(self.weights, self.masters)
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A model that takes steps beside others.
+
+    Attributes:
+        build: of (batch): the model and its loss.
+        batches: sequences a step; where there are several, the largest that fits.
+    """
+
+    name: str
+    length: int
+    build: Callable[[int], tuple[nn.Module, Loss]]
+    batches: Sequence[int]
+
+
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens a second and peak memory; ours first, so that it is measured whatever time is left."""
-    for size in sizes.models:
-        for length in sizes.lengths:
-            batch = max(1, sizes.tokens // length)
-            for compiled in (False, True):  # the simple one first: there is a number at any rate
-                name = f"{size} ours" + ("" if compiled else ", not compiled")
-                _attempt_step(report, sizes, name, length, batch, size, compiled=compiled)
-    _attempt_peer(report, sizes, "base")
+    """Tokens a second and peak memory. Contenders of a group take turns; ours is always among them.
+
+    The groups come in the order of their worth.
+    """
+    shortest, *rest = sizes.lengths
+    for length in (shortest, *reversed(rest)):
+        _compare(report, sizes, "base", length, SDPBackend.CUDNN_ATTENTION)
+    for length in (sizes.lengths[-1], *sizes.lengths[:-1]):
+        _compare(report, sizes, "large", length)
     for length in sizes.lengths:
-        batch = max(1, sizes.tokens // length)
-        for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
-            name = f"base ours, dense {backend.name.split('_')[0].lower()}"
-            _attempt_step(report, sizes, name, length, batch, "base", dense=backend)
-    _attempt_peer(report, sizes, "large")
+        _compare(report, sizes, "base", length, SDPBackend.FLASH_ATTENTION)
+
+
+def _compare(
+    report: Report, sizes: Sizes, size: str, length: int, dense: SDPBackend | None = None
+) -> None:
+    """One group: ours; with ``dense`` ours with that dense attention; at the shortest length
+    transformers and, for the first group, our layers not compiled.
+
+    Graphs of other groups are forgotten: which kernel dense attention takes is part of a graph, but
+    no reason for torch to make another.
+    """
+    torch._dynamo.reset()
+    batches = (max(1, sizes.tokens // length),)
+
+    def own(is_dense: bool, compiled: bool) -> Callable[[int], tuple[nn.Module, Loss]]:
+        return lambda batch: ours(report, sizes, size, length, batch, is_dense, compiled)
+
+    def own_dense(batch: int) -> tuple[nn.Module, Loss]:
+        model, loss = own(True, True)(batch)
+
+        def loss_with_chosen_kernel() -> torch.Tensor:
+            with sdpa_kernel([dense]):
+                return loss()
+
+        return model, loss_with_chosen_kernel
+
+    group = [Contender(f"{size} ours", length, own(False, True), batches)]
+    if dense is not SDPBackend.FLASH_ATTENTION:
+        group.append(Contender(f"{size} ours, not compiled", length, own(False, False), batches))
+        if length == sizes.peer_length:
+            name = f"{size} transformers block_sparse"
+            build = functools.partial(peer, report, sizes, size, length)
+            group.append(Contender(name, length, build, sizes.peer_batches))
+    if dense is not None:
+        name = f"{size} dense {dense.name.split('_')[0].lower()}"
+        group.append(Contender(name, length, own_dense, batches))
+    take_steps(report, group)
+
+
+def take_steps(report: Report, group: Sequence[Contender]) -> None:
+    """Build all, then let them step in turns."""
+    steps: dict[str, tuple[str, int, Callable[[], None]]] = {}
+    for contender in group:
+        for batch in contender.batches:
+            setting = f"B {batch}, N {contender.length:,}"
+
+            def work(contender=contender, batch=batch, setting=setting) -> None:
+                before = held_bytes(report.device)
+                step = optimized(*contender.build(batch))
+                for _ in range(3):
+                    step()
+                peak = peak_bytes(report.device) - before
+                report.add(contender.name, setting, peak / 2**30, "GiB peak")
+                steps[contender.name] = (setting, batch * contender.length, step)
+
+            report.attempt(contender.name, setting, work)
+            if report.records[-1].note != "out of memory":
+                break
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(5):
+        if turn and not report.has_time():
+            break
+        for name, (setting, _, step) in list(steps.items()):
+            try:
+                times[name].append(seconds_of(step, report.device))
+            except torch.OutOfMemoryError:
+                report.add(name, setting, None, note="out of memory beside the others")
+                del steps[name], step
+                release(report.device)
+    for name, (setting, tokens, _) in steps.items():
+        seconds = statistics.median(times[name])
+        report.add(name, setting, tokens / seconds, "tokens/s", f"{len(times[name])} steps")
 
 
 def measure_memory(report: Report, sizes: Sizes) -> None:
-    """Bytes a token that a step needs beside weights and gradients, the head's scores included."""
+    """Bytes per token of a step besides weights and gradients, including the head's scores."""
     first, *longer = sizes.memory_lengths
     cases = [(first, True, False), (first, False, True), (first, True, True)]
     cases += [(length, True, True) for length in longer]
     for size in sizes.models:
         for length, checkpointing, compiled in cases:
-            setting = f"N {length:,}, " + ("checkpointing" if checkpointing else "everything kept")
-            setting += "" if compiled else ", not compiled"
+            name = f"{size} ours, " + ("checkpointing" if checkpointing else "everything kept")
+            setting = f"N {length:,}" + ("" if compiled else ", not compiled")
 
             def work(
                 size=size,
                 length=length,
                 checkpointing=checkpointing,
                 compiled=compiled,
+                name=name,
                 setting=setting,
             ) -> None:
                 model, loss = ours(report, sizes, size, length, 1, dense=False, compiled=compiled)
                 if checkpointing:
                     model.gradient_checkpointing_enable()
-                loss().backward()  # the gradients stay, and count as resident
+                loss().backward()  # the gradients stay allocated, and count as resident
                 release(report.device)
                 resident = peak_bytes(report.device)
                 loss().backward()
                 added = peak_bytes(report.device) - resident
-                report.add(f"{size} ours", setting, added / length / 1e3, "kB/token")
+                report.add(name, setting, added / length / 1e3, "kB/token")
 
-            report.attempt(f"{size} ours", setting, work)
+            report.attempt(name, setting, work)
 
 
 def measure_longest(report: Report, sizes: Sizes) -> None:
@@ -143,8 +226,8 @@ def measure_longest(report: Report, sizes: Sizes) -> None:
     def work() -> None:
         model, loss = ours(report, sizes, "base", sizes.longest, 1, dense=False, compiled=False)
         model.gradient_checkpointing_enable()
-        step = _step(model, loss)
-        seconds = median_seconds(step, report.device, repeats=2, warm_up=1)
+        step = optimized(model, loss)
+        seconds = median_seconds(step, report.device, repeats=1, warm_up=1)
         report.add("base ours", setting, sizes.longest / seconds, "tokens/s")
         report.add("base ours", setting, peak_bytes(report.device) / 2**30, "GiB peak")
         report.add("base ours", setting, float(loss().detach()), "loss")
@@ -152,51 +235,8 @@ def measure_longest(report: Report, sizes: Sizes) -> None:
     report.attempt("base ours", setting, work)
 
 
-def _attempt_step(
-    report: Report,
-    sizes: Sizes,
-    name: str,
-    length: int,
-    batch: int,
-    size: str,
-    compiled: bool = True,
-    dense: SDPBackend | None = None,
-) -> None:
-    setting = f"B {batch}, N {length:,}"
-
-    def work() -> None:
-        chosen = contextlib.nullcontext() if dense is None else sdpa_kernel([dense])
-        with chosen:
-            model, loss = ours(report, sizes, size, length, batch, dense is not None, compiled)
-            add_step(report, name, setting, batch * length, model, loss)
-
-    report.attempt(name, setting, work)
-
-
-def _attempt_peer(report: Report, sizes: Sizes, size: str) -> None:
-    """The largest batch that fits, as its user would choose it."""
-    name, length = f"{size} transformers block_sparse", sizes.peer_length
-    for batch in sizes.peer_batches:
-        setting = f"B {batch}, N {length:,}"
-
-        def work(batch=batch, setting=setting) -> None:
-            model, loss = peer(report, sizes, size, length, batch)
-            add_step(report, name, setting, batch * length, model, loss)
-
-        report.attempt(name, setting, work)
-        if report.records[-1].note != "out of memory":
-            return
-
-
-def add_step(
-    report: Report, name: str, setting: str, tokens: int, model: nn.Module, loss: Loss
-) -> None:
-    seconds = median_seconds(_step(model, loss), report.device, repeats=5, warm_up=3)
-    report.add(name, setting, tokens / seconds, "tokens/s")
-    report.add(name, setting, peak_bytes(report.device) / 2**30, "GiB peak")
-
-
-def _step(model: nn.Module, loss: Loss) -> Callable[[], None]:
+def optimized(model: nn.Module, loss: Loss) -> Callable[[], None]:
+    """A step: loss, gradients and optimizer."""
     optimizer = Optimizer(model)
 
     def step() -> None:
@@ -214,7 +254,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
         "num_random_blocks": sizes.random_blocks,
         "max_position_embeddings": max(length, sizes.peer_length),
         "attention_type": "original_full" if dense else "block_sparse",
-        "attention_probs_dropout_prob": 0.0,  # dense attention as fast as it goes
+        "attention_probs_dropout_prob": 0.0,  # the fastest dense attention
     }
     return BigBirdConfig(**fields)
 
@@ -222,7 +262,7 @@ def _config(sizes: Sizes, size: str, length: int, dense: bool) -> BigBirdConfig:
 def _batch(
     device: torch.device, sizes: Sizes, length: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids (B, N), and places and ids of the targets (B, M)."""
+    """Token ids (B, N), and positions and ids of the targets (B, M)."""
     generator = torch.Generator().manual_seed(0)
     number = int(MASKED * length)
     ids = torch.randint(5, sizes.vocabulary, (batch, length), generator=generator)

@@ -23,7 +23,7 @@ Attention = Callable[
 ]
 
 
-def _nothing_against(q: torch.Tensor, pattern: BlockPattern) -> str | None:
+def _always_supported(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     return None
 
 
@@ -43,7 +43,7 @@ class Backend:
 
     name: str
     attention: Attention
-    why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _nothing_against
+    why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _always_supported
     needs: str = ""
     clears_padding: bool = False
 
@@ -87,13 +87,13 @@ def choose_backend(q: torch.Tensor, pattern: BlockPattern, among: Iterable[str] 
 
     The last one must support everything.
     """
-    passed_over = []
+    skipped = []
     for name in among:
         reason = BACKENDS[name].why_not(q, pattern)
         if reason is None:
             break
-        passed_over.append(f"{name} cannot: {reason}")
-    _say_once("; ".join([f"attention backend: {name}", *passed_over]))
+        skipped.append(f"{name} not supported: {reason}")
+    _say_once("; ".join([f"attention backend: {name}", *skipped]))
     return name
 
 

@@ -1,4 +1,4 @@
-"""Requirements of the Triton kernels on devices and tensors. Does not import Triton."""
+"""Requirements of the Triton kernels on devices and tensors. Imports Triton on a GPU only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import contextvars
 import functools
 import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bigbird_ds.attention.pattern import BlockPattern
+from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_SPARE_SHARED_MEMORY = 8 * 1024  # bytes in addition to the tiles
 _counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
 
 
@@ -44,7 +47,17 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
         return f"dtype {q.dtype}"
     if _counted_for_gpu.get():
         return None
-    return _why_not_device(q.device, 4 * block * tile_width(width) * q.dtype.itemsize)
+    return _why_not_device(q.device, shared_memory_needed(block, width, q.dtype))
+
+
+def shared_memory_needed(block: int, head_size: int, dtype: torch.dtype) -> int:
+    """Bytes that a program of the key gradients, the largest, needs without prefetching.
+
+    At most: four tiles of inputs, and what passes to the products of the gradients, scores or
+    another tile. Read off the machine code (``benchmarks/gpu/machine_code.py``).
+    """
+    tile = block * tile_width(head_size) * dtype.itemsize
+    return 4 * tile + max(tile, block * block * dtype.itemsize)
 
 
 def tile_width(head_size: int) -> int:
@@ -58,7 +71,7 @@ def runs_triton_kernels(device: torch.device) -> bool:
 
 
 @functools.cache
-def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
+def _why_not_device(device: torch.device, shared_bytes: int) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -66,13 +79,45 @@ def _why_not_device(device: torch.device, tile_bytes: int) -> str | None:
     if device.type != "cuda":
         return f"the tensors are on {device.type}"
     if torch.version.hip is not None:
-        return "an AMD GPU, on which nothing was checked"
+        return "an AMD GPU, which is not tested"
     properties = torch.cuda.get_device_properties(device)
     if properties.major < 8:
         return f"{properties.name} has compute capability {properties.major}.{properties.minor}"
-    if tile_bytes + _SPARE_SHARED_MEMORY > shared_memory_bytes(device):
-        return f"{properties.name} has too little shared memory for these block and head sizes"
-    return None
+    if shared_bytes > (has := shared_memory_bytes(device)):
+        return (
+            f"{properties.name} has {has:,} bytes of shared memory, gradients need {shared_bytes:,}"
+        )
+    return _why_no_launch()
+
+
+@functools.cache
+def _why_no_launch() -> str | None:
+    """A short reason why Triton cannot launch a kernel on this machine, or None.
+
+    Triton compiles the C code that launches kernels on the machine that it runs on: once for all
+    kernels (Triton 3.9), or once for each (3.6). A reason is a warning, because it concerns one
+    node, and only rank 0 logs what is not.
+    """
+    error = None
+    try:
+        from triton.backends.nvidia import driver as nvidia
+        from triton.runtime import driver
+
+        driver.active.utils  # noqa: B018 (the first access compiles)
+        if not hasattr(nvidia, "make_launcher"):
+            return None
+    except Exception as caught:  # of any kind: no compiler, its failure, no driver
+        error = caught
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        reason = "Triton finds no C compiler to launch kernels with (CC, gcc or clang)"
+    elif not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        reason = "Triton finds no Python.h to launch kernels with (package python3-dev)"
+    elif error is not None:
+        reason = f"Triton cannot launch kernels: {str(error)[:200]}"
+    else:
+        return None
+    logger.warning("attention runs without the Triton kernels, slower: %s", reason)
+    return reason
 
 
 def shared_memory_bytes(device: torch.device) -> int:

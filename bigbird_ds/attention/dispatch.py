@@ -42,7 +42,7 @@ def block_sparse_attention(
     chosen = BACKENDS.named(name, also=["auto"])
     if (reason := chosen.why_not(q, pattern)) is not None:
         raise ConfigError(
-            f"the {name} attention backend cannot serve here",
+            f"the {name} attention backend does not support this input",
             seen=reason,
             needed=chosen.needs,
             change="backend: auto or gathered",
@@ -64,21 +64,21 @@ def _check(
     wanted = (pattern.num_heads, pattern.seq_len)
     if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape or q.shape[1:3] != wanted:
         raise ConfigError(
-            "q, k, v and the pattern do not fit together",
+            "the shapes of q, k, v and the pattern are inconsistent",
             seen=f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}",
             needed=f"three of (batch, {pattern.num_heads}, {pattern.seq_len}, head_dim)",
             change="the shapes, or the pattern's num_heads and seq_len",
         )
     if not q.dtype.is_floating_point:
         raise ConfigError(
-            "attention is computed in floating point",
+            "attention needs a floating-point dtype",
             seen=f"q of dtype {q.dtype}",
             needed="bf16, fp16, fp32 or fp64",
             change="the dtype of q, k and v",
         )
     if mask is not None and mask.shape != (q.shape[0], q.shape[2]):
         raise ConfigError(
-            "the mask does not fit the queries",
+            "the shape of the mask does not match the queries",
             seen=f"mask {tuple(mask.shape)}",
             needed=f"(batch, seq_len) = {(q.shape[0], q.shape[2])}",
             change="mask",

@@ -33,7 +33,7 @@ def draw_pattern(pattern: BlockPattern, target: Path) -> None:
     """
     if pattern.num_blocks > MAX_DRAWN_BLOCKS:
         raise ConfigError(
-            "the pattern has too many blocks to be drawn",
+            "the pattern has too many blocks to draw",
             seen=f"{pattern.num_blocks:,} blocks",
             needed=f"at most {MAX_DRAWN_BLOCKS:,}",
             change="--seq-len or --block-size",

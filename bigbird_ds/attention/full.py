@@ -24,8 +24,8 @@ def full_bias(
     """
     hidden = None if mask is None else (mask == 0)[:, None, None, :]
     if causal and queries > 1:
-        places = torch.arange(keys, device=like.device)
-        later = (places[None, :] > places[keys - queries :, None])[None, None]
+        positions = torch.arange(keys, device=like.device)
+        later = (positions[None, :] > positions[keys - queries :, None])[None, None]
         hidden = later if hidden is None else hidden | later
     if hidden is None:
         return None

@@ -154,11 +154,11 @@ def _count_key_blocks(random_blocks: np.ndarray, num_blocks: int) -> tuple[np.nd
     slot, everything = slot.ravel()[used], everything.ravel()[used]
     columns = random_blocks.shape[-1] + 5
     width = int(slot.max()) + 1
-    place = used // columns * width + slot  # in the tables
+    index = used // columns * width + slot  # in the tables
     shape = (tables, rows, width)
     key_blocks = np.zeros(shape, dtype=np.int32)
-    key_blocks.ravel()[place] = everything
-    key_counts = np.bincount(place, minlength=key_blocks.size).astype(np.int32).reshape(shape)
+    key_blocks.ravel()[index] = everything
+    key_counts = np.bincount(index, minlength=key_blocks.size).astype(np.int32).reshape(shape)
     key_blocks.flags.writeable = False
     key_counts.flags.writeable = False
     return key_blocks, key_counts
@@ -184,7 +184,7 @@ def _check(
             )
     if seq_len % block_size:
         raise ConfigError(
-            "the block size does not divide the sequence length",
+            "the sequence length is not a multiple of the block size",
             seen=f"sequence length {seq_len}, block size {block_size}",
             needed=f"a multiple of {block_size}, e.g. {-(-seq_len // block_size) * block_size}",
             change="the sequence length, or block_size",

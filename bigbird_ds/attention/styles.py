@@ -100,7 +100,7 @@ def draw_capped(request: DrawRequest, max_positions: int) -> np.ndarray:
     """
     if max_positions < request.seq_len:
         raise ConfigError(
-            "the sequence is longer than the positions that the pattern is drawn for",
+            "the sequence is longer than the model has positions",
             seen=f"sequence length {request.seq_len}, max_positions {max_positions}",
             needed=f"max_positions >= {request.seq_len}",
             change="max_position_embeddings (max_positions), or a shorter sequence",
@@ -239,7 +239,7 @@ def draw_uniform(request: DrawRequest) -> np.ndarray:
 
 def _too_few_candidates(request: DrawRequest, row: int, found: int) -> ConfigError:
     return ConfigError(
-        "this pattern style cannot draw its random blocks here",
+        "this pattern style has too few candidate blocks",
         seen=(
             f"{found} candidate blocks for query block {row} at sequence length {request.seq_len}, "
             f"block size {request.block_size}"

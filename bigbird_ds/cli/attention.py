@@ -8,16 +8,24 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seq-len", type=int, required=True, help="tokens")
-    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--heads", type=int, default=12, help="attention heads")
-    parser.add_argument("--block-size", type=int, default=64, help="tokens a block")
-    parser.add_argument("--random-blocks", type=int, default=3, help="random blocks a row")
-    parser.add_argument("--style", default="hf", help="a random_style: hf, uniform, ...")
-    parser.add_argument("--layer", type=int, default=0, help="the layer, which seeds the draw")
+    parser.add_argument("--block-size", type=int, default=64, help="tokens per block")
     parser.add_argument(
-        "--eval", action="store_true", help="the pattern of evaluation, where it differs (hf)"
+        "--random-blocks", type=int, default=3, help="random blocks per query block"
     )
-    parser.add_argument("--max-positions", type=int, default=4096, help="positions of the model")
+    parser.add_argument(
+        "--style", default="hf", help="random_style: hf, hf_eval, google or uniform"
+    )
+    parser.add_argument(
+        "--layer", type=int, default=0, help="layer index; it seeds the random blocks"
+    )
+    parser.add_argument(
+        "--eval", action="store_true", help="draw the evaluation pattern (it differs for hf)"
+    )
+    parser.add_argument(
+        "--max-positions", type=int, default=4096, help="the model's max_position_embeddings"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

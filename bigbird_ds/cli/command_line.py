@@ -1,4 +1,4 @@
-"""An argument parser that reports mistakes as user errors."""
+"""An argument parser that reports invalid arguments as user errors."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Parser(argparse.ArgumentParser):
         return super().add_argument(*names, **keywords)
 
     def error(self, message: str) -> NoReturn:
-        problem, seen = "the command line is wrong", message
+        problem, seen = "invalid command line", message
         needed = " ".join(self.format_usage().removeprefix("usage: ").split())
         if message.startswith(_UNKNOWN):
             words = message.removeprefix(_UNKNOWN).split()
-            problem, seen = "there is an argument too many", words[0]
+            problem, seen = "too many arguments", words[0]
             if option := next((word for word in words if word.startswith("-")), None):
                 problem, seen, needed = "unknown option", option, self._known_options(option)
         raise ConfigError(
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         """The option nearest to ``unknown``, or all options; and how to set run config keys."""
         names = {option.lstrip("-"): option for option in self._options}
         near = nearest(unknown.lstrip("-").partition("=")[0], names)
-        known = f"{names[near]} (the nearest)" if near else "one of " + ", ".join(self._options)
+        known = f"{names[near]} (closest match)" if near else "one of " + ", ".join(self._options)
         if self._takes_overrides:
-            known += "; keys of the run config go without dashes, as train.steps=100"
+            known += "; run config keys have no dashes, e.g. train.steps=100"
         return known

@@ -10,23 +10,23 @@ from bigbird_ds.errors import EXIT_DONE
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a run folder, or RUN/checkpoints/step-N")
-    parser.add_argument("out", type=Path, help="the folder to make")
+    parser.add_argument("out", type=Path, help="folder to create")
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
         default="float32",
-        help="of the exported weights",
+        help="dtype of the exported weights",
     )
     parser.add_argument(
         "--max-shard-size",
         default="5G",
         metavar="SIZE",
-        help="split larger weights into files of at most so much (500M, 2G), with an index",
+        help="largest size of a weight file (500M, 2G); more weights are split into shards",
     )
     parser.add_argument(
         "--push",
         metavar="OWNER/NAME",
-        help="then upload it to this repository of the Hub (the token: HF_TOKEN or a login)",
+        help="then upload to this Hub repository (token: HF_TOKEN or `hf auth login`)",
     )
 
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = export(arguments.source, arguments.out, arguments.dtype, max_shard_size)
     print(f"exported {report.checkpoint} (step {report.step}) to {report.target}")
     if report.largest_difference is None:
-        print("not checked: transformers is not installed here, so nothing was compared with it")
+        print("not checked: transformers is not installed")
     else:
         print(
             f"checked: transformers {report.transformers_version} loads it and computes the same "

@@ -29,13 +29,13 @@ def act_on(folder: Path, kinds: Sequence[FolderKind]) -> str:
     names = ", ".join(kind.name for kind in kinds)
     if not folder.is_dir():
         seen = "a file" if folder.exists() else "nothing"
-        raise DataError("this is no folder", seen=f"{folder}: {seen}", needed=names, change="DIR")
+        raise DataError("not a folder", seen=f"{folder}: {seen}", needed=names, change="DIR")
     for kind in kinds:
         if kind.is_kind(folder):
             return kind.act(folder)
     entries = sorted(path.name for path in folder.iterdir())
     raise DataError(
-        "this folder is of no kind that this program knows",
+        "unrecognized kind of folder",
         seen=f"{folder} with {', '.join(entries[:6]) or 'nothing'}{' ...' if entries[6:] else ''}",
         needed=names,
         change="DIR",

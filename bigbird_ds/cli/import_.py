@@ -20,18 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a local folder in Hub format: BigBird or BigBirdPegasus; or BERT or RoBERTa, for a "
         "warm start",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
     parser.add_argument(
         "--extend-positions",
         type=int,
         metavar="N",
-        help="have N positions, by repeating those of the checkpoint",
+        help="extend to N positions by repeating the checkpoint's",
     )
     parser.add_argument(
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="of the shards to train on: put the words of BERT or RoBERTa into its order",
+        help="tokenizer of your shards: maps the word embeddings of BERT or RoBERTa to it",
     )
 
 
@@ -62,7 +62,7 @@ def _next_step(report: ImportReport, arguments: argparse.Namespace) -> str:
 
     if report.tokenizer and report.source_type in WARM_STARTS and arguments.tokenizer is None:
         return (
-            f"wrote {arguments.out}, with the tokenizer of the source; to train on from it, import "
-            "with `--tokenizer DIR`, that of your shards"
+            f"wrote {arguments.out} with the source's tokenizer; to train on your shards, "
+            "import with `--tokenizer DIR`, their tokenizer"
         )
-    return f"wrote {arguments.out}; train on from it with `model: {arguments.out}`"
+    return f"wrote {arguments.out}; to continue pretraining, set `model: {arguments.out}`"

@@ -19,14 +19,15 @@ from bigbird_ds.errors import EXIT_USER_ERROR, ConfigError, UserError, nearest
 
 # name -> one line of help; its module has add_arguments(parser) and run(arguments) -> exit code
 COMMANDS = {
-    "tokenizer": "train a tokenizer on documents, or take an existing spiece.model",
-    "shard": "turn documents into WebDataset shards",
+    "init": "write the launch scripts and configs to a folder",
+    "tokenizer": "train a tokenizer on documents, or convert an existing spiece.model",
+    "shard": "write documents as WebDataset shards",
     "verify": "check that shards, a tokenizer, a run, a checkpoint or an export are intact",
-    "inspect": "say what shards, a tokenizer, a run, a checkpoint or an export hold",
+    "inspect": "describe shards, a tokenizer, a run, a checkpoint or an export",
     "plan": "memory, steps, tokens and time of a run, before anything runs",
-    "export": "bring a run or checkpoint to Hub format",
-    "import": "take a checkpoint of the Hub (BigBird, BERT, RoBERTa) as the start of a run",
-    "plot": "draw loss and throughput curves of runs as PNG",
+    "export": "export a run or checkpoint to Hub format",
+    "import": "import a Hub checkpoint (BigBird, BigBirdPegasus, BERT, RoBERTa) to start from",
+    "plot": "plot loss and throughput of runs as PNG",
     "attention": "draw a block-sparse attention pattern as PNG",
 }
 
@@ -103,9 +104,9 @@ def _write_any_character() -> None:
 def _unknown_command(word: str | None) -> ConfigError:
     near = nearest(word, COMMANDS) if word else None
     return ConfigError(
-        "this is no command" if word else "there is no command",
+        "unknown command" if word else "no command given",
         seen=f"bigbird-ds {word or ''}".strip(),
-        needed=f"{near} (the nearest)" if near else "one of " + ", ".join(COMMANDS),
+        needed=f"{near} (closest match)" if near else "one of " + ", ".join(COMMANDS),
         change="the command line (`bigbird-ds --help` explains it)",
     )
 

@@ -10,11 +10,11 @@ from bigbird_ds.cli.command_line import OVERRIDES_METAVAR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.yaml", help="the run config")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="run config")
     parser.add_argument(
-        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="values that override the file's"
+        "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="override values of the file"
     )
-    parser.add_argument("--ranks", type=int, default=1, help="processes (GPUs) of the run")
+    parser.add_argument("--ranks", type=int, default=1, help="number of processes (GPUs)")
     parser.add_argument(
         "--gpu",
         default=None,
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mfu", type=float, default=None, help="share of the GPU's bf16 peak, e.g. 0.35"
     )
     parser.add_argument(
-        "--tokens-per-s", type=float, default=None, help="measured speed of all ranks together"
+        "--tokens-per-s",
+        type=float,
+        default=None,
+        help="measured throughput of all ranks, in tokens per second",
     )
     parser.add_argument(
         "--tokens", type=int, default=None, help="tokens of the training split (default: counted)"
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise ConfigError(
-                "a plan needs a positive number",
+                "the value must be positive",
                 seen=f"{name}={value}",
                 needed="more than 0",
                 change="--" + name.replace("_", "-"),

@@ -19,54 +19,63 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_arguments(parser)
     parser.add_argument(
-        "--tokenizer", type=Path, required=True, metavar="DIR", help="a tokenizer folder"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; the output is the same"
+        "--tokenizer", type=Path, required=True, metavar="DIR", help="tokenizer folder"
     )
     parser.add_argument(
-        "--part", metavar="I/N", help="do the I-th of N parts; the last to end writes the manifest"
+        "--out", type=Path, required=True, metavar="DIR", help="new folder to create"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="worker processes; the output is the same for any number",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="write part I of N; the last part to finish writes the manifest",
     )
     parser.add_argument(
         "--validation-fraction",
         type=float,
         default=0.0,
         metavar="F",
-        help="share of the documents for the validation split, chosen by their texts",
+        help="fraction of the documents for the validation split, chosen by a hash of the text",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted job, keep what is done"
+        "--resume", action="store_true", help="resume an interrupted job; finished shards are kept"
     )
     parser.add_argument(
-        "--min-tokens", type=int, default=1, metavar="N", help="drop shorter documents"
+        "--min-tokens", type=int, default=1, metavar="N", help="drop documents with fewer tokens"
     )
     parser.add_argument(
         "--sentences",
         default="rule",
         metavar="HOW",
-        help="where sentences end: rule (by their marks), newline (a sentence a line), or"
-        " module:function, your function from a text to the (start, end) of its sentences",
+        help="how to split sentences: rule (punctuation), newline (one sentence per line), or"
+        " module:function, your function that returns the (start, end) offsets of a text's "
+        "sentences",
     )
     parser.add_argument(
         "--duplicates",
         choices=("drop", "keep"),
         default="drop",
-        help="what to do with a document whose text, white space aside, was met before",
+        help="what to do with a document whose text, ignoring white space, occurred before",
     )
     parser.add_argument(
         "--max-unknown",
         type=float,
         default=1.0,
         metavar="F",
-        help="drop documents with a larger share of characters that the tokenizer does not know",
+        help="drop documents with a larger fraction of characters unknown to the tokenizer",
     )
     parser.add_argument(
-        "--id-field", metavar="A.B", help="field of a record's id; default: a hash of the text"
+        "--id-field",
+        metavar="A.B",
+        help="field that holds a record's id; default: a hash of the text",
     )
-    parser.add_argument(
-        "--unit-size", default="64M", metavar="SIZE", help="input that becomes one shard"
-    )
+    parser.add_argument("--unit-size", default="64M", metavar="SIZE", help="input size per shard")
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,38 +84,38 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="files, folders, globs, or - for JSON lines on standard input: .txt (a document a"
-        " file), .jsonl, .ndjson or .json (an object a line), these with .gz, .zst, .xz or .bz2,"
-        " .parquet, .arrow, a saved datasets folder",
+        help="files, folders, globs, or - for JSON lines on standard input: .txt (one document per"
+        " file), .jsonl, .ndjson or .json (one object per line), each also as .gz, .zst, .xz or"
+        " .bz2; .parquet, .arrow, a saved datasets folder",
     )
     parser.add_argument(
         "--format",
         choices=("text", "jsonl", "parquet"),
-        help="of files whose names tell none, as those without a suffix; default: no input",
+        help="format of files without a known suffix; default: such files are skipped",
     )
     parser.add_argument(
         "--documents",
         choices=("file", "line", "blank-line"),
         default="file",
-        help="how documents lie in .txt files: one a file, one a line, or between blank lines",
+        help="documents in .txt files: one per file, one per line, or separated by blank lines",
     )
     parser.add_argument(
         "--text-field",
         default="text",
         metavar="A.B",
-        help="field of a record's text, a string or a list of strings (its paragraphs)",
+        help="field that holds a record's text: a string or a list of strings (paragraphs)",
     )
     parser.add_argument(
         "--encoding-errors",
         choices=("strict", "replace"),
         default="strict",
-        help="bytes that are no UTF-8 make a bad record, or become U+FFFD each",
+        help="invalid UTF-8: strict makes it a bad record, replace writes U+FFFD",
     )
     parser.add_argument(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="what to do with a record that is no document",
+        help="what to do with a bad record",
     )
 
 
@@ -147,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         write_shards(arguments.inputs, arguments.tokenizer, arguments.out, options)
     except KeyboardInterrupt:
-        print("stopped; run the same command with --resume to go on", file=sys.stderr)
+        print("stopped; run the same command with --resume to continue", file=sys.stderr)
         return EXIT_REQUEUE
     except WorkerDied as error:
         print(
@@ -170,16 +179,16 @@ def require_inputs(inputs: list[str]) -> None:
     """Raise ConfigError if there is no INPUT."""
     if not inputs:
         raise ConfigError(
-            "there is no input",
+            "no input given",
             seen="no INPUT",
             needed="files, folders, globs or -",
             change="the command line",
         )
 
 
-def check_range(option: str, seen: object, is_right: bool, needed: str) -> None:
+def check_range(option: str, seen: object, is_valid: bool, needed: str) -> None:
     """Raise ConfigError unless the value of an option is in its range."""
-    if not is_right:
+    if not is_valid:
         raise ConfigError(f"{option} is out of range", seen=seen, needed=needed, change=option)
 
 
@@ -187,6 +196,6 @@ def _parse_part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
-            "--part is no part", seen=text, needed="I/N with 1 <= I <= N, as 2/8", change="--part"
+            "invalid --part", seen=text, needed="I/N with 1 <= I <= N, e.g. 2/8", change="--part"
         )
     return int(match[1]), int(match[2])

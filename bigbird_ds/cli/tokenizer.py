@@ -28,40 +28,48 @@ _TRAINING_ONLY = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new folder to create"
+    )
     parser.add_argument(
         "--vocab-size",
         type=int,
         metavar="N",
-        help="number of pieces, special ones among them (101 of bigbird, 106 of pegasus); required "
+        help="number of pieces, including special ones (bigbird 101, pegasus 106); required "
         "for training",
     )
     parser.add_argument(
-        "--family", choices=("bigbird", "pegasus"), default="bigbird", help="whose special ids"
+        "--family",
+        choices=("bigbird", "pegasus"),
+        default="bigbird",
+        help="model family, which sets the special ids",
     )
     parser.add_argument(
-        "--spiece-model", type=Path, metavar="FILE", help="take this model instead of training one"
+        "--spiece-model",
+        type=Path,
+        metavar="FILE",
+        help="convert this model instead of training one",
     )
     parser.add_argument(
         "--max-sentences",
         type=int,
         default=1_000_000,
         metavar="N",
-        help="train on a sample of so many sentences; a million take about 4 GB of memory",
+        help="train on a sample of at most N sentences; a million need about 4 GB of memory",
     )
     parser.add_argument(
         "--character-coverage",
         type=float,
         default=0.9995,
         metavar="F",
-        help="share of the characters that get a piece of their own",
+        help="fraction of character occurrences in the text that get a piece",
     )
     parser.add_argument(
         "--normalization",
         choices=("none", "nfc", "nfkc"),
         default="none",
-        help="of Unicode, which the tokenizer then applies to every text; white space of any kind"
-        " becomes a space in each case",
+        help="Unicode normalization, applied to every text from then on; any white space always"
+        " becomes a space",
     )
     parser.set_defaults(
         training_defaults={name: parser.get_default(name) for name in _TRAINING_ONLY}
@@ -100,10 +108,10 @@ def _train(arguments: argparse.Namespace) -> bytes:
     family = FAMILIES[arguments.family]
     if size is None:
         raise ConfigError(
-            "a training needs the size of the vocabulary",
+            "training a tokenizer needs a vocabulary size",
             seen="no --vocab-size",
-            needed=f"more than {family.num_special}, for instance 32000",
-            change="--vocab-size, or --spiece-model to take an existing model",
+            needed=f"more than {family.num_special}, e.g. 32000",
+            change="--vocab-size, or --spiece-model to convert an existing model",
         )
     is_large_enough = size > family.num_special
     check_range("--vocab-size", size, is_large_enough, f"more than {family.num_special}")
@@ -135,6 +143,6 @@ def _refuse_training_options(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "options without effect",
             seen=f"--spiece-model with {', '.join(given)}",
-            needed="an existing model or a training, not both",
+            needed="--spiece-model or training options, not both",
             change=f"leave out --spiece-model, or {', '.join(given)}",
         )

@@ -47,10 +47,10 @@ def _describe_split(folder: Path, split: str, manifest: Manifest) -> Iterator[st
     )
     yield (
         f"  {tokens:,} tokens, {sentences:,} sentences, {chars:,} characters:"
-        f" {chars / tokens:.2f} characters a token, {tokens / sentences:.1f} tokens a sentence"
+        f" {chars / tokens:.2f} characters per token, {tokens / sentences:.1f} tokens per sentence"
     )
     middle, longest = int(np.median(lengths)), int(lengths.max())
-    yield f"  half of the documents have {middle:,} tokens or more, the longest {longest:,}"
+    yield f"  median document {middle:,} tokens, longest {longest:,}"
     yield from _histogram(lengths)
 
 

@@ -160,22 +160,22 @@ class Manifest(_Strict):
         path = folder / MANIFEST_NAME
         if not path.exists() and (folder / UNFINISHED_NAME).is_dir():
             raise DataError(
-                "the shards are not finished",
-                seen=f"{folder} with some of the shards and no {path.name}",
-                needed="a folder that `bigbird-ds shard` has finished",
-                change="run `bigbird-ds shard` again with --resume, or the parts that are missing",
+                "the shards are incomplete",
+                seen=f"{folder} has some shards but no {path.name}",
+                needed="a complete shards folder",
+                change="run `bigbird-ds shard` again with --resume, or run the missing parts",
             )
         value = files.read_json(path, DataError, "the manifest of a shards folder")
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(
-                "this folder is no shards folder",
-                seen=f"{path} without format {FORMAT!r}",
+                "not a shards folder",
+                seen=f"{path} lacks format {FORMAT!r}",
                 needed="a folder written by `bigbird-ds shard`",
                 change="the path",
             )
         if value.get("version") != VERSION:
             raise DataError(
-                "the shards are of a version that this program cannot read",
+                "unsupported version of the shards format",
                 seen=f"version {value.get('version')}",
                 needed=f"version {VERSION}",
                 change="write the shards again with `bigbird-ds shard`",

@@ -11,6 +11,8 @@ import atexit
 import math
 import signal
 import sys
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from bigbird_ds.data.sample_order import DataState, Sample, SampleOrder
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.windows import EpochPlan, Geometry
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import DataError, UserError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective
@@ -141,6 +143,7 @@ class TrainingBatches:
         micro_batch: samples per forward pass of a rank.
         rank, world_size: of the data-parallel group.
         workers: processes that read ahead; 0 reads in this process.
+        timeout_s: how long to wait for a worker; 0 for ever.
         state: data-loader state that an earlier run yielded, or None to start fresh.
 
     Yields:
@@ -165,6 +168,7 @@ class TrainingBatches:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        timeout_s: float = 0.0,
         state: dict[str, Any] | None = None,
     ) -> None:
         assert global_batch % (micro_batch * world_size) == 0 and 0 <= rank < world_size
@@ -178,11 +182,11 @@ class TrainingBatches:
         # The states after the steps whose samples were already sent to the workers.
         self._states: deque[DataState] = deque()
         dataset = ExampleDataset(shards, objective, seed, sequence_length)
-        self._loader = _Loader(dataset, self._micro_batches(), workers)
+        self._loader = _Loader(dataset, self._micro_batches(), workers, timeout_s)
         self._has_begun = False
 
     def __iter__(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
-        assert not self._has_begun, "what was read ahead would be lost"
+        assert not self._has_begun, "prefetched batches would be lost"
         self._has_begun = True
         per_step = self._global_batch // (self._micro_batch * self._world_size)
         batches = iter(self._loader)
@@ -233,6 +237,7 @@ class EvaluationBatches:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        timeout_s: float = 0.0,
         max_windows: int | None = None,
     ) -> None:
         assert 0 <= rank < world_size
@@ -243,7 +248,7 @@ class EvaluationBatches:
         self._num_windows = min(len(self._plan), max_windows or len(self._plan))
         self._micro_batch, self._rank, self._world_size = micro_batch, rank, world_size
         dataset = ExampleDataset(shards, objective, seed, sequence_length)
-        self._loader = _Loader(dataset, _Again(self._micro_batches), workers)
+        self._loader = _Loader(dataset, _Again(self._micro_batches), workers, timeout_s)
 
     @property
     def num_windows(self) -> int:
@@ -285,7 +290,11 @@ def geometry_of(objective: Objective, sequence_length: int) -> Geometry:
 def _warn_of_uneven_pairs(plan: EpochPlan, split: str) -> None:
     share = plan.random_share
     if plan.geometry.exchanges_second_part and len(plan) > 9 and not 0.4 < share < 0.6:
-        why = "one document is most of it" if share < 0.5 else "most documents have one sentence"
+        why = (
+            "one document has most of the text"
+            if share < 0.5
+            else "most documents have one sentence"
+        )
         logger.warning(
             "data: %.0f %% of the %s split's pairs are random, not half: %s",
             100 * share,
@@ -309,9 +318,15 @@ class _Loader:
     """A DataLoader that can be closed, and whose workers ignore stop signals."""
 
     def __init__(
-        self, dataset: ExampleDataset, micro_batches: Iterable[list[Sample]], workers: int
+        self,
+        dataset: ExampleDataset,
+        micro_batches: Iterable[list[Sample]],
+        workers: int,
+        timeout_s: float,
     ) -> None:
         self._dataset, self._micro_batches, self._workers = dataset, micro_batches, workers
+        self._timeout_s, self._waiting_since = timeout_s, math.inf
+        self._has_given_up = False
         self._data_loader: DataLoader[PackedBatch | UserError] | None = None
         self._iterator: Iterator[PackedBatch | UserError] | None = None
 
@@ -319,21 +334,78 @@ class _Loader:
         is_new = self._data_loader is None
         if self._data_loader is None:
             self._data_loader = self._build()
+        child_handler = signal.getsignal(signal.SIGCHLD)
         self._iterator = iter(self._data_loader)
+        if self._workers and threading.current_thread() is threading.main_thread():
+            # PyTorch's own handler raises wherever the main thread is when a worker dies, which may
+            # be in a collective. `_next` finds a dead worker within seconds.
+            signal.signal(signal.SIGCHLD, child_handler)
         if is_new and self._workers:
             # The workers ignore SIGTERM, so they must end before the exit handlers of PyTorch and
             # multiprocessing send it and wait. Handlers run in reverse order of registration, so
             # this one is registered after theirs.
             atexit.register(_close, weakref.ref(self))
+            if self._timeout_s:
+                watch = threading.Thread(
+                    target=_give_up_late_workers,
+                    args=(weakref.ref(self), self._timeout_s / 20),
+                    name="watch the data workers",
+                    daemon=True,
+                )
+                watch.start()
         while self._iterator is not None:
             try:
-                batch = next(self._iterator)
+                batch = self._next(self._iterator)
             except StopIteration:
                 return
             if isinstance(batch, UserError):
                 self.close()
                 raise batch
             yield batch.unpack()
+
+    def _next(self, iterator: Iterator[PackedBatch | UserError]) -> PackedBatch | UserError:
+        self._waiting_since = time.monotonic()
+        try:
+            return next(iterator)
+        except StopIteration:
+            raise
+        except Exception as cause:
+            workers = iterator._workers if self._workers else []  # type: ignore[attr-defined]
+            for worker in workers:
+                worker.join(timeout=0.2)  # its connections close before it has ended
+            dead = [worker for worker in workers if worker.exitcode is not None]
+            if not dead and not self._has_given_up:
+                raise
+            self.close()
+            if self._has_given_up:
+                raise DataError(
+                    "the processes that read data ahead do not answer",
+                    seen=f"nothing for {self._timeout_s:.0f} s from process(es) "
+                    + ", ".join(str(worker.pid) for worker in workers),
+                    needed="shards that can be read, and processes that are not stopped",
+                    change="the file system of the shards; or train.hang_timeout, twice this time",
+                ) from cause
+            raise DataError(
+                "a process that reads data ahead has died",
+                seen=f"process {dead[0].pid} {_how_it_ended(dead[0].exitcode)}",
+                needed=f"{self._workers} such process(es) on each rank for the whole run",
+                change="the memory of the job, if the kernel ended it for want of memory; or "
+                "data.workers, 0 to read in the process that trains",
+            ) from cause
+        finally:
+            self._waiting_since = math.inf
+
+    def give_up_late_workers(self) -> None:
+        """Kill the workers if the main thread has waited for a batch too long, which ends its wait.
+
+        Not the timeout of PyTorch's DataLoader: it does not count while the main thread fetches a
+        tensor from a worker that was stopped after it had announced it.
+        """
+        iterator = self._iterator
+        if time.monotonic() - self._waiting_since > self._timeout_s and iterator is not None:
+            self._has_given_up = True
+            for worker in iterator._workers:  # type: ignore[attr-defined]
+                worker.kill()
 
     def close(self) -> None:
         iterator, self._iterator, self._data_loader = self._iterator, None, None
@@ -361,10 +433,23 @@ class _Loader:
         )
 
 
+def _how_it_ended(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code}"
+
+
 def _close(reference: weakref.ref[_Loader]) -> None:
     loader = reference()
     if loader is not None:
         loader.close()
+
+
+def _give_up_late_workers(reference: weakref.ref[_Loader], pause_s: float) -> None:
+    while (loader := reference()) is not None:
+        loader.give_up_late_workers()
+        del loader
+        time.sleep(pause_s)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -50,9 +50,9 @@ class DataState:
         )
         if not sound:
             raise CheckpointError(
-                "the checkpoint's place in the data cannot be read",
+                "the checkpoint's data-loader state is invalid",
                 seen=value,
-                needed=f"the numbers {', '.join(kinds)}",
+                needed=f"the fields {', '.join(kinds)}",
                 change="resume from another checkpoint",
             )
         return cls(**value)
@@ -131,21 +131,21 @@ class SampleOrder:
         geometry = str(self.plans.geometry)
         if shards != self._shards_fingerprint:
             raise _cannot_resume(
-                "the checkpoint was trained on other shards",
+                "the checkpoint was trained on different shards",
                 f"shards {self._shards_fingerprint[:16]}...",
                 f"shards {shards[:16]}...",
                 "data.train and data.tokenizer",
             )
         if windows != geometry:
             raise _cannot_resume(
-                "the checkpoint was trained on windows of another length or kind",
-                f"windows {geometry} (version, parts x tokens of a part)",
+                "the checkpoint was trained on windows of a different length or kind",
+                f"windows {geometry} (version, parts x tokens per part)",
                 f"windows {windows}",
                 "data.sequence_length and objective.name",
             )
         if state.seed != self._seed:
             raise _cannot_resume(
-                "the checkpoint was trained with another seed, so its order of samples is another",
+                "the checkpoint was trained with a different seed, so its sample order differs",
                 f"train.seed={self._seed}",
                 f"train.seed={state.seed}",
                 "train.seed",
@@ -179,5 +179,5 @@ def _cannot_resume(problem: str, seen: str, needed: str, keys: str) -> Checkpoin
         problem,
         seen=seen,
         needed=f"{needed}, as in the checkpoint",
-        change=f"{keys}; or begin a new run with this one's weights: `model` and another `output`",
+        change=f"{keys}; or start a new run from these weights: set `model` and a new `output`",
     )

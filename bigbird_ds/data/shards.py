@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bigbird_ds import files
 from bigbird_ds.data.format import (
     DOCUMENT_DTYPE,
     SENTENCE_DTYPE,
@@ -75,7 +77,7 @@ class Shards:
             present = [name for name, shards in self.manifest.splits.items() if shards]
             raise DataError(
                 f"the shards folder has no {split} split",
-                seen=f"{self.folder} with {', '.join(present) or 'no shard at all'}",
+                seen=f"{self.folder} with {', '.join(present) or 'no shards'}",
                 needed=f"at least one {split} document",
                 change="--validation-fraction of `bigbird-ds shard`, or the data keys of the run",
             )
@@ -106,23 +108,29 @@ class Shards:
         wanted = self.manifest.tokenizer
         if (vocabulary.sha256, vocabulary.size) != (wanted.sha256, wanted.vocab_size):
             raise DataError(
-                "the tokenizer is not the one that made the shards",
+                "the tokenizer differs from the one that wrote the shards",
                 seen=f"spiece.model with sha256 {vocabulary.sha256[:16]}..., "
                 f"{vocabulary.size:,} pieces",
                 needed=f"sha256 {wanted.sha256[:16]}..., {wanted.vocab_size:,} pieces, as in "
                 f"{self.folder / 'manifest.json'}",
-                change="data.tokenizer, or write the shards again with this tokenizer",
+                change="data.tokenizer, or rewrite the shards with this tokenizer",
             )
 
-    def check_hashes(self, part: int = 0, num_parts: int = 1) -> None:
+    def check_hashes(
+        self,
+        part: int = 0,
+        num_parts: int = 1,
+        after_each: Callable[[], None] = lambda: None,
+    ) -> None:
         """Raise DataError if the sha256 of a file of the split differs from the manifest.
 
         Reads every ``num_parts``-th shard from number ``part`` on, so that ranks can share the
-        work. One core hashes about 0.8 GB/s.
+        work. One core hashes about 0.8 GB/s. Calls ``after_each`` after each file.
         """
         for shard in self.records[part::num_parts]:
             for record in shard.files:
                 record.check(self.folder, DataError, _WHAT)
+                after_each()
 
     def document_index(self) -> DocumentIndex:
         """Lengths and sentence starts of all documents: 4 bytes per sentence, 16 per document."""
@@ -146,7 +154,14 @@ class Shards:
         itemsize = self.ids_dtype.itemsize
         num_bytes = (stop - start) * itemsize
         offset = int(self._documents["ids_offset"][document]) + start * itemsize
-        content = os.pread(self._descriptor(shard), num_bytes, offset)
+        try:
+            content = files.retried(lambda: self._pread(shard, num_bytes, offset))
+        except OSError as cause:
+            raise self._damaged(
+                self.records[shard].tar,
+                seen=f"{cause.strerror} at byte {offset:,}",
+                needed=f"{num_bytes} bytes",
+            ) from cause
         if len(content) != num_bytes:
             raise self._damaged(
                 self.records[shard].tar,
@@ -190,6 +205,14 @@ class Shards:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
+    def _pread(self, shard: int, num_bytes: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._descriptor(shard), num_bytes, offset)
+        except OSError:
+            if (descriptor := self._descriptors.pop(shard, None)) is not None:
+                os.close(descriptor)  # a stale handle never works again
+            raise
+
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
@@ -197,13 +220,7 @@ class Shards:
                 oldest = next(iter(self._descriptors))
                 os.close(self._descriptors.pop(oldest))
             path = self.folder / self.records[shard].tar.name
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as cause:
-                raise self._damaged(
-                    self.records[shard].tar, seen=str(cause), needed="a file that can be read"
-                ) from cause
-            self._descriptors[shard] = descriptor
+            descriptor = self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return descriptor
 
     def _sentences_of(self, shard: int) -> np.ndarray:
@@ -237,7 +254,7 @@ class Shards:
             if not sound:
                 raise self._damaged(
                     record.documents,
-                    seen="rows that do not fit the tar or the manifest's counts",
+                    seen="rows inconsistent with the tar or the manifest's counts",
                     needed=f"{record.num_documents:,} documents, {record.num_tokens:,} tokens and "
                     f"{record.num_sentences:,} sentences",
                 )
@@ -248,8 +265,10 @@ class Shards:
         self, record: FileRecord, dtype: np.dtype[Any], length: int, mapped: bool = False
     ) -> np.ndarray:
         try:
-            array: np.ndarray = np.load(
-                self.folder / record.name, "r" if mapped else None, allow_pickle=False
+            array: np.ndarray = files.retried(
+                lambda: np.load(
+                    self.folder / record.name, "r" if mapped else None, allow_pickle=False
+                )
             )
         except (ValueError, EOFError, OSError) as cause:
             raise self._damaged(record, seen=str(cause), needed="a .npy file") from cause
@@ -264,6 +283,6 @@ class Shards:
             f"{record.name} of the {self.split} split is missing or damaged",
             seen=f"{self.folder / record.name}: {seen}",
             needed=needed,
-            change="copy the shards again or write them again; "
+            change="copy or write the shards again; "
             f"`bigbird-ds verify {self.folder}` checks all of them",
         )

@@ -27,7 +27,7 @@ def read_samples(
         key = group[0].name.partition(".")[0]
         found = [member.name for member in group]
         if found != [f"{key}.{name}" for name in _NAMES]:
-            raise ValueError(f"{found[0]}: not a whole sample")
+            raise ValueError(f"{found[0]}: an incomplete sample")
         streams = [tar.extractfile(member) for member in group]
         contents = [stream.read() if stream else b"" for stream in streams]
         tar.members.clear()  # type: ignore[attr-defined]  # it keeps every member it has read

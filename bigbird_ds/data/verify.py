@@ -100,7 +100,7 @@ def _check_tokenizer(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     if not path.is_file():
         yield SPIECE_NAME, "the file is missing"
     elif files.sha256_of(path) != manifest.tokenizer.sha256:
-        yield SPIECE_NAME, "not the tokenizer that made the shards (another sha256)"
+        yield SPIECE_NAME, "not the tokenizer that wrote the shards (different sha256)"
 
 
 def _damage(folder: Path, problems: list[Problem]) -> DataError:
@@ -111,7 +111,7 @@ def _damage(folder: Path, problems: list[Problem]) -> DataError:
         f"{folder} is damaged",
         seen=("\n" + " " * 10).join(lines),
         needed="the files as `bigbird-ds shard` wrote them",
-        change="bring the files back from where they were copied, or write the shards again",
+        change="restore the files from their source, or write the shards again",
     )
 
 
@@ -143,13 +143,15 @@ def _compare_counts(folder: Path, shard: ShardRecord) -> tuple[np.ndarray, np.nd
     """Read the shard's indexes and compare their lengths and sums with the manifest."""
     documents = np.load(folder / shard.documents.name, allow_pickle=False)
     sentences = np.load(folder / shard.sentences.name, allow_pickle=False)
-    _expect(documents.dtype == shard_format.DOCUMENT_DTYPE, "its documents index has other columns")
-    _expect(sentences.dtype == shard_format.SENTENCE_DTYPE, "its sentences index has another type")
-    _expect(len(documents) == shard.num_documents, "its documents index has another length")
-    _expect(len(sentences) == shard.num_sentences, "its sentences index has another length")
+    _expect(documents.dtype == shard_format.DOCUMENT_DTYPE, "its documents index has wrong columns")
+    _expect(
+        sentences.dtype == shard_format.SENTENCE_DTYPE, "its sentences index has the wrong dtype"
+    )
+    _expect(len(documents) == shard.num_documents, "its documents index has the wrong length")
+    _expect(len(sentences) == shard.num_sentences, "its sentences index has the wrong length")
     for total in ("num_tokens", "num_sentences", "num_chars"):
         same = int(documents[total].sum(dtype=np.uint64)) == getattr(shard, total)
-        _expect(same, f"its {total} in the index and in the manifest differ")
+        _expect(same, f"its {total} differs between index and manifest")
     return documents, sentences
 
 
@@ -165,14 +167,17 @@ def _compare_samples(
     with tarfile.open(folder / shard.tar.name, "r:") as tar:
         samples = read_samples(tar)
         for row, sample in itertools.zip_longest(documents, samples):
-            _expect(row is not None and sample is not None, "its index has another length")
+            _expect(row is not None and sample is not None, "its index has the wrong length")
             key, ids_member, parts = sample
-            place = (len(key), key)  # shorter keys first: 99999-9999999 comes before ...-10000000
-            _expect(place > last_key, f"sample {key} is out of order")
+            sort_key = (
+                len(key),
+                key,
+            )  # shorter keys first: 99999-9999999 comes before ...-10000000
+            _expect(sort_key > last_key, f"sample {key} is out of order")
             starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
             _check_sample(key, ids_member, parts, row, starts, vocab_size)
             first_sentence += int(row["num_sentences"])
-            last_key = place
+            last_key = sort_key
 
 
 def _check_sample(
@@ -186,12 +191,12 @@ def _check_sample(
     ids = array_of(parts[shard_format.IDS_NAME])
     own_starts = array_of(parts[shard_format.SENTENCES_NAME])
     meta = json.loads(parts[shard_format.META_NAME])
-    _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of type {ids.dtype}")
-    _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: another number of tokens")
-    _expect(ids.max(initial=0) < vocab_size, f"{key}: id {ids.max(initial=0)} is no piece")
+    _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of dtype {ids.dtype}")
+    _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: wrong number of tokens")
+    _expect(ids.max(initial=0) < vocab_size, f"{key}: id {ids.max(initial=0)} is out of range")
     offset = member.offset_data + member.size - ids.nbytes
-    _expect(offset == int(row["ids_offset"]), f"{key}: its ids are elsewhere than indexed")
+    _expect(offset == int(row["ids_offset"]), f"{key}: its ids are not at the indexed offset")
     _expect(np.array_equal(own_starts, starts), f"{key}: sentence starts differ from the index")
     rising = len(starts) and starts[0] == 0 and (np.diff(starts.astype(np.int64)) > 0).all()
-    _expect(rising and starts[-1] < len(ids), f"{key}: sentence starts do not rise from 0")
-    _expect(meta.get("num_chars") == int(row["num_chars"]), f"{key}: another number of characters")
+    _expect(rising and starts[-1] < len(ids), f"{key}: sentence starts do not increase from 0")
+    _expect(meta.get("num_chars") == int(row["num_chars"]), f"{key}: wrong number of characters")

@@ -70,7 +70,7 @@ class EpochPlan:
         num_documents = len(index.num_tokens)
         if geometry.exchanges_second_part and num_documents < 2:
             raise DataError(
-                "next-sentence pairs need text of two documents",
+                "next-sentence pairs need at least two documents",
                 seen="a split with one document",
                 needed="at least two documents in each split",
                 change="add documents, raise --validation-fraction, or set objective.name: mlm",

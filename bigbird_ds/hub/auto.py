@@ -81,7 +81,7 @@ def model_class(config: dict[str, Any], tensor_names: Iterable[str], origin: str
                 return MODEL_CLASSES[name]
     if not names or names[0] not in MODEL_CLASSES:
         raise CheckpointError(
-            "the folder holds a model of another architecture",
+            "the folder holds a model of a different architecture",
             seen=f"architectures={config.get('architectures')} in {origin}",
             needed="one of " + ", ".join(MODEL_CLASSES),
             change="the folder",

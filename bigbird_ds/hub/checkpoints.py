@@ -15,7 +15,7 @@ it into any other, and ``bigbird_ds.hub.export`` turns it into a model repositor
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,12 +51,14 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
+        environment: versions of packages, number of ranks, hosts and devices, for the same.
     """
 
     step: NonNegativeInt
     tokens: NonNegativeInt
     data: dict[str, Any]
     run_config: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 class CheckpointManifest(BaseModel):
@@ -114,14 +116,14 @@ def verify_checkpoint(folder: Path) -> None:
     manifest = _read(path, TypeAdapter(CheckpointManifest), "the checkpoint's manifest")
     if manifest.format != FORMAT:
         raise CheckpointError(
-            "this folder is no checkpoint of bigbird_ds",
-            seen=f"{path} of format {manifest.format!r}",
-            needed="a folder checkpoints/step-N of a run",
+            "not a bigbird_ds checkpoint",
+            seen=f"{path} has format {manifest.format!r}",
+            needed="a checkpoints/step-N folder of a run",
             change="the path (resume, or the command's argument)",
         )
     if manifest.version != VERSION:
         raise CheckpointError(
-            "the checkpoint is of a version that this program cannot read",
+            "unsupported version of the checkpoint format",
             seen=f"version {manifest.version}",
             needed=f"version {VERSION}",
             change="the version of bigbird_ds",
@@ -147,9 +149,9 @@ def _read(path: Path, kind: TypeAdapter[Parsed], what: str) -> Parsed:
         first = cause.errors(include_url=False)[0]
         raise CheckpointError(
             f"{what} is damaged",
-            seen=f"{path}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}",
-            needed="the file as it was written",
-            change="bring the file back from where it was copied, or use another checkpoint",
+            seen=f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}",
+            needed="the file as bigbird_ds wrote it",
+            change="restore the file from its source, or use another checkpoint",
         ) from cause
 
 
@@ -165,7 +167,7 @@ def newest_intact(output: Path) -> Path | None:
         try:
             verify_checkpoint(folder)
         except CheckpointError as cause:
-            logger.warning("%s is skipped: %s", folder, " ".join(str(cause).split()))
+            logger.warning("skipped %s: %s", folder, " ".join(str(cause).split()))
             damage = damage or cause
         else:
             return folder
@@ -174,12 +176,12 @@ def newest_intact(output: Path) -> Path | None:
     latest = output / LATEST_NAME
     if latest.is_file():
         raise CheckpointError(
-            "the checkpoints of this run are gone",
+            "the checkpoints of this run are missing",
             seen=f"{latest} names {latest.read_text(errors='replace').strip()}, "
             f"no checkpoint in {output / FOLDER_NAME}",
-            needed="the checkpoints as the run left them (a file system that is not mounted? a "
-            "purge of old files?)",
-            change="bring them back; or to start at step 0: another output, or resume=never",
+            needed="the checkpoints that the run saved (is the file system mounted? were old files "
+            "purged?)",
+            change="restore them; or to start at step 0, set a new output or resume=never",
         )
     return None
 
@@ -196,7 +198,7 @@ def find_checkpoint(path: Path) -> Path:
     newest = newest_intact(path)
     if newest is None:
         raise CheckpointError(
-            "there is no checkpoint here",
+            "no checkpoint found",
             seen=f"{path}" if path.is_dir() else f"no folder {path}",
             needed="a run folder with checkpoints, or a folder such as RUN/checkpoints/step-1000",
             change="the path",

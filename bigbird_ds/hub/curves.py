@@ -23,9 +23,9 @@ def draw_curves(runs: list[Path], target: Path) -> None:
         lines = read_metrics(run)
         if not lines:
             raise DataError(
-                "there is nothing to draw",
+                "nothing to plot",
                 seen=f"{run / METRICS_NAME} is missing or empty",
-                needed="a run folder with a logged step",
+                needed="a run folder with at least one logged step",
                 change="the path",
             )
         train = [line for line in lines if "loss" in line]
@@ -37,7 +37,7 @@ def draw_curves(runs: list[Path], target: Path) -> None:
             [line["eval_loss"] for line in held_out],
             "o--",
             color=curve.get_color(),
-            label=f"{run}, held out",
+            label=f"{run}, validation",
         )
         speeds.plot(steps, [line["tokens_per_s"] for line in train], label=str(run))
     losses.set(xlabel="step", ylabel="loss (nats)", title="Loss")

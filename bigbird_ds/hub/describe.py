@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
 from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
@@ -29,15 +30,21 @@ def describe_checkpoint(folder: Path) -> str:
 
 
 def describe_run(folder: Path) -> str:
-    """The checkpoints of a run, its last logged step, and its newest checkpoint."""
+    """The checkpoints of a run, its last logged step, and its newest readable checkpoint."""
     checkpoints = list_checkpoints(folder)
     lines = [f"{folder}: a run with {len(checkpoints)} checkpoint(s)"]
     lines += [f"  {checkpoint.name}" for checkpoint in checkpoints]
     if train := [line for line in read_metrics(folder) if "loss" in line]:
         last = train[-1]
         lines.append(f"  last logged: step {last['step']:,}, loss {last['loss']:.4f}")
-    if checkpoints:
-        lines += ["", describe_checkpoint(checkpoints[-1])]
+    for checkpoint in reversed(checkpoints):
+        try:
+            lines += ["", describe_checkpoint(checkpoint)]
+        except (UserError, OSError, ValueError, KeyError, TypeError, IndexError) as cause:
+            reason = cause.problem if isinstance(cause, UserError) else repr(cause)
+            lines.append(f"  {checkpoint.name} is damaged ({reason}); see `bigbird-ds verify`")
+        else:
+            break
     return "\n".join(lines)
 
 
@@ -49,7 +56,7 @@ def describe_tokenizer(folder: Path) -> str:
     vocabulary = Vocabulary.from_folder(folder)
     return (
         f"{folder}: a tokenizer of the {vocabulary.family} family\n"
-        f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} of them special; "
+        f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} special; "
         f"sha256 {vocabulary.sha256[:16]}..."
     )
 

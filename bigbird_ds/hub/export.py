@@ -94,7 +94,7 @@ def _tokenizer_of(run_folder: Path) -> Path:
         raise CheckpointError(
             "the run has no tokenizer to export",
             seen=f"no {folder / TOKENIZER_NAME}",
-            needed="the tokenizer folder that the run copied at its start",
+            needed="the tokenizer folder that the run copied when it started",
             change=f"copy it to {folder}",
         )
     return folder
@@ -114,7 +114,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
         return None, None
     import transformers
 
-    with _few_words(transformers.utils.logging):  # problems are raised below
+    with _quiet(transformers.utils.logging):  # problems are raised below
         ours = load_pretrained(folder, dtype=torch.float32).eval()
         theirs_class = getattr(transformers, type(ours).__name__)
         theirs, loading = theirs_class.from_pretrained(
@@ -135,7 +135,7 @@ def _compare(folder: Path) -> tuple[float | None, str | None]:
 
 
 @contextlib.contextmanager
-def _few_words(logging: Any) -> Iterator[None]:
+def _quiet(logging: Any) -> Iterator[None]:
     """Within this context transformers logs only errors and shows no progress bars."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -149,13 +149,13 @@ def _few_words(logging: Any) -> Iterator[None]:
 
 
 def _check_loading(loading: dict[str, Any]) -> None:
-    strange = {kind: sorted(keys) for kind, keys in loading.items() if keys}
-    if strange:
+    unexpected = {kind: sorted(keys) for kind, keys in loading.items() if keys}
+    if unexpected:
         raise CheckpointError(
-            "transformers does not find the tensors that it expects",
-            seen=str(strange),
-            needed="no missing, unexpected or misshapen tensor",
-            change="report this: the export is at fault",
+            "transformers does not find the expected tensors in the export",
+            seen=str(unexpected),
+            needed="no missing, unexpected or wrongly shaped tensor",
+            change="report this bug in the export",
         )
 
 
@@ -174,10 +174,10 @@ def _largest_difference(ours: Any, theirs: Any) -> float:
                 allowed = 1e-4 * max(1.0, float(expected[name].abs().max()))
                 if not gap <= allowed:
                     raise CheckpointError(
-                        "transformers computes other numbers from the export",
+                        "transformers computes different logits from the export",
                         seen=f"{name} differ by {gap:.2e} at length {length}",
                         needed=f"at most {allowed:.1e}",
-                        change="report this: the export or the model is at fault",
+                        change="report this bug in the export or the model",
                     )
     return largest
 
@@ -187,10 +187,10 @@ def _outputs(theirs: Any, inputs: dict[str, torch.Tensor]) -> Any:
         return theirs(**inputs)
     except (RuntimeError, ValueError, IndexError) as cause:
         raise CheckpointError(
-            "transformers cannot compute with the export",
+            "transformers cannot run the export",
             seen=f"{tuple(inputs['input_ids'].shape)} tokens: {str(cause).splitlines()[0]}",
-            needed="logits to compare with",
-            change="report this: the export or the model is at fault",
+            needed="logits to compare",
+            change="report this bug in the export or the model",
         ) from cause
 
 

@@ -17,7 +17,7 @@ GENERATION_CONFIG_NAME = "generation_config.json"
 _OLD_KEYS = ("early_stopping", "length_penalty", "max_length", "min_length", "num_beams")
 
 
-def bring_generation_config(source: Path, folder: Path, values: dict[str, Any]) -> None:
+def copy_generation_config(source: Path, folder: Path, values: dict[str, Any]) -> None:
     """Copy the file of the Hub folder ``source``, or write one from its config.json.
 
     Args:

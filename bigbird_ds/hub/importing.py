@@ -18,7 +18,7 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
-from bigbird_ds.hub.generation import bring_generation_config
+from bigbird_ds.hub.generation import copy_generation_config
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.hub.source_tensors import (
@@ -88,9 +88,9 @@ class ImportReport:
         ]
         lines += [f"  {difference}" for difference in self.differences]
         if self.fresh:
-            lines.append(f"  not in the source, starts fresh: {', '.join(self.fresh)}")
+            lines.append(f"  not in the source, newly initialized: {', '.join(self.fresh)}")
         if self.left_out:
-            lines.append(f"  left out: {', '.join(self.left_out)}")
+            lines.append(f"  not imported: {', '.join(self.left_out)}")
         return "\n".join(lines)
 
 
@@ -138,10 +138,12 @@ def import_model(
             )
         _require_no_lost_layers(model, converted.tensors, source)
         for name, tensor in model.state_dict().items():
-            require_finite(tensor, f"{name}, from {source}", "copy the files again, or the folder")
+            require_finite(
+                tensor, f"{name}, from {source}", "copy the files again, or use another folder"
+            )
         model.save_pretrained(folder)
-        bring_generation_config(source, folder, values)
-        _bring_tokenizer(tokenizer or source, folder, write_tokenizer)
+        copy_generation_config(source, folder, values)
+        _copy_tokenizer(tokenizer or source, folder, write_tokenizer)
         if tokenizer_files(folder):
             write_tokenizer_config(
                 folder,
@@ -172,7 +174,7 @@ def _convert(source: Path, values: Any) -> Converted:
     ours = {found.config_class.model_type for found in MODEL_CLASSES.values()}
     if family not in ours | WARM_STARTS.keys():
         raise CheckpointError(
-            "the folder holds a model of another architecture",
+            "the folder holds a model of a different architecture",
             seen=f"model_type {family!r} in {source / CONFIG_NAME}",
             needed="one of " + ", ".join(sorted(ours | WARM_STARTS.keys())),
             change="the folder",
@@ -194,7 +196,7 @@ def _settle_ties(converted: Converted, origin: str) -> None:
         converted.config = config
         converted.tensors = EditedTensors(tensors, {name: name for name in tensors.names})
         converted.differences.append(
-            "ties: config.json ties the word embeddings, but the tensors on file differ; all are "
+            "ties: config.json ties the word embeddings, but the stored tensors differ; all are "
             "kept, with tie_word_embeddings false"
         )
 
@@ -205,8 +207,8 @@ def _extend(converted: Converted, wanted: int, origin: str) -> None:
     rows = config.max_position_embeddings
     if wanted <= rows or wanted % config.block_size:
         raise ConfigError(
-            "the positions cannot be extended to this number",
-            seen=f"--extend-positions {wanted}, where the checkpoint has {rows:,}",
+            "invalid number of positions to extend to",
+            seen=f"--extend-positions {wanted}; the checkpoint has {rows:,}",
             needed=f"more than {rows:,}, and a multiple of the block size {config.block_size}",
             change="--extend-positions",
         )
@@ -217,7 +219,7 @@ def _extend(converted: Converted, wanted: int, origin: str) -> None:
     converted.config = config.replace(max_position_embeddings=wanted)
     converted.differences.append(
         f"positions: row i is row i modulo {rows:,} of the source; transformers' and `hf` random "
-        "blocks at 1,024, 3,072 and 4,096 tokens depend on the number of positions"
+        "blocks at 1,024, 3,072 and 4,096 tokens change with the number of positions"
     )
 
 
@@ -225,9 +227,9 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
     """Map the word embeddings to another tokenizer, and adopt its special ids."""
     if family not in TOKEN_TEXTS:
         raise ConfigError(
-            "this checkpoint keeps its own tokenizer",
+            "--tokenizer does not apply to this checkpoint",
             seen=f"--tokenizer {tokenizer} for a {family}",
-            needed="--tokenizer for " + " or ".join(sorted(TOKEN_TEXTS)) + " alone",
+            needed="--tokenizer only for " + " or ".join(sorted(TOKEN_TEXTS)),
             change="leave out --tokenizer",
         )
     vocabulary = Vocabulary.from_folder(tokenizer)
@@ -246,7 +248,7 @@ def _change_tokenizer(converted: Converted, family: str, source: Path, tokenizer
             old = converted.tensors.read(name)
             if old.shape[0] != config.vocab_size:
                 raise CheckpointError(
-                    "tensors have another shape than the config says",
+                    "tensor shapes do not match the config",
                     seen=f"{name} {tuple(old.shape)}",
                     needed=f"{name} {(config.vocab_size, *old.shape[1:])}",
                     change="config.json, or the folder",
@@ -274,7 +276,7 @@ def _require_no_lost_layers(model: PretrainedModel, tensors: Tensors, source: Pa
     if lost:
         shown = ", ".join(f"{name} {tensors.shape(name)}" for name in lost[:8])
         raise CheckpointError(
-            "the folder holds tensors that its config has no place for",
+            "the folder holds tensors that do not belong to its config",
             seen=shown + (f" and {len(lost) - 8} more" if len(lost) > 8 else ""),
             needed=f"the tensors of a model as {source / CONFIG_NAME} describes it "
             f"({model.config.num_hidden_layers} layers)",
@@ -308,7 +310,7 @@ def _tokenizer_class(values: dict[str, Any]) -> str | None:
     return values.get("tokenizer_class") or (family.tokenizer_class if family else None)
 
 
-def _bring_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:
+def _copy_tokenizer(source: Path, folder: Path, write_tokenizer: TokenizerWriter) -> None:
     found = tokenizer_files(source)
     if SPIECE_NAME in found and (TOKENIZER_NAME not in found or _lacks_ids(source)):
         write_tokenizer(source / SPIECE_NAME, folder)

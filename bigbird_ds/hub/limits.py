@@ -13,8 +13,8 @@ def limit_in_transformers(config: Any) -> str | None:
     if config.num_random_blocks or config.attention_type != "block_sparse" or config.is_decoder:
         return None
     return (
-        "without random blocks (num_random_blocks 0) transformers computes inputs of at most "
+        "without random blocks (num_random_blocks 0) transformers supports inputs of at most "
         f"{config.max_full_attention_tokens:,} tokens, in full attention, and fails on longer "
         "ones; the classes of bigbird_ds and bigbird_ds.integrations.transformers.accelerate "
-        "compute them"
+        "support them"
     )

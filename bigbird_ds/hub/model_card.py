@@ -76,9 +76,9 @@ def _usage(name: str) -> str:
         'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
         f'model = {name}.from_pretrained("PATH")\n'
         "```\n\n"
-        "Texts may hold line ends and tabs: `tokenizer.json` makes a space of any white space, as"
-        " in training. `spiece.model` by itself may not: the original BigBird vocabulary has an"
-        " unknown piece for each."
+        "Texts may contain line breaks and tabs: `tokenizer.json` turns all white space into"
+        " spaces, as in training. `spiece.model` on its own does not: with the original BigBird"
+        " vocabulary each of them becomes an unknown token."
     )
 
 
@@ -112,7 +112,7 @@ def _model(model: Any, dtype: str, transformers_version: str | None) -> str:
     checked = (
         f"transformers {transformers_version} loaded this folder and computed the same logits."
         if transformers_version
-        else "transformers was not installed, so nothing was compared with it."
+        else "transformers was not installed, so the export was not compared with it."
     )
     rows = {
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",

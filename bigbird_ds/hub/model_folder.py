@@ -19,7 +19,7 @@ def require_model_folder(path: Path, error: type[UserError], argument: str) -> N
         return
     if checkpoints := list_checkpoints(path):
         raise error(
-            "a run is no model",
+            "the folder is a run, not a model",
             seen=f"{path} with {len(checkpoints)} checkpoint(s)",
             needed="one of them, or an export of the run",
             change=f"{argument}: {checkpoints[-1]} is the newest",

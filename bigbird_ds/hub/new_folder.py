@@ -26,7 +26,7 @@ def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(
-            "the result would overwrite something",
+            "the output folder is not empty",
             seen=f"{target} exists and is not empty",
             needed="a folder that does not exist yet",
             change=argument,
@@ -36,7 +36,7 @@ def new_folder(target: Path, argument: str = "OUT") -> Iterator[Path]:
     temporary = files.temporary_name(target)
     temporary.mkdir()
     try:
-        with files.told_when_full(target.parent, ConfigError, argument):
+        with files.report_full_disk(target.parent, ConfigError, argument):
             yield temporary
             files.replace_folder(temporary, target)
     finally:

@@ -22,7 +22,7 @@ def check_can_push(repository: str) -> None:
         ConfigError: it cannot.
     """
     hub = _library()
-    with _told_without_token(hub, repository):
+    with _errors_without_token(hub, repository):
         hub.utils.validate_repo_id(repository)
     if "/" not in repository:
         raise ConfigError(
@@ -33,12 +33,12 @@ def check_can_push(repository: str) -> None:
         )
     if hub.get_token() is None:
         raise ConfigError(
-            "there is no token to upload with",
-            seen="no HF_TOKEN, and no login on this machine",
-            needed="a token that may write",
+            "no token for the upload",
+            seen="HF_TOKEN is not set, and no login on this machine",
+            needed="a token with write access",
             change="set HF_TOKEN, or run `hf auth login`",
         )
-    with _told_without_token(hub, repository):
+    with _errors_without_token(hub, repository):
         logger.info("uploading as %s", hub.HfApi().whoami()["name"])
 
 
@@ -51,7 +51,7 @@ def push(folder: Path, repository: str) -> str:
         ConfigError: the Hub rejects the upload or cannot be reached. ``folder`` is unchanged.
     """
     hub = _library()
-    with _told_without_token(hub, repository, folder):
+    with _errors_without_token(hub, repository, folder):
         api = hub.HfApi()
         api.create_repo(repository, private=True, exist_ok=True)
         commit = api.upload_folder(
@@ -78,7 +78,7 @@ def _library() -> Any:
 
 
 @contextlib.contextmanager
-def _told_without_token(hub: Any, repository: str, folder: Path | None = None) -> Iterator[None]:
+def _errors_without_token(hub: Any, repository: str, folder: Path | None = None) -> Iterator[None]:
     """Report any error of an upload as a user error.
 
     The errors come from several packages (the library, its HTTP client, the system), so all are
@@ -91,10 +91,10 @@ def _told_without_token(hub: Any, repository: str, folder: Path | None = None) -
         reason = " ".join(str(cause).split()) or type(cause).__name__
         if token := hub.get_token():
             reason = reason.replace(token, "(the token)")
-        again = f"; the export is whole: `hf upload {repository} {folder}` tries again"
+        again = f"; the export is complete: `hf upload {repository} {folder}` retries"
         raise ConfigError(
             "the upload to the Hub failed",
             seen=f"{repository} at {hub.constants.ENDPOINT}: {reason}",
-            needed="a repository OWNER/NAME that the token may write to, and the Hub within reach",
+            needed="a repository OWNER/NAME that the token can write to, and a reachable Hub",
             change="--push, HF_TOKEN or HF_ENDPOINT" + (again if folder else ""),
         ) from None

@@ -83,13 +83,13 @@ def read_table(tensors: Tensors, name: str, shape: tuple[int, int], origin: str)
     if name not in tensors.names:
         raise CheckpointError(
             "a tensor is missing",
-            seen=f"{origin} without {name}",
+            seen=f"{origin} lacks {name}",
             needed=f"{name} {shape}",
             change="the folder",
         )
     if tensors.shape(name) != shape:
         raise CheckpointError(
-            "tensors have another shape than the config says",
+            "tensor shapes do not match the config",
             seen=f"{name} {tensors.shape(name)}",
             needed=f"{name} {shape}",
             change="config.json, or the folder",
@@ -107,8 +107,8 @@ def _read_bin_shards(folder: Path) -> dict[str, torch.Tensor]:
     modern -= {None}
     if lacking := sorted(str(name) for name in modern - tensors.keys()):
         raise CheckpointError(
-            "the shards lack tensors that the index says they have",
-            seen=f"{folder} without {', '.join(lacking[:8])}",
+            "the weight files lack tensors that the index lists",
+            seen=f"{folder} lacks {', '.join(lacking[:8])}",
             needed=f"the files that {BIN_INDEX_NAME} was written for",
             change="the folder",
         )
@@ -121,16 +121,16 @@ def _read_bin(path: Path) -> dict[str, torch.Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:  # torch raises many exception types for other files
         raise CheckpointError(
-            "this file of weights cannot be read",
+            "the weights file cannot be read",
             seen=f"{path}: {_why_unread(cause)}",
-            needed="tensors alone, as `torch.save(model.state_dict(), path)` writes them",
-            change="the file: copy it again, or take its safetensors version",
+            needed="only tensors, as written by `torch.save(model.state_dict(), path)`",
+            change="the file: copy it again, or use its safetensors version",
         ) from cause
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise CheckpointError(
-            "this file of weights holds other things than named tensors",
+            "the weights file holds more than named tensors",
             seen=str(path),
             needed="a state dict",
             change="the file",
@@ -144,8 +144,8 @@ def _why_unread(cause: BaseException) -> str:
     text = str(cause)
     if isinstance(cause, pickle.UnpicklingError):
         if asked := _ASKED_FOR.search(text):
-            return f"it asks for {asked[1]}, which is no tensor; nothing of it was run"
-        return "it is no file of tensors"
+            return f"its pickle needs {asked[1]}, which is not a tensor; no code was run"
+        return "it holds no tensors"
     if isinstance(cause, OSError | RuntimeError):
         return (text or type(cause).__name__).splitlines()[0]
-    return "it is no file of torch.save"
+    return "it was not written by torch.save"

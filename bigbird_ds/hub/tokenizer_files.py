@@ -50,7 +50,7 @@ def read_tokenizer(path: Path) -> Any:
         raise CheckpointError(
             "tokenizer.json cannot be read",
             seen=f"{path}: {cause}",
-            needed="a tokenizer of the tokenizers library",
+            needed="a file of the tokenizers library",
             change="copy the file again",
         ) from cause
 
@@ -74,7 +74,7 @@ def write_tokenizer_config(
         values = files.read_json(path, CheckpointError, "the tokenizer's config")
     if not isinstance(values, dict):
         raise CheckpointError(
-            "the tokenizer's config holds no mapping",
+            "the tokenizer's config is not a mapping",
             seen=f"{path}: {type(values).__name__}",
             needed="a JSON object",
             change="the file",

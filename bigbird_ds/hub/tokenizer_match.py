@@ -35,8 +35,9 @@ def require_same_tokenizer(
     if found is None:
         if known is not None and known < vocabulary.size:
             logger.warning(
-                "model: %s holds no tokenizer, so whether its %s tokens are the first pieces of %s "
-                "is not checked",
+                "model: %s holds no tokenizer, so it is not checked that its %s tokens are the "
+                "first "
+                "pieces of %s",
                 weights,
                 f"{known:,}",
                 tokenizer,
@@ -58,12 +59,12 @@ def require_same_tokenizer(
     shown = "[MASK]" if "[MASK]" in others else next(iter(others))
     there = "absent" if others[shown] is None else f"id {others[shown]}"
     raise ConfigError(
-        "the model has another tokenizer than the shards",
+        "the model's tokenizer differs from that of the shards",
         seen=f"{len(others):,} of {len(wanted):,} pieces differ in {file}: "
         f"{shown!r} is {there}, and id {wanted[shown]} in {tokenizer}",
-        needed="weights whose words are in the order of data.tokenizer",
+        needed="weights trained with data.tokenizer, or mapped to it",
         change="model (BERT, RoBERTa: `bigbird-ds import ... --tokenizer "
-        f"{tokenizer}` puts the words into this order), or data.tokenizer and the shards",
+        f"{tokenizer}` maps the embeddings), or data.tokenizer and the shards",
     )
 
 

@@ -46,7 +46,7 @@ def verify_run(folder: Path, deep: bool) -> str:
         raise CheckpointError(
             "the run has no checkpoint to verify",
             seen=f"nothing in {folder / 'checkpoints'}",
-            needed="a run that has saved",
+            needed="a run with a saved checkpoint",
             change="DIR, or train.save_every of the run",
         )
     lines: list[str] = []
@@ -61,10 +61,10 @@ def verify_run(folder: Path, deep: bool) -> str:
         raise CheckpointError(
             f"{len(checkpoints) - len(intact)} of {len(checkpoints)} checkpoints are damaged",
             seen=("\n" + " " * 10).join(lines),
-            needed="every file as it was written",
-            change=f"remove the damaged ones; go on from {intact[-1]}, the newest that is intact"
+            needed="every file as bigbird_ds wrote it",
+            change=f"remove the damaged ones and resume from {intact[-1]}, the newest intact one"
             if intact
-            else "bring a checkpoint back from where it was copied",
+            else "restore a checkpoint from its source",
         )
     return "\n".join(lines)
 
@@ -90,7 +90,7 @@ def verify_export(folder: Path, deep: bool) -> str:
         pieces = check_tokenizer(folder)
         if pieces > size:
             raise CheckpointError(
-                "the tokenizer does not fit the model",
+                "the tokenizer has more pieces than the model has embeddings",
                 seen=f"{pieces:,} pieces in {folder / TOKENIZER_NAME}",
                 needed=f"at most vocab_size={size:,}",
                 change="the tokenizer files of the folder",
@@ -101,8 +101,8 @@ def verify_export(folder: Path, deep: bool) -> str:
     report = f"{folder}: intact ({type(model).__name__}, {', '.join(words)})"
     if is_tied and not model.config.tie_word_embeddings:
         report += (
-            "\n  the config ties the word embeddings, but the tensors differ: here and in "
-            "transformers 5 they load untied; tie_word_embeddings: false says so"
+            "\n  the config ties the word embeddings, but the tensors differ: bigbird_ds and "
+            "transformers 5 load them untied; set tie_word_embeddings: false to say so"
         )
     return report
 
@@ -113,15 +113,15 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 tensor = tensors.get_tensor(name)
-                require_finite(tensor, f"{name} in {path}", "go back to an earlier checkpoint")
+                require_finite(tensor, f"{name} in {path}", "use an earlier checkpoint")
 
 
 def require_finite(tensor: torch.Tensor, seen: str, change: str) -> None:
     """Raise CheckpointError with ``seen`` and ``change`` if a tensor holds a non-finite number."""
     if not torch.isfinite(tensor).all():
         raise CheckpointError(
-            "a tensor holds numbers that are not finite",
+            "a tensor holds values that are not finite",
             seen=seen,
-            needed="finite numbers",
+            needed="finite values",
             change=change,
         )

@@ -32,7 +32,7 @@ def check_weight_files(folder: Path) -> None:
         with safe_open(path, framework="pt") as tensors:
             if (tensors.metadata() or {}).get("format") != "pt":
                 raise _wrong(
-                    "a file of weights does not say that torch wrote it",
+                    'a weights file lacks the metadata {"format": "pt"}',
                     f"{path}: metadata {tensors.metadata()}",
                     '{"format": "pt"}, without which transformers 4 does not load it',
                 )
@@ -47,14 +47,14 @@ def check_weight_files(folder: Path) -> None:
         stray = sorted({path.name for path in paths} - set(index["weight_map"].values()))
         if stray:
             raise _wrong(
-                "there are weights that the index does not name",
+                "some weight files are not in the index",
                 f"{', '.join(stray)} in {folder}",
-                f"the files of {INDEX_NAME} and no others",
+                f"only the files in {INDEX_NAME}",
             )
         true = {"total_parameters": total_parameters, "total_size": total_bytes}
-        told = {key: index.get("metadata", {}).get(key, true[key]) for key in true}
-        if told != true:
-            raise _wrong("the index tells another size", str(told), str(true))
+        stated = {key: index.get("metadata", {}).get(key, true[key]) for key in true}
+        if stated != true:
+            raise _wrong("the index gives the wrong total size", str(stated), str(true))
 
 
 def check_card(folder: Path) -> None:
@@ -73,19 +73,19 @@ def check_card(folder: Path) -> None:
         header = None
     if not isinstance(header, dict) or header.get("library_name") != "transformers":
         raise _wrong(
-            "the model card has no header that the Hub can read",
+            "the model card lacks a header for the Hub",
             str(path),
-            "YAML between two lines ---, with library_name: transformers",
+            "YAML between two --- lines, with library_name: transformers",
         )
 
 
 def _check_dtype(folder: Path, found: set[str]) -> None:
-    told = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("dtype")
-    if told is not None and found != {told}:
+    stated = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("dtype")
+    if stated is not None and found != {stated}:
         raise _wrong(
-            "the weights are of another dtype than the config says",
-            f"{', '.join(sorted(found)) or 'no tensors'} on file",
-            f"{told}, as in {folder / CONFIG_NAME}",
+            "the dtype of the weights differs from the config",
+            f"{', '.join(sorted(found)) or 'no tensors'} in the weights",
+            f"{stated}, as in {folder / CONFIG_NAME}",
         )
 
 

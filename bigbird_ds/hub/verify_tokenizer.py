@@ -50,7 +50,7 @@ def check_tokenizer(folder: Path) -> int:
         return pieces
     if Vocabulary.from_folder(folder).size != pieces:
         raise CheckpointError(
-            "the tokenizer's two files are not of the same tokenizer",
+            "the two tokenizer files have different numbers of pieces",
             seen=f"{pieces:,} pieces in {folder / TOKENIZER_NAME}",
             needed=f"as many as in {SPIECE_NAME}",
             change="the tokenizer files of the folder",
@@ -63,9 +63,9 @@ def check_tokenizer(folder: Path) -> int:
         wanted = processor.EncodeAsIds(" ".join(text.split()))  # as in the shards
         if found not in (wanted, processor.EncodeAsIds(text)):
             raise CheckpointError(
-                "the tokenizer's two files give different ids",
-                seen=f"{text!r}: {found[:16]} by {TOKENIZER_NAME}",
-                needed=f"{wanted[:16]} as by {SPIECE_NAME}",
-                change=f"make both anew: `bigbird-ds tokenizer --spiece-model {SPIECE_NAME}`",
+                "the two tokenizer files give different ids",
+                seen=f"{text!r}: {found[:16]} with {TOKENIZER_NAME}",
+                needed=f"{wanted[:16]}, as with {SPIECE_NAME}",
+                change=f"write both again: `bigbird-ds tokenizer --spiece-model {SPIECE_NAME}`",
             )
     return pieces

@@ -148,7 +148,8 @@ def convert(family: WarmStart, values: dict[str, Any], tensors: Tensors, origin:
         edited.replace(POSITIONS, table[skipped:])
         config = config.replace(max_position_embeddings=rows - skipped)
         differences.append(
-            f"positions: the first {skipped} of {rows} rows dropped, no token ever has them there"
+            f"positions: the first {skipped} of {rows} rows dropped; no token uses them in the "
+            "source"
         )
     differences += _widen_token_types(edited, num_types, config, origin)
     names_of_class = values.get("architectures") or [""]
@@ -167,7 +168,7 @@ def _new_name(family: WarmStart, old: str) -> str | None:
 def _require_encoder(values: dict[str, Any], origin: str) -> None:
     if values.get("is_decoder"):
         raise CheckpointError(
-            "a decoder cannot start a BigBird encoder",
+            "a decoder cannot warm-start a BigBird encoder",
             seen=f"is_decoder true in {origin}",
             needed="an encoder",
             change="the folder",
@@ -175,7 +176,7 @@ def _require_encoder(values: dict[str, Any], origin: str) -> None:
     kind = values.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise ConfigError(
-            "the checkpoint's positions are of a kind that BigBird has not",
+            "BigBird does not support the checkpoint's position embeddings",
             seen=f"position_embedding_type {kind!r} in {origin}",
             needed="'absolute'",
             change="the folder",
@@ -191,12 +192,14 @@ def _widen_token_types(
     table = read_table(tensors, TOKEN_TYPES, (found, config.hidden_size), origin)
     rows = torch.arange(config.type_vocab_size).clamp(max=found - 1)
     tensors.replace(TOKEN_TYPES, table[rows])
-    return [f"token types: {found} on file, {config.type_vocab_size} here (the last one repeated)"]
+    return [
+        f"token types: {found} in the source, {config.type_vocab_size} here (the last one repeated)"
+    ]
 
 
 def _network_differences(config: BigBirdConfig, class_name: str) -> list[str]:
     lines = [
-        f"attention: in full up to {config.max_full_attention_tokens} tokens, as in the source; "
+        f"attention: full up to {config.max_full_attention_tokens} tokens, as in the source; "
         "block-sparse above",
         "embeddings: in training dropout comes before the layer norm, in the source after it",
     ]

@@ -57,8 +57,9 @@ class WordMap:
         same = sum(len(rows) == 1 for rows in self.rows)
         fresh = sum(not rows for rows in self.rows)
         return (
-            f"words: of {len(self.rows):,} pieces {same:,} take the embedding of one token, "
-            f"{len(self.rows) - same - fresh:,} the mean of several, {fresh:,} start fresh"
+            f"words: of {len(self.rows):,} pieces {same:,} take the embedding of one source token, "
+            f"{len(self.rows) - same - fresh:,} the mean of several, {fresh:,} are newly "
+            "initialized"
         )
 
 
@@ -77,10 +78,10 @@ def map_words(token_text: TokenText, source: Path, tokenizer: Path) -> WordMap:
 
     if not (source / TOKENIZER_NAME).is_file():
         raise CheckpointError(
-            "the words of this checkpoint cannot be mapped without its tokenizer",
+            "mapping the word embeddings of this checkpoint needs its tokenizer",
             seen=f"no {source / 'tokenizer.json'}",
             needed="the checkpoint's tokenizer.json",
-            change="put it there (transformers' AutoTokenizer writes it with save_pretrained)",
+            change="add it (transformers' AutoTokenizer writes it with save_pretrained)",
         )
     theirs = read_tokenizer(source / TOKENIZER_NAME)
     ids: dict[str, int] = theirs.get_vocab()
@@ -127,7 +128,7 @@ def _byte_characters() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + place): byte for place, byte in enumerate(others)}
+    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 _BYTE_OF = _byte_characters()

@@ -41,7 +41,7 @@ try:
     )
 except ImportError as cause:
     raise ConfigError(
-        "transformers is not there, or not as this module knows it",
+        "transformers is missing or of an unsupported version",
         seen=" ".join(str(cause).split()),
         needed="transformers 4.57 to 5, with its BigBird classes",
         change="pip install 'transformers>=4.57,<6'",
@@ -77,7 +77,7 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
     ]
     if not found:
         raise ConfigError(
-            "there is no block-sparse attention to replace",
+            "the model has no block-sparse attention to replace",
             seen=type(model).__name__,
             needed="a BigBird or BigBirdPegasus encoder with attention_type 'block_sparse'",
             change="the model, or leave out accelerate",
@@ -85,7 +85,7 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
     for encoder, family in found:
         if hasattr(encoder, _HOOK):
             raise ConfigError(
-                "the attention is replaced already",
+                "the attention is already replaced",
                 seen=f"accelerate on the same {type(model).__name__} again",
                 needed="one call",
                 change="leave out the second call, or restore(model) first",
@@ -113,9 +113,9 @@ def restore(model: nn.Module) -> Any:
     found = [pair for pair in _encoders(model) if hasattr(pair[0], _HOOK)]
     if not found:
         raise ConfigError(
-            "there is nothing to undo",
-            seen=f"a {type(model).__name__} as transformers made it",
-            needed="a model that accelerate was called on",
+            "nothing to undo",
+            seen=f"an unmodified {type(model).__name__}",
+            needed="a model on which accelerate was called",
             change="leave out restore",
         )
     for encoder, _ in found:
@@ -259,9 +259,9 @@ class _Attention(nn.Module, ABC):
     def set_attention_type(self, value: str, layer_idx: int | None = None) -> None:
         """Not supported: the length of the input decides which attention is used."""
         raise ConfigError(
-            "in an accelerated model the attention follows from the length of the input",
+            "in an accelerated model the input length selects the attention",
             seen=f"set_attention_type({value!r})",
-            needed="the model as transformers made it",
+            needed="the original model of transformers",
             change="call restore(model) first",
         )
 
@@ -360,9 +360,9 @@ def _require_known_structure(encoder: Any, family: _Family) -> None:
         import transformers
 
         raise ConfigError(
-            "this model is built in another way than the one that is known",
+            "unknown structure of the model",
             seen=f"{type(encoder).__name__} of transformers {transformers.__version__}",
             needed=f"layers at {family.layers!r}, each with {family.attention!r}, a "
-            f"{family.attention_class.__name__} that takes {', '.join(sorted(_USED_ARGUMENTS))}",
-            change="the version of transformers, or leave out accelerate",
+            f"{family.attention_class.__name__} with {', '.join(sorted(_USED_ARGUMENTS))}",
+            change="use a supported version of transformers, or leave out accelerate",
         )

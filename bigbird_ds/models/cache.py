@@ -98,9 +98,9 @@ def given_cache(past_key_values: Any, cache: Any) -> KeyValueCache | None:
     """
     if past_key_values is not None and cache is not None and cache is not past_key_values:
         raise ConfigError(
-            "the cache is given twice",
+            "two caches given",
             seen="past_key_values and cache",
-            needed="one of the two names, which mean the same",
+            needed="only one of the two names, which mean the same",
             change="the arguments of forward",
         )
     given = cache if past_key_values is None else past_key_values
@@ -164,7 +164,7 @@ pytree.register_pytree_node(
     _unflatten,
     serialized_type_name=f"{KeyValueCache.__module__}.{KeyValueCache.__name__}",
     flatten_with_keys_fn=lambda cache: (
-        [(pytree.SequenceKey(place), pair) for place, pair in enumerate(_flatten(cache)[0])],
+        [(pytree.SequenceKey(index), pair) for index, pair in enumerate(_flatten(cache)[0])],
         _flatten(cache)[1],
     ),
 )

@@ -29,12 +29,12 @@ def compile_layer(layer: nn.Module) -> None:
     layer.forward = functools.partial(_forward, layer)
 
 
-def seen_in_graph(sees: AttentionMask, layer: nn.Module) -> AttentionMask:
-    """``sees`` with the pattern of ``layer`` as a tensor, the form a shared graph takes."""
-    if not sees.sparse:
-        return sees
+def mask_in_graph(attention_mask: AttentionMask, layer: nn.Module) -> AttentionMask:
+    """``attention_mask`` with the pattern of ``layer`` as a tensor, as a shared graph needs it."""
+    if not attention_mask.sparse:
+        return attention_mask
     attention = next(part for part in layer.modules() if isinstance(part, BigBirdSelfAttention))
-    return replace(sees, recipe=attention.recipe().as_tensor())
+    return replace(attention_mask, recipe=attention.recipe().as_tensor())
 
 
 def _forward(layer: nn.Module, *arguments: Any, checkpoints: bool | None = None) -> Any:
@@ -54,11 +54,11 @@ def _compute(
     layer: nn.Module,
     checkpoints: bool,
     hidden: torch.Tensor,
-    sees: AttentionMask,
+    attention_mask: AttentionMask,
     memory: EncoderStates | None,
 ) -> Any:
     def layer_of(hidden: torch.Tensor) -> Any:
-        return type(layer).forward(layer, hidden, sees, False, memory)
+        return type(layer).forward(layer, hidden, attention_mask, False, memory)
 
     if not checkpoints:
         return layer_of(hidden)

@@ -64,10 +64,10 @@ class TokenEmbeddings(nn.Module):
         wanted = (self.config.vocab_size, self.config.hidden_size)
         if isinstance(value, nn.Embedding) and tuple(value.weight.shape) != wanted:
             raise ConfigError(
-                "the embeddings do not fit the model",
+                "the shape of the embeddings does not match the model",
                 seen=f"an embedding {tuple(value.weight.shape)}",
                 needed=f"{wanted}: vocab_size, hidden size",
-                change="the embedding, or the vocabulary first, with resize_token_embeddings",
+                change="the embedding, or call resize_token_embeddings first",
             )
         for name in self._word_tables():
             _replace_module(self, name, value)
@@ -89,7 +89,7 @@ class TokenEmbeddings(nn.Module):
                 "this model has no output embeddings",
                 seen=f"set_output_embeddings of {type(self).__name__}",
                 needed="a class with a language-model head",
-                change="the model class, or leave the call out",
+                change="the model class, or leave out the call",
             )
         _replace_module(self, self.word_projection, value)
         own_bias = self.tied_names.get(f"{self.word_projection}.bias")
@@ -163,7 +163,7 @@ class TokenEmbeddings(nn.Module):
         for name, value in (("new_num_tokens", number), ("pad_to_multiple_of", multiple)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(
-                    f"{name} is no number of tokens",
+                    f"{name} is not a number of tokens",
                     seen=repr(value),
                     needed="an int of 1 or more, or None",
                     change=name,
@@ -183,10 +183,10 @@ class TokenEmbeddings(nn.Module):
             if parameter is None or len(parameter) != self.config.vocab_size:
                 raise ConfigError(
                     "these embeddings cannot be resized",
-                    seen=f"{name} is no parameter of {self.config.vocab_size} rows here",
-                    needed="the model as it was built: no adapters in its embeddings, and not "
-                    "divided between ranks",
-                    change="resize_token_embeddings: call it first",
+                    seen=f"{name} is not a parameter of {self.config.vocab_size} rows",
+                    needed="the model as built: no adapters in its embeddings, and not "
+                    "partitioned by ZeRO",
+                    change="call resize_token_embeddings earlier",
                 )
             found[id(parameter)] = parameter
         return list(found.values())

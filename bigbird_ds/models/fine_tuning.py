@@ -54,10 +54,10 @@ class FineTuning(nn.Module):
             ConfigError: always.
         """
         raise ConfigError(
-            "these classes write no texts",
+            "these classes do not generate text",
             seen=f"generate of {type(self).__name__}",
-            needed=f"{type(self).__name__} of transformers, which loads what save_pretrained wrote",
-            change="the class: transformers.Auto... .from_pretrained, and accelerate(model)",
+            needed=f"{type(self).__name__} of transformers, which loads the saved folder",
+            change="load with a class of transformers, then call accelerate(model)",
         )
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
@@ -94,10 +94,10 @@ class FineTuning(nn.Module):
         wrong = {name: value for name, value in asked.items() if done.get(name, ...) != value}
         if wrong:
             raise ConfigError(
-                "layers are checkpointed in one way alone",
+                "unsupported gradient checkpointing arguments",
                 seen=", ".join(f"{name}={value!r}" for name, value in wrong.items()),
                 needed=", ".join(f"{name}={value!r}" for name, value in done.items()),
-                change="gradient_checkpointing_kwargs (of Trainer: of its arguments)",
+                change="gradient_checkpointing_kwargs (with Trainer: in its arguments)",
             )
         self._set_gradient_checkpointing(True)
 
@@ -169,7 +169,7 @@ def _part_tied_tensors(
             continue  # parameters (keep_vars), or another library's tensor subclasses
         if value.device.type == "meta" or not value.numel():
             continue
-        place = (value.device, value.data_ptr())
-        if place in seen:
+        storage = (value.device, value.data_ptr())
+        if storage in seen:
             state[name] = value.clone()
-        seen.add(place)
+        seen.add(storage)

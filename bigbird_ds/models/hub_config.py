@@ -184,7 +184,7 @@ class HubConfig:
             return cls.from_pretrained(path.parent if path.name == CONFIG_NAME else path)
         if isinstance(config, HubConfig) or not hasattr(config, "to_dict"):
             raise ConfigError(
-                "this is no config of the model",
+                "the config is not of this model",
                 seen=type(config).__name__,
                 needed=f"{cls.__name__}, ours or that of transformers, or the path of a folder",
                 change="config",
@@ -204,14 +204,14 @@ class HubConfig:
         values = files.read_json(Path(folder) / CONFIG_NAME, CheckpointError, "the model config")
         if not isinstance(values, dict):
             raise CheckpointError(
-                "the model config is no JSON object",
+                "the model config is not a JSON object",
                 seen=f"{Path(folder) / CONFIG_NAME}: {type(values).__name__}",
                 needed="a JSON object",
                 change="the file",
             )
         if values.get("model_type", cls.model_type) != cls.model_type:
             raise CheckpointError(
-                "the folder holds a model of another architecture",
+                "the folder holds a model of a different architecture",
                 seen=f"{Path(folder) / CONFIG_NAME}: model_type {values['model_type']!r}",
                 needed=f"{cls.model_type!r} for {cls.__name__}",
                 change="the folder, or the class it is loaded into",
@@ -264,7 +264,7 @@ class HubConfig:
         family = values.get("model_type", cls.model_type)
         if family != cls.model_type:
             raise ConfigError(
-                "the config is of another model family",
+                "the config is of a different model family",
                 seen=f"model_type {family!r}",
                 needed=f"{cls.model_type!r} for {cls.__name__}",
                 change="model_type, or the folder",
@@ -277,7 +277,7 @@ class HubConfig:
             object.__setattr__(self, "id2label", labels)
             if self.num_labels not in (None, len(labels)):
                 raise ConfigError(
-                    "num_labels and id2label contradict each other",
+                    "num_labels and id2label are inconsistent",
                     seen=f"num_labels {self.num_labels}, {len(labels)} labels in id2label",
                     needed="the same number",
                     change="num_labels or id2label",

@@ -25,7 +25,7 @@ def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
     """
     if looks_like_hub_name(str(path)):
         raise error(
-            "there is no such folder on this machine",
+            "no such folder",
             seen=f"no folder {path}",
             needed="a local folder with config.json and weights; nothing is fetched from the Hub",
             change=f"{argument}: DIR, after `hf download {path} --local-dir DIR`",
@@ -36,8 +36,8 @@ def refuse_file(path: Path) -> None:
     """Raise CheckpointError if ``path`` is a file instead of a model folder."""
     if path.is_file():
         raise CheckpointError(
-            "a model is loaded from its folder, not from a file",
+            "the path is a file; a model is loaded from its folder",
             seen=f"the file {path}",
             needed="a folder in Hub format: config.json and weights",
-            change=f"the path: {path.parent} is where the file lies",
+            change=f"the path: use the folder {path.parent}",
         )

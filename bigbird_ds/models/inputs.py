@@ -89,7 +89,7 @@ def complete_inputs(
     given = input_ids if inputs_embeds is None else inputs_embeds
     if given is None or (input_ids is not None and inputs_embeds is not None):
         raise ConfigError(
-            "a model takes token ids or word vectors",
+            "give either token ids or word embeddings",
             seen="neither" if given is None else "both input_ids and inputs_embeds",
             needed="one of input_ids, inputs_embeds",
             change="the arguments of forward",
@@ -97,16 +97,16 @@ def complete_inputs(
     name, dimensions = ("input_ids", 2) if inputs_embeds is None else ("inputs_embeds", 3)
     if given.dim() != dimensions or given.shape[1] == 0:
         raise ConfigError(
-            "the inputs of a model have another shape",
+            "the model inputs have the wrong shape",
             seen=f"{name} {tuple(given.shape)}",
-            needed="input_ids (batch, tokens) or inputs_embeds (batch, tokens, hidden size), with "
-            "a token at least",
+            needed="input_ids (batch, tokens) or inputs_embeds (batch, tokens, hidden size), at "
+            "least one token",
             change="the arguments of forward",
         )
     batch, seq_len = given.shape[:2]
     if mask is not None and mask.shape != (batch, past + seq_len):
         raise ConfigError(
-            "the attention mask does not cover the tokens",
+            "the shape of the attention mask does not match the tokens",
             seen=f"attention_mask {tuple(mask.shape)}",
             needed=f"{(batch, past + seq_len)} (batch, tokens in the cache + tokens given)",
             change="attention_mask",
@@ -144,8 +144,8 @@ def check_positions(inputs: TokenInputs, past: int, positions: int) -> None:
         if needed <= positions:
             return
     raise ConfigError(
-        "the input is longer than the model has positions for",
+        "the input is longer than the model has positions",
         seen=f"{needed} tokens",
         needed=f"at most {positions} (max_position_embeddings)",
-        change="the sequence length, or import the model with more positions",
+        change="the sequence length, or import the model with --extend-positions",
     )

@@ -68,7 +68,7 @@ def load_tensors(
     wrong = [name for name in sources if shapes[name] != tuple(own[name].shape)]
     if wrong and not ignore_mismatched_sizes:
         raise CheckpointError(
-            "tensors have another shape than the config says",
+            "tensor shapes do not match the config",
             seen=", ".join(f"{name} {shapes[name]}" for name in wrong[:_NAMED_AT_MOST]),
             needed=", ".join(f"{name} {tuple(own[name].shape)}" for name in wrong[:_NAMED_AT_MOST]),
             change="config.json, the overrides, or the folder",
@@ -126,7 +126,7 @@ def _check_missing(
         shown = ", ".join(f"{name} {tuple(own[name].shape)}" for name in absent[:_NAMED_AT_MOST])
         more = len(absent) - _NAMED_AT_MOST
         raise CheckpointError(
-            f"tensors are missing for {type(model).__name__}",
+            f"tensors of {type(model).__name__} are missing",
             seen=f"{origin} lacks {shown}" + (f" and {more} more" if more > 0 else ""),
             needed="every tensor of the model",
             change="the folder, or the class it is loaded into",
@@ -144,10 +144,10 @@ def _warn(model: Any, info: LoadingInfo, origin: str) -> None:
     name = type(model).__name__
     unknown = sorted(tensor for tensor in info.unexpected if not _part_of(model, tensor))
     if unknown:
-        logger.warning("tensors that %s has no use for: %s", name, unknown[:_NAMED_AT_MOST])
+        logger.warning("tensors not used by %s: %s", name, unknown[:_NAMED_AT_MOST])
     for part in sorted({_part_of(model, tensor) or "" for tensor in info.missing}):
-        logger.warning("%s: not in %s, starts fresh: %s", name, origin, part)
+        logger.warning("%s: not in %s, newly initialized: %s", name, origin, part)
     for tensor, found, wanted in sorted(info.mismatched):
         logger.warning(
-            "%s: %s is %s in %s, starts fresh as %s", name, tensor, found, origin, wanted
+            "%s: %s is %s in %s, newly initialized as %s", name, tensor, found, origin, wanted
         )

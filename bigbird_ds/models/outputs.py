@@ -39,8 +39,8 @@ class ModelOutput(OrderedDict[str, Any]):
     def __post_init__(self) -> None:
         first, *others = self._fields()
         value = getattr(self, first)
-        is_alone = all(getattr(self, name) is None for name in others)
-        if is_alone and value is not None and not isinstance(value, torch.Tensor):
+        is_only_output = all(getattr(self, name) is None for name in others)
+        if is_only_output and value is not None and not isinstance(value, torch.Tensor):
             # Built like a dict: accelerate and DataParallel rebuild outputs this way.
             super().__setattr__(first, None)
             super().clear()

@@ -131,7 +131,7 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         wanted_dtype, device = chosen_dtype(dtype, torch_dtype), chosen_device(device_map)
         if folder is None and (config is None or state_dict is None):
             raise ConfigError(
-                "nothing says which model to load",
+                "no model given to load",
                 seen="from_pretrained(None)",
                 needed="a folder, or both config and state_dict",
                 change="the first argument",
@@ -248,12 +248,12 @@ class PretrainedModel(TokenEmbeddings, FineTuning):
         own = dict(self.state_dict())
         if state_dict is None:
             return own
-        strange = sorted(state_dict.keys() - own.keys())
+        unexpected = sorted(state_dict.keys() - own.keys())
         lacking = sorted(own.keys() - state_dict.keys() - self.ties().keys())
-        if strange or lacking:
+        if unexpected or lacking:
             raise ConfigError(
-                "the state dict is not that of the model",
-                seen=f"without {lacking[:4]}, with {strange[:4]}",
+                "the state dict does not match the model",
+                seen=f"missing {lacking[:4]}, unexpected {unexpected[:4]}",
                 needed=f"the names of {type(self).__name__}.state_dict()",
                 change="state_dict",
             )

@@ -19,15 +19,15 @@ def check_sharing(
     sparse = config.attention_type == "block_sparse" and not config.is_decoder
     if not sparse or sequence_length <= least:
         raise ConfigError(
-            "only block-sparse attention can share a sequence between ranks",
+            "sequence parallelism needs block-sparse attention",
             seen=f"{sequence_length} tokens, attention_type {config.attention_type}, "
             f"is_decoder {config.is_decoder}, {ranks} ranks",
-            needed=f"more than {least} tokens, block_sparse, no decoder",
+            needed=f"more than {least} tokens, block_sparse, not a decoder",
             change="data.sequence_length, or parallel.sequence=1",
         )
     if sequence_length % config.block_size:
         raise ConfigError(
-            "ranks share whole blocks of a sequence",
+            "sequence parallelism needs whole blocks",
             seen=f"{sequence_length} tokens, block_size {config.block_size}",
             needed=f"a multiple of {config.block_size} tokens",
             change="the sequence length, or pad to whole blocks",

@@ -36,8 +36,9 @@ def settle_ties(
     if not differing:
         return config, tensors
     logger.warning(
-        "%s: tie_word_embeddings is true, and %s on file holds other values than what it would be "
-        "tied to: loaded untied, with both (tie_word_embeddings false)",
+        "%s: tie_word_embeddings is true, but the stored %s differs from the tensor it would be "
+        "tied "
+        "to; both are loaded, untied (tie_word_embeddings false)",
         origin,
         ", ".join(differing),
     )

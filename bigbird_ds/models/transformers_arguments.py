@@ -17,11 +17,11 @@ from bigbird_ds import files
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.models.hub_names import refuse_file
 
-_NOT_FETCHED = "leave it out, and fetch with `hf download NAME --local-dir DIR` first"
-_ONE_DEVICE = "leave it out: the model is on one device; launch/pretrain.py divides it by ZeRO"
+_NOT_FETCHED = "leave it out; first download with `hf download NAME --local-dir DIR`"
+_ONE_DEVICE = "leave it out: a model is on one device (launch/pretrain.py partitions it by ZeRO)"
 _SAFETENSORS = "leave it out; `bigbird-ds import` reads pytorch_model.bin"
 _QUANTIZED = (
-    "leave it out; quantize with transformers, and speed that model up with "
+    "leave it out; quantize with transformers, and accelerate that model with "
     "bigbird_ds.integrations.transformers.accelerate"
 )
 
@@ -57,14 +57,14 @@ _OF_LOADING: dict[str, _Argument] = {
     # the form of the files
     "use_safetensors": _Argument(_only(True), _SAFETENSORS),
     "weights_only": _Argument(_only(True), _SAFETENSORS),
-    "from_tf": _Argument(_only(False), "leave it out; transformers 4 converts such a folder"),
-    "from_flax": _Argument(_only(False), "leave it out; transformers 4 converts such a folder"),
+    "from_tf": _Argument(_only(False), "leave it out; convert the folder with transformers 4"),
+    "from_flax": _Argument(_only(False), "leave it out; convert the folder with transformers 4"),
     "gguf_file": _Argument(_only(), "leave it out: weights are safetensors"),
-    "variant": _Argument(_only(), "leave it out, and call the file model.safetensors"),
-    "key_mapping": _Argument(_only(), "leave it out, and rename the tensors on file"),
+    "variant": _Argument(_only(), "leave it out, and rename the file to model.safetensors"),
+    "key_mapping": _Argument(_only(), "leave it out, and rename the tensors in the file"),
     # memory and devices
     "low_cpu_mem_usage": _Argument(_only(True, False), ""),  # the weights exist once, always
-    "disable_mmap": _Argument(_only(False), "leave it out: files are mapped into memory"),
+    "disable_mmap": _Argument(_only(False), "leave it out: files are memory-mapped"),
     "max_memory": _Argument(_only(), _ONE_DEVICE),
     "offload_folder": _Argument(_only(), _ONE_DEVICE),
     "offload_buffers": _Argument(_only(False), _ONE_DEVICE),
@@ -76,14 +76,14 @@ _OF_LOADING: dict[str, _Argument] = {
     # how the model computes
     "attn_implementation": _Argument(
         _only("eager"),
-        "leave it out: attention is block-sparse, or full and fused, by the length of the input; "
+        "leave it out: attention is block-sparse or full (fused) depending on the input length; "
         "attention_type='original_full' makes it full at any length",
     ),
     "quantization_config": _Argument(_only(), _QUANTIZED),
     "load_in_8bit": _Argument(_only(False), _QUANTIZED),
     "load_in_4bit": _Argument(_only(False), _QUANTIZED),
-    "use_kernels": _Argument(_only(False), "leave it out: the kernels are ours"),
-    "kernel_config": _Argument(_only(), "leave it out: the kernels are ours"),
+    "use_kernels": _Argument(_only(False), "leave it out: bigbird_ds has its own kernels"),
+    "kernel_config": _Argument(_only(), "leave it out: bigbird_ds has its own kernels"),
     "adapter_name": _Argument(_only("default"), "leave it out, and load adapters with peft"),
     "adapter_kwargs": _Argument(_only(), "leave it out, and load adapters with peft"),
     "generation_config": _Argument(_only(), "leave it out, and generate with transformers"),
@@ -92,13 +92,15 @@ _OF_LOADING: dict[str, _Argument] = {
 _OF_SAVING: dict[str, _Argument] = {
     "safe_serialization": _Argument(_only(True), "leave it out: weights are safetensors"),
     "save_function": _Argument(_anything, ""),  # accelerate's; files are whole or absent anyway
-    "save_original_format": _Argument(_only(True), "leave it out: names are the usual ones"),
+    "save_original_format": _Argument(
+        _only(True), "leave it out: the usual tensor names are saved"
+    ),
     "save_peft_format": _Argument(_only(True), "leave it out, and save adapters with peft"),
     "variant": _Argument(_only(), "leave it out, and rename model.safetensors"),
     "token": _Argument(_only(False), "leave it out: nothing is uploaded"),
     "distributed_checkpoint": _Argument(_only(False), "leave it out"),
     "push_to_hub": _Argument(
-        _only(False), "leave it out, and `hf upload NAME DIR` after; of a run: bigbird-ds export"
+        _only(False), "leave it out; run `hf upload NAME DIR` (for a run: bigbird-ds export --push)"
     ),
 }
 
@@ -131,10 +133,10 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype | None:
     """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise CheckpointError(
-            "two dtypes are asked for",
+            "two different dtypes given",
             seen=f"dtype={dtype}, torch_dtype={torch_dtype}",
-            needed="one of the two",
-            change="leave torch_dtype, the old name, out",
+            needed="only one of the two",
+            change="leave out torch_dtype, the old name",
         )
     return floating_dtype(torch_dtype if dtype is None else dtype)
 
@@ -152,7 +154,7 @@ def floating_dtype(dtype: Any) -> torch.dtype | None:
         found = getattr(torch, dtype.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise CheckpointError(
-            "no such floating dtype",
+            "not a floating dtype",
             seen=repr(dtype),
             needed="float32, bfloat16 or float16",
             change="dtype",
@@ -174,9 +176,9 @@ def chosen_device(device_map: Any) -> torch.device:
         value = next(iter(value.values())) if len(devices) == 1 else None
         if value is None:
             raise ConfigError(
-                "a model of this library is on one device",
+                "a model cannot be split over several devices",
                 seen=f"device_map={device_map}",
-                needed="a device, or a map to one",
+                needed="one device, or a map to one",
                 change="device_map",
             )
     if value is None:
@@ -189,7 +191,7 @@ def chosen_device(device_map: Any) -> torch.device:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError, TypeError) as cause:  # unknown, or not here
         raise ConfigError(
-            "no such device",
+            "unknown or unavailable device",
             seen=f"device_map={device_map!r}: {str(cause).splitlines()[0]}",
             needed="cpu, cuda:0, the number of an accelerator, or auto",
             change="device_map",
@@ -218,7 +220,7 @@ def _take(options: dict[str, Any], known: dict[str, _Argument], of: str) -> dict
             rest[name] = value
         elif not argument.accepts(value):
             raise ConfigError(
-                f"{of} does not do this, which transformers does",
+                f"{of} does not support this argument of transformers",
                 seen=f"{name}={value!r}",
                 needed=f"{of} without {name}",
                 change=f"{name}: {argument.instead}",

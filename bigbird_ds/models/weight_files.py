@@ -26,7 +26,7 @@ def how_to_read(folder: Path) -> str:
     """What to do with a folder that has only :func:`other_weights`."""
     others = other_weights(folder)
     if any(name.startswith("pytorch_model") for name in others):
-        return f"the folder: `bigbird-ds import {folder} OUT` makes one of pytorch_model.bin"
+        return f"the folder: `bigbird-ds import {folder} OUT` converts pytorch_model.bin"
     if any(name.endswith(".safetensors") for name in others):
         return f"the folder, or the name of the file: {WEIGHTS_NAME}"
     return "the folder"

@@ -59,7 +59,7 @@ class LazyTensors:
             found = set(stream.keys())
         except (OSError, SafetensorError) as cause:
             raise CheckpointError(
-                "this file of weights cannot be read",
+                "the weights file cannot be read",
                 seen=f"{path}: {cause or type(cause).__name__}",
                 needed="a whole safetensors file",
                 change="the file: copy or write it again",
@@ -67,8 +67,8 @@ class LazyTensors:
         lacking = sorted(set(found if only is None else only) - found)
         if lacking:
             raise CheckpointError(
-                "a shard lacks tensors that the index says it has",
-                seen=f"{path} without {', '.join(lacking[:8])}",
+                "a weights shard lacks tensors that the index lists",
+                seen=f"{path} lacks {', '.join(lacking[:8])}",
                 needed=f"the file that {INDEX_NAME} was written for",
                 change="the folder",
             )
@@ -151,7 +151,7 @@ def read_tensors(folder: Path) -> LazyTensors:
     if not has_weights(folder):
         others = other_weights(folder)
         raise CheckpointError(
-            "this folder holds no weights" + (" that can be read as they are" if others else ""),
+            "the folder holds no weights" + (" in a supported format" if others else ""),
             seen=f"{folder} without {WEIGHTS_NAME} or {INDEX_NAME}"
             + (f", but with {', '.join(others)}" if others else ""),
             needed="a model folder in Hub format, with safetensors",
@@ -203,7 +203,7 @@ def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], max_shard_size
     if len(shards) == 1:
         names = [WEIGHTS_NAME]
     for name, shard in zip(names, shards, strict=True):
-        _write_file(folder / name, shard)
+        write_tensor_file(folder / name, shard)
     kept = set(names)
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
@@ -232,8 +232,8 @@ def _split(tensors: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch
     return shards
 
 
-def _write_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Run ``save_file`` to a temporary file next to ``path``, sync it and rename it."""
+def write_tensor_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file to a temporary name, sync it and rename it; its mode is usual."""
     from safetensors.torch import save_file
 
     temporary = files.temporary_name(path)

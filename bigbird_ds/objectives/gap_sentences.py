@@ -37,23 +37,26 @@ class GapOptions(WholeWords):
         ConfigError: a value out of range.
     """
 
-    target_length: PositiveInt = Field(256, description="tokens of the target, </s> counted")
+    target_length: PositiveInt = Field(
+        256, description="maximum target length in tokens, including </s>"
+    )
     strategy: str = Field(
         "ind_orig",
-        description="which sentences are taken out: ind_orig, ind_uniq, seq_orig, seq_uniq (by "
+        description="how to choose the gap sentences: ind_orig, ind_uniq, seq_orig, seq_uniq (by "
         "ROUGE-1 F1 against the rest), lead or random",
     )
     gap_ratio: float | tuple[float, float] = Field(
         (0.15, 0.45),
-        description="share of a document's sentences that is taken out, as far as the target has "
-        "room: a number, or two to draw between for each window",
+        description="fraction of a document's sentences to remove, up to the target length: a "
+        "number, or "
+        "two to draw between for each window",
     )
-    score_noise: float = Field(0.2, description="scores are multiplied by 1 +- up to this")
+    score_noise: float = Field(0.2, description="random factor on the scores: 1 +- up to this")
     keep_fraction: float = Field(
-        0.2, description="share of the chosen sentences that stay in the input too"
+        0.2, description="fraction of the gap sentences that also stay in the input"
     )
     input_mask_fraction: float = Field(
-        0.0, description="share of the input's tokens to mask besides (0: none)"
+        0.0, description="fraction of the input's tokens that are masked in addition (0: none)"
     )
 
     @property
@@ -71,13 +74,17 @@ class GapOptions(WholeWords):
         checks = [
             ("target_length", self.target_length >= 2, "at least 2: a token and </s>"),
             ("strategy", self.strategy in STRATEGIES, "one of " + ", ".join(STRATEGIES)),
-            ("gap_ratio", 0 < low <= high < 1, "two shares above 0 and below 1, the smaller first"),
-            ("score_noise", 0 <= self.score_noise < 1, "a number from 0 to below 1"),
-            ("keep_fraction", 0 <= self.keep_fraction < 1, "a share from 0 to below 1"),
-            ("input_mask_fraction", 0 <= self.input_mask_fraction < 1, "a share from 0 to below 1"),
+            (
+                "gap_ratio",
+                0 < low <= high < 1,
+                "two fractions above 0 and below 1, the smaller first",
+            ),
+            ("score_noise", 0 <= self.score_noise < 1, "a number >= 0 and < 1"),
+            ("keep_fraction", 0 <= self.keep_fraction < 1, "a fraction >= 0 and < 1"),
+            ("input_mask_fraction", 0 <= self.input_mask_fraction < 1, "a fraction >= 0 and < 1"),
         ]
-        for name, is_right, needed in checks:
-            if not is_right:
+        for name, is_valid, needed in checks:
+            if not is_valid:
                 value = getattr(self, name)
                 guess = nearest(str(value), STRATEGIES) if name == "strategy" else None
                 raise ConfigError(
@@ -102,7 +109,7 @@ class GapSentences(Objective):
     """
 
     name = "gap_sentences"
-    summary = "write the sentences that were taken out (PEGASUS), with a BigBirdPegasus"
+    summary = "gap-sentence generation (PEGASUS) with BigBirdPegasus"
     options_class = GapOptions
     model_class = BigBirdPegasusForConditionalGeneration
     family = PEGASUS
@@ -115,7 +122,7 @@ class GapSentences(Objective):
                 "the tokenizer has no mask for sentences",
                 seen=f"a tokenizer of the {vocabulary.family} family",
                 needed="one of the Pegasus family: ids 2 and 3 mask sentences and words",
-                change="data.tokenizer: make it with `bigbird-ds tokenizer --family pegasus`",
+                change="data.tokenizer: create it with `bigbird-ds tokenizer --family pegasus`",
             )
         self.vocabulary = vocabulary
         self.separator = vocabulary.eos
@@ -134,7 +141,7 @@ class GapSentences(Objective):
         """
         if sequence_length < 2:
             raise ConfigError(
-                "the sequence is too short to hold any text",
+                "the sequence is too short for any text",
                 seen=sequence_length,
                 needed="at least 2",
                 change="data.sequence_length",
@@ -161,7 +168,7 @@ class GapSentences(Objective):
 
         Returns:
             int64 arrays: ``input_ids``, ``attention_mask`` (L,); ``labels`` (T,), -100 if unused
-            (everywhere if no document has two sentences); with ``input_mask_fraction`` also
+            (everywhere if no document has two or more sentences); with ``input_mask_fraction`` also
             ``target_positions`` (M,), 0 if unused, and ``target_ids`` (M,), -100 if unused.
         """
         assert sentences is not None
@@ -233,15 +240,14 @@ class GapSentences(Objective):
         """Warn of single-sentence documents, which give no target; DataError if all are."""
         if num_documents and num_undivided == num_documents:
             raise DataError(
-                "no document has two sentences",
+                "no document has two or more sentences",
                 seen=f"{num_documents:,} documents of one sentence in {folder}",
-                needed="documents of two sentences at least, to take one out",
+                needed="documents of at least two sentences, so that one can be removed",
                 change="the documents, or objective.name",
             )
         if num_undivided:
             logger.warning(
-                "data: %s of %s documents have a single sentence: they are read, and give no "
-                "target",
+                "data: %s of %s documents have a single sentence: they are read but give no target",
                 f"{num_undivided:,}",
                 f"{num_documents:,}",
             )
@@ -271,16 +277,16 @@ class GapSentences(Objective):
         choices = choices_of(counts, self.options.strategy, self.options.score_noise, generator)
         lengths = (spans[:, 1] - spans[:, 0]).tolist()
         chosen: list[int] = []
-        passed_over: list[int] = []
+        skipped: list[int] = []
         for turn in _turns(wanted, generator).tolist():
             best = choices.next(turn)
             if lengths[best] > room:
-                passed_over.append(best)
+                skipped.append(best)
                 continue
             chosen.append(best)
             room -= lengths[best]
             choices.take(best)
-        return np.array(sorted(chosen) or passed_over[:1], dtype=np.int64)
+        return np.array(sorted(chosen) or skipped[:1], dtype=np.int64)
 
     def _without(self, ids: np.ndarray, gaps: np.ndarray) -> tuple[int, np.ndarray]:
         """Return the length of the text with each gap replaced by a mask, and the text."""

@@ -26,7 +26,7 @@ MAX_WORD_TOKENS = 16
 class WholeWords(Options):
     """The option of every objective that masks tokens."""
 
-    whole_words: bool = Field(True, description="mask whole words, not single pieces")
+    whole_words: bool = Field(True, description="mask whole words instead of single pieces")
 
 
 def target_capacity(fraction: float, sequence_length: int) -> int:
@@ -121,13 +121,13 @@ def fill_budget(lengths: np.ndarray, budget: int) -> np.ndarray:
     num_fitting = int(np.searchsorted(total, budget, side="right"))
     taken = [np.arange(num_fitting)]
     left = budget - (int(total[num_fitting - 1]) if num_fitting else 0)
-    place = num_fitting
+    index = num_fitting
     while left > 0:
-        fitting = np.flatnonzero(lengths[place:] <= left)
+        fitting = np.flatnonzero(lengths[index:] <= left)
         if not len(fitting):
             break
-        place += int(fitting[0])
-        taken.append(np.array([place]))
-        left -= int(lengths[place])
-        place += 1
+        index += int(fitting[0])
+        taken.append(np.array([index]))
+        left -= int(lengths[index])
+        index += 1
     return np.concatenate(taken)

@@ -33,13 +33,13 @@ class MaskingOptions(WholeWords):
         ConfigError: a fraction outside (0, 1).
     """
 
-    mask_fraction: float = Field(0.15, description="share of the tokens that become targets")
+    mask_fraction: float = Field(0.15, description="fraction of the tokens that become targets")
 
     @model_validator(mode="after")
     def _check(self) -> MaskingOptions:
         if not 0 < self.mask_fraction < 1:
             raise ConfigError(
-                "the share of masked tokens is no share",
+                "the fraction of masked tokens is out of range",
                 seen=f"objective.mask_fraction={self.mask_fraction}",
                 needed="a number above 0 and below 1",
                 change="objective.mask_fraction",
@@ -60,7 +60,7 @@ class MaskedLanguageModel(Objective):
     """
 
     name = "mlm"
-    summary = "masked tokens alone"
+    summary = "masked language modeling"
     options_class = MaskingOptions
     model_class: ClassVar[type[Any]] = BigBirdForMaskedLM
     family = BIGBIRD
@@ -72,7 +72,7 @@ class MaskedLanguageModel(Objective):
                 "the tokenizer has no [CLS] and [SEP]",
                 seen=f"a tokenizer of the {vocabulary.family} family, objective.name={self.name}",
                 needed="one of the BigBird family",
-                change="data.tokenizer: make it with `bigbird-ds tokenizer --family bigbird`",
+                change="data.tokenizer: create it with `bigbird-ds tokenizer --family bigbird`",
             )
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
@@ -88,7 +88,7 @@ class MaskedLanguageModel(Objective):
         room = sequence_length - 1 - self.parts_per_window
         if room < self.parts_per_window:
             raise ConfigError(
-                "the sequence is too short to hold any text",
+                "the sequence is too short for any text",
                 seen=sequence_length,
                 needed=f"at least {1 + 2 * self.parts_per_window}",
                 change="data.sequence_length",
@@ -187,7 +187,7 @@ class MaskedLanguageModelWithPairs(MaskedLanguageModel):
     """
 
     name = "mlm_nsp"
-    summary = "masked tokens and next sentence (BERT)"
+    summary = "masked language modeling and next-sentence prediction (BERT)"
     model_class = BigBirdForPreTraining
     losses = (MASKED_TOKENS, NEXT_SENTENCE)
     parts_per_window = 2

@@ -84,12 +84,12 @@ class _Ranked:
 
     def __post_init__(self) -> None:
         self._order = np.lexsort((-self.score, self.document)).tolist()
-        self._place = np.searchsorted(self.document, np.unique(self.document)).tolist()
+        self._next = np.searchsorted(self.document, np.unique(self.document)).tolist()
 
     def next(self, document: int) -> int:
-        place = self._place[document]
-        self._place[document] = place + 1
-        sentence: int = self._order[place]
+        index = self._next[document]
+        self._next[document] = index + 1
+        sentence: int = self._order[index]
         return sentence
 
     def take(self, sentence: int) -> None:

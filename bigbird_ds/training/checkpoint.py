@@ -7,17 +7,17 @@ visible checkpoint is never partial.
 from __future__ import annotations
 
 import shutil
-import threading
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bigbird_ds import files
+from bigbird_ds.errors import CheckpointError
 from bigbird_ds.file_records import FileRecord
 from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
@@ -32,7 +32,9 @@ from bigbird_ds.hub.checkpoints import (
     step_folder,
 )
 from bigbird_ds.log import logger
+from bigbird_ds.models.weights import write_tensor_file
 from bigbird_ds.training.deepspeed.state import equals_module, full_tensors
+from bigbird_ds.training.disk import delete_in_background, hidden, hide_leftovers, make_room
 from bigbird_ds.training.distributed import Ranks
 
 
@@ -43,23 +45,29 @@ def save_checkpoint(
     model: nn.Module,
     ranks: Ranks,
     keep: int,
+    num_bytes: int = 0,
 ) -> Path:
     """Write ``step-N`` on all ranks, then prune all but it and the ``keep - 1`` before it.
 
+    Args:
+        num_bytes: what the checkpoint takes; where the disk has less, older ones are removed first.
+
     Raises:
-        OSError: on every rank, if writing failed on any of them (a full disk, say).
-        RuntimeError: on every rank, if the gathered weights differ from the module's.
+        NotWrittenError: on every rank, if writing failed on any of them (a full disk, say). The
+            last checkpoint is untouched, and a later save may succeed.
+        RankFailure: on every rank, if the gathered weights differ from the module's.
         FloatingPointError: on every rank, if a tensor holds a non-finite number; nothing is
             written or pruned.
     """
     final = step_folder(output, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
+    together = _Together(ranks, temporary, num_bytes)
     weights, moments, drifted = _own_share(engine, model, ranks)
-    ranks.on_all_ranks(lambda: _require_equal(drifted))
-    ranks.on_all_ranks(lambda: _require_finite(weights | moments, state.step))
-    _together(ranks, lambda: _make_anew(temporary) if ranks.is_first else None)
-    written = _together(ranks, lambda: _write_share(temporary, weights, moments, ranks))
-    _together(ranks, lambda: _finish(temporary, final, state, model, written, ranks))
+    ranks.jointly(lambda: _require_equal(drifted))
+    ranks.jointly(lambda: _require_finite(weights | moments, state.step))
+    together.write(lambda: _make_anew(temporary, output, num_bytes) if ranks.is_first else None)
+    written = together.write(lambda: _write_share(temporary, weights, moments, ranks))
+    together.write(lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
         _prune(output, final, keep)
     return final
@@ -72,28 +80,14 @@ def _prune(output: Path, newest: Path, keep: int) -> None:
     checkpoint is never partial; a thread deletes it while training continues.
     """
     found = list_checkpoints(output)
-    stale = list(newest.parent.glob(".step-*.*"))
+    stale = hide_leftovers(output)
     # Count back from ``newest``: a later, damaged checkpoint must not push it out.
     for old in found[: found.index(newest) + 1][:-keep]:
-        hidden = old.with_name(f".{old.name}.old")
         try:
-            old.rename(hidden)
+            stale.append(hidden(old))
         except OSError as cause:
             logger.warning("%s cannot be removed: %s", old, cause.strerror)
-        else:
-            stale.append(hidden)
-    if stale:
-        threading.Thread(target=_delete, args=(stale,), name="prune checkpoints").start()
-
-
-def _delete(folders: list[Path]) -> None:
-    for folder in folders:
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:  # the thread of an earlier save deletes it too
-            continue
-        except OSError as cause:
-            logger.warning("%s cannot be removed: %s", folder, cause.strerror)
+    delete_in_background(stale)
 
 
 def _require_equal(drifted: list[str]) -> None:
@@ -110,14 +104,15 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise FloatingPointError(
-            f"{len(broken)} tensor(s) hold numbers that are not finite after step {step}, "
+            f"{len(broken)} tensor(s) are not finite after step {step}, "
             f"{broken[0]} first; nothing was saved, and the last checkpoint is untouched (try a "
             "smaller optimizer.lr)"
         )
 
 
-def _make_anew(folder: Path) -> None:
+def _make_anew(folder: Path, output: Path, num_bytes: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    make_room(output, num_bytes)
     folder.mkdir(parents=True)
 
 
@@ -167,9 +162,7 @@ def _write_share(
     records = []
     for stem, tensors in (("model", weights), ("optimizer", moments)):
         path = folder / f"{stem}{suffix}.safetensors"
-        save_file(tensors, path, metadata={"format": "pt"})
-        with path.open("rb+") as stream:
-            files.sync(stream)
+        write_tensor_file(path, tensors)
         records.append(FileRecord.of(path))
     sizes = {name: tensor.nbytes for name, tensor in weights.items()}
     return _Share(records, f"model{suffix}.safetensors", sizes)
@@ -210,14 +203,37 @@ def _finish(
         stream.write(f"{final.name}\n".encode())
 
 
-def _together(ranks: Ranks, write: Callable[[], Any]) -> list[Any]:
-    """Run ``write`` on every rank and return all results; an OSError on any is raised on all."""
-    result, failure = None, None
-    try:
-        result = write()
-    except (OSError, SafetensorError) as cause:
-        failure = f"rank {ranks.rank}: {cause}"
-    results, failures = zip(*ranks.gather((result, failure)), strict=True)
-    if any(failures):
-        raise OSError(f"the checkpoint could not be written ({'; '.join(filter(None, failures))})")
-    return list(results)
+class NotWrittenError(CheckpointError):
+    """A checkpoint could not be written."""
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Writes of all ranks to the ``temporary`` folder of a checkpoint of ``num_bytes``."""
+
+    ranks: Ranks
+    temporary: Path
+    num_bytes: int
+
+    def write(self, write: Callable[[], Any]) -> list[Any]:
+        """Run ``write`` on every rank and return all results.
+
+        Raises:
+            NotWrittenError: on every rank, if one failed to write; the folder is removed.
+        """
+        result, failure = None, None
+        try:
+            result = write()
+        except (OSError, SafetensorError) as cause:
+            failure = f"rank {self.ranks.rank} on {socket.gethostname()}: {cause}"
+        results, failures = zip(*self.ranks.gather((result, failure)), strict=True)
+        if any(failures):
+            if self.ranks.is_first:
+                shutil.rmtree(self.temporary, ignore_errors=True)
+            raise NotWrittenError(
+                "the checkpoint could not be written",
+                seen=f"{self.temporary}: {'; '.join(filter(None, failures))}",
+                needed=f"a folder to write to, with room for {self.num_bytes:,} bytes",
+                change="make room there, or mend the file system",
+            )
+        return list(results)

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from bigbird_ds import log
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.training.failures import portable, shared_failure
 from bigbird_ds.training.launchers import set_rank_variables
+from bigbird_ds.training.progress import PATIENCE_AT_START, Progress
 
 Result = TypeVar("Result")
+_FOR_EVER = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Ranks:
     device: torch.device
     control_group: dist.ProcessGroup
     parallel: SequenceParallel | None = None  # this rank's sequence-parallel group
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def data_world_size(self) -> int:
@@ -55,7 +62,7 @@ class Ranks:
             return self
         if self.world_size % size:
             raise ConfigError(
-                "the ranks do not divide into groups that share a sequence",
+                "the number of ranks is not a multiple of the sequence-parallel size",
                 seen=f"{self.world_size} rank(s), parallel.sequence={size}",
                 needed=f"a number of ranks that is a multiple of {size}",
                 change="parallel.sequence, or the number of processes",
@@ -89,29 +96,44 @@ class Ranks:
         """Run ``do`` on all ranks and return all results, in rank order, on every rank.
 
         Raises:
-            Exception: on every rank, if ``do`` raised on any: the rank's own exception, else that
-                of the first rank that raised.
+            UserError, FloatingPointError, RankFailure: on every rank the same, if ``do`` raised on
+                any; see ``failures.shared_failure``.
         """
-        result, error = None, None
-        try:
-            result = do()
-        except Exception as cause:
-            error = cause
-        results, errors = zip(*self.gather((result, error)), strict=True)
-        for found in (error, *errors):
-            if found is not None:
-                raise found
-        return list(results)
+        result, error = _attempt(do)
+        results = self.gather(None if error else result)
+        self.raise_together(error)
+        return results
+
+    def jointly(self, do: Callable[[], Result]) -> Result:
+        """Run ``do`` on all ranks and return this rank's result; raises as ``on_all_ranks``."""
+        result, error = _attempt(do)
+        self.raise_together(error)
+        return result  # type: ignore[return-value]
+
+    def raise_together(self, error: Exception | None) -> None:
+        """Raise on every rank if any rank passes an error; collective."""
+        own = portable(error) if error is not None else None
+        errors, hosts = zip(*self.gather((own, socket.gethostname())), strict=True)
+        if failure := shared_failure(errors, hosts):
+            raise failure from error
 
     def barrier(self) -> None:
         dist.barrier(group=self.control_group)
 
 
-def start(local_rank: int | None = None) -> Ranks:
+def _attempt(do: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
+    try:
+        return do(), None
+    except Exception as error:
+        return None, error
+
+
+def start(local_rank: int | None = None, hang_timeout_s: float = 600.0) -> Ranks:
     """Join the process group and pick the device.
 
     Args:
         local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
+        hang_timeout_s: ``train.hang_timeout``: how long a rank waits for the others to join.
 
     Raises:
         ConfigError: the launcher's variables are incomplete, or no device is left for this rank.
@@ -130,13 +152,48 @@ def start(local_rank: int | None = None) -> Ranks:
     _leave_out_shared_memory_operator()
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+        timeout = timedelta(seconds=hang_timeout_s) if hang_timeout_s else _FOR_EVER
+        try:
+            deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
+        except dist.DistError as cause:
+            raise _not_joined(cause, rank, world_size, timeout) from cause
         # Also on errors: a gloo thread that frees a tensor while the interpreter shuts down aborts
         # the process with exit code 134 (seen in 4 of 80 exits on a user error).
         atexit.register(stop)
     control_group = dist.new_group(backend="gloo")
     assert control_group is not None
     return Ranks(rank, world_size, local_rank, device, control_group)
+
+
+def _not_joined(cause: Exception, rank: int, world_size: int, timeout: timedelta) -> ConfigError:
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    text = " ".join(str(cause).split())[:300]
+    if "EADDRINUSE" in text or "in use" in text:
+        return ConfigError(
+            "the port where the ranks meet is in use",
+            seen=f"{address}: {text}",
+            needed="a free port on the host of rank 0, the same for all ranks",
+            change="MASTER_PORT, or --master_port of the launcher; or end the process that has it",
+        )
+    return ConfigError(
+        "the ranks did not meet",
+        seen=f"rank {rank} of {world_size} at {address}, for up to {timeout}: {text}",
+        needed="all ranks started, and the host of rank 0 reachable from each",
+        change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "
+        "train.hang_timeout",
+    )
+
+
+def set_timeouts(hang_timeout_s: float) -> None:
+    """Give all process groups one timeout, DeepSpeed's own ones too, which have torch's default.
+
+    It is longer than the watchdog's (``watchdog.py``), which says more, and ends a run whose
+    watchdog does not work.
+    """
+    seconds = 2 * PATIENCE_AT_START * hang_timeout_s
+    timeout = timedelta(seconds=seconds) if seconds else _FOR_EVER
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def stop() -> None:

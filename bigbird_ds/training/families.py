@@ -22,7 +22,7 @@ def config_from_tokenizer(config: RunConfig, vocabulary: Vocabulary) -> dict[str
     family = config.objective.kind.family
     if vocabulary.family != family:
         raise DataError(
-            "the tokenizer does not belong to the objective",
+            "the tokenizer is of the wrong family for the objective",
             seen=f"a tokenizer of the {vocabulary.family} family for {config.objective.name}",
             needed=f"one of the {family} family (`bigbird-ds tokenizer --family {family}`)",
             change="data.tokenizer, or objective.name",

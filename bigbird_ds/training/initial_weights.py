@@ -48,26 +48,26 @@ def fit_to_weights(
 
 
 def load_initial_weights(
-    folder: str, model_class: Any, model_config: ModelConfig, ties_asked_for: bool
+    folder: str, model_class: Any, model_config: ModelConfig, config_ties: bool
 ) -> Any:
     """Build the model and load the weights in ``folder``.
 
     Args:
         model_config: the result of :func:`fit_to_weights`.
-        ties_asked_for: ``tie_word_embeddings`` before :func:`fit_to_weights`.
+        config_ties: ``tie_word_embeddings`` before :func:`fit_to_weights`.
     """
     known = embeddings_on_file(folder, model_class) or model_config.vocab_size
-    on_file = model_config.replace(vocab_size=known, tie_word_embeddings=ties_asked_for)
-    model = model_class.from_pretrained(folder, config=on_file, dtype=torch.float32)
+    stored_config = model_config.replace(vocab_size=known, tie_word_embeddings=config_ties)
+    model = model_class.from_pretrained(folder, config=stored_config, dtype=torch.float32)
     if known != model_config.vocab_size:
         logger.warning(
             "model: %s has embeddings for %s tokens, the model for %s: %s",
             folder,
             f"{known:,}",
             f"{model_config.vocab_size:,}",
-            "it is extended, and the new ones start as the mean of the others"
+            "new embeddings are the mean of the others"
             if known < model_config.vocab_size
-            else "the last ones are dropped",
+            else "the last embeddings are dropped",
         )
         model.resize_token_embeddings(model_config.vocab_size)
     assert model.config == model_config

@@ -60,9 +60,9 @@ def _require_torch_variables(environment: Mapping[str, str]) -> None:
     needed = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in needed if name not in environment]:
         raise ConfigError(
-            "RANK is set, but not what belongs to it",
+            "RANK is set, but other variables are missing",
             seen=f"RANK={environment['RANK']}, no {', '.join(missing)}",
-            needed="all of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, or none",
+            needed="all or none of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
             change="the environment, or start with deepspeed, torchrun, srun or mpirun",
         )
 
@@ -82,9 +82,9 @@ def _from_mpi(environment: Mapping[str, str], names: tuple[str, ...]) -> dict[st
     address = environment.get("MASTER_ADDR")
     if address is None and local_world_size != world_size:
         raise ConfigError(
-            "mpirun does not say which host the ranks meet at",
+            "mpirun does not set the rendezvous host",
             seen=f"{world_size} ranks, {local_world_size} of them on this host, no MASTER_ADDR",
-            needed="MASTER_ADDR, the name or address of the host of rank 0",
+            needed="MASTER_ADDR, the name or address of rank 0's host",
             change="mpirun -x MASTER_ADDR=HOST (Open MPI), -genv MASTER_ADDR HOST (MPICH)",
         )
     return {
@@ -105,9 +105,9 @@ def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     """
     if "SLURM_STEP_ID" not in environment:
         raise ConfigError(
-            "this is the batch script of a SLURM job, not one of its tasks",
+            "the program was started by the batch script of a SLURM job, not by srun",
             seen=f"SLURM_NTASKS={environment['SLURM_NTASKS']}, no SLURM_STEP_ID",
-            needed="a process for each task",
+            needed="one process per task",
             change="start with srun: srun python launch/pretrain.py ...; one process: --ntasks=1",
         )
     step = int(environment["SLURM_STEP_ID"])

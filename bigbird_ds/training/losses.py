@@ -27,19 +27,16 @@ class StepCounts:
     Attributes:
         targets: the divisor of each part of the loss, by ``LossPart.count``.
         tokens: non-padding tokens of the input.
-        stop_requests: ranks that were asked to stop.
     """
 
     targets: dict[str, float]
     tokens: float
-    stop_requests: float
 
     @classmethod
     def of(cls, parts: Sequence[LossPart], counted: Sequence[float]) -> StepCounts:
-        """From the summed results of :func:`count_batch`, followed by the stop requests."""
-        *targets, tokens, stop_requests = counted
-        names = [part.count for part in parts]
-        return cls(dict(zip(names, targets, strict=True)), tokens, stop_requests)
+        """From the summed results of :func:`count_batch`."""
+        *targets, tokens = counted
+        return cls(dict(zip([part.count for part in parts], targets, strict=True)), tokens)
 
 
 def count_batch(batch: dict[str, Tensor], parts: Sequence[LossPart]) -> list[float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from bigbird_ds.training.deepspeed.config import (
     uses_bf16,
     zero_stage,
 )
+from bigbird_ds.training.disk import checkpoint_bytes
 from bigbird_ds.training.families import ModelConfig
 
 # Resident set of a CPU rank without its tensors (Python, torch 2.13, DeepSpeed 0.19.8): what
@@ -71,8 +71,13 @@ def plan_memory(
     """
     with torch.device("meta"):
         model = config.objective.kind.model_class(model_config)
-    number = sum(p.numel() for p in model.parameters())
-    state = _state_elements(config, model)
+    shapes = [tuple(p.shape) for p in model.parameters()]
+    number = sum(map(math.prod, shapes))
+    state = sum(
+        math.prod(shape)
+        for whole in shapes
+        for shape in config.optimizer.kind.state_shapes(whole).values()
+    )
     stage, bf16 = zero_stage(config), uses_bf16(config)
 
     def shared(num_bytes: int, from_stage: int) -> int:
@@ -97,11 +102,6 @@ def plan_memory(
         buckets=bucket if on_gpu else min(bucket, 4 * number),
         offloaded=offloaded,
         host=PROCESS_BYTES + offloaded + (4 * number if bf16 else 0),
-        checkpoint=4 * (number + state),
+        checkpoint=checkpoint_bytes(shapes, config.optimizer.kind),
         on_gpu=on_gpu,
     )
-
-
-def _state_elements(config: RunConfig, model: Any) -> int:
-    shapes = [config.optimizer.kind.state_shapes(p.shape) for p in model.parameters()]
-    return sum(math.prod(shape) for kinds in shapes for shape in kinds.values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
+import os
 import resource
 import time
 from collections.abc import Sequence
@@ -81,11 +84,9 @@ class MetricsWriter:
         self.path = output / METRICS_NAME
         self.active = ranks.is_first
         self.lacks_evaluation = False
-        if not self.active:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.path.exists():
+        self._tensorboard: Any = None
+        self._purge_step = steps_done + 1 if steps_done else None
+        if self.active and self.path.exists():
             lines = read_metrics(output)
             kept = [line for line in lines if line["step"] <= steps_done]
             self._move_aside([line for line in lines if line["step"] > steps_done])
@@ -93,9 +94,6 @@ class MetricsWriter:
             self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
             with files.atomic_write(self.path) as stream:
                 stream.write("".join(map(metrics_line, kept)).encode())
-        self.tensorboard = SummaryWriter(
-            str(output / TENSORBOARD_NAME), purge_step=steps_done + 1 if steps_done else None
-        )
 
     def _move_aside(self, dropped: list[dict[str, Any]]) -> None:
         if not dropped:
@@ -109,25 +107,57 @@ class MetricsWriter:
     def write(self, values: dict[str, Any]) -> None:
         """Append one JSON line and the same numbers as TensorBoard scalars.
 
-        A line that cannot be written (a full disk) is logged, and training continues.
+        What cannot be written (a full disk) is logged, and training continues.
         """
         if not self.active:
             return
+        for write, what in ((self._write_line, "metrics"), (self._write_events, "events")):
+            try:
+                write(values)
+            except Exception as cause:  # TensorBoard's writer raises what its thread met
+                logger.warning(
+                    "%s of step %d could not be written: %s", what, values["step"], cause
+                )
+
+    def _write_line(self, values: dict[str, Any]) -> None:
+        with self.path.open("ab", buffering=0) as stream:
+            begin = stream.tell()
+            line = metrics_line(values).encode()
+            try:
+                if stream.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                # The next line would be joined to the written half of this one.
+                with contextlib.suppress(OSError):
+                    stream.truncate(begin)
+                raise
+
+    def _write_events(self, values: dict[str, Any]) -> None:
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(metrics_line(values))
+            if self._tensorboard is None:
+                self._tensorboard = self._open_tensorboard()
             for name, value in values.items():
                 if name not in ("step", "time"):
                     group = "eval/" if name.startswith("eval_") else "train/"
-                    self.tensorboard.add_scalar(group + name, value, values["step"])
-            self.tensorboard.flush()
-        except OSError as cause:
-            message = "metrics of step %d could not be written: %s"
-            logger.warning(message, values["step"], cause.strerror)
+                    self._tensorboard.add_scalar(group + name, value, values["step"])
+            self._tensorboard.flush()
+        except Exception:
+            # Its thread ended with the first error; the next step opens another file.
+            self.close()
+            raise
+
+    def _open_tensorboard(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = str(self.path.with_name(TENSORBOARD_NAME))
+        purge, self._purge_step = self._purge_step, None
+        return SummaryWriter(folder, purge_step=purge)
 
     def close(self) -> None:
-        if self.active:
-            self.tensorboard.close()
+        writer, self._tensorboard = self._tensorboard, None
+        if writer is not None:
+            with contextlib.suppress(Exception):
+                writer.close()
 
 
 class Speedometer:
@@ -136,6 +166,7 @@ class Speedometer:
     def __init__(self, step: int, total_steps: int) -> None:
         self.total_steps = total_steps
         self.start(step)
+        self._anchor: tuple[int, float] | None = None  # step and time of the first reading
 
     def start(self, step: int) -> None:
         """Start an interval, which excludes earlier time (an evaluation, a checkpoint)."""
@@ -143,13 +174,19 @@ class Speedometer:
         self.began = time.perf_counter()
 
     def reading(self, step: int) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self.began, 1e-9)
-        steps = step - self.first_step
+        """The values of the interval; the time left counts saves and evaluations too."""
+        now = time.perf_counter()
+        seconds = max(now - self.began, 1e-9)
+        step_s = seconds / (step - self.first_step)
+        if self._anchor is None:
+            self._anchor = (step, now)  # the first step, which may compile, does not count
+        first, since = self._anchor
+        whole_step_s = (now - since) / (step - first) if step > first else step_s
         return {
             "tokens_per_s": self.tokens / seconds,
-            "step_s": seconds / steps,
+            "step_s": step_s,
             "data_share": self.data_s / seconds,
-            "eta_s": (self.total_steps - step) * seconds / steps,
+            "eta_s": (self.total_steps - step) * whole_step_s,
         }
 
 

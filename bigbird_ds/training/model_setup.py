@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bigbird_ds.data.verify import is_shards_folder
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
@@ -35,6 +36,13 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         CheckpointError: the tokenizer of the initial weights cannot be read.
         DataError: the tokenizer belongs to the other model family.
     """
+    if is_shards_folder(Path(config.data.tokenizer)):
+        raise ConfigError(
+            "data.tokenizer is a shards folder, which lacks files that an export needs",
+            seen=f"data.tokenizer={config.data.tokenizer}",
+            needed="the tokenizer folder that made the shards",
+            change="data.tokenizer",
+        )
     model_class = config.objective.kind.model_class
     from_tokenizer = config_from_tokenizer(config, vocabulary)
     settings = _model_settings(config)
@@ -53,7 +61,7 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
             "the model has fewer embeddings than the tokenizer has pieces",
             seen=f"model.vocab_size={model_config.vocab_size:,}",
             needed=f"at least {vocabulary.size:,} ({config.data.tokenizer})",
-            change="model.vocab_size (leave it out to take the tokenizer's), or data.tokenizer",
+            change="model.vocab_size (leave it out to use the tokenizer's), or data.tokenizer",
         )
     _check_lengths(config, model_config)
     return model_config
@@ -88,7 +96,7 @@ def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
     length = config.data.sequence_length
     if length % model_config.block_size:
         raise ConfigError(
-            "the block size does not divide the sequence length",
+            "the sequence length is not a multiple of the block size",
             seen=f"data.sequence_length={length}, model.block_size={model_config.block_size}",
             needed=f"a multiple of {model_config.block_size}, for example "
             f"{max(round(length / model_config.block_size), 1) * model_config.block_size}",
@@ -123,11 +131,11 @@ def _special_ids(
     }
     if wrong:
         raise ConfigError(
-            "the model config has special ids of another tokenizer",
+            "the special ids of the model config differ from the tokenizer's",
             seen=", ".join(f"model.{name}={index}" for name, index in wrong.items()),
             needed=", ".join(f"{name} {ids[name]}" for name in wrong) + f" ({tokenizer})",
-            change="model: leave the ids out to take the tokenizer's; where weights of another "
-            "tokenizer came along, `bigbird-ds import ... --tokenizer` first",
+            change="model: leave out the ids to use the tokenizer's; for weights of another "
+            "tokenizer, run `bigbird-ds import ... --tokenizer` first",
         )
     return ids
 

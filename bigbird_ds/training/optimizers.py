@@ -48,8 +48,10 @@ class OptimizerKind:
 
 
 class AdamWOptions(Options):
-    betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.999), description="decay rates")
-    eps: float = Field(1e-6, gt=0, description="epsilon")
+    betas: tuple[DecayRate, DecayRate] = Field(
+        (0.9, 0.999), description="decay rates of the moments"
+    )
+    eps: float = Field(1e-6, gt=0, description="added to the denominator")
 
 
 def _adamw(groups: list[dict[str, Any]], options: AdamWOptions) -> torch.optim.Optimizer:
@@ -86,7 +88,7 @@ OPTIMIZERS: Registry[OptimizerKind] = Registry(
         ),
         OptimizerKind(
             "adafactor",
-            "far less memory for its state, at ZeRO stage 0 alone",
+            "factored second moments, so little optimizer state; ZeRO stage 0 only",
             torch.optim.Adafactor,
             _adafactor,
             _adafactor_state,

@@ -16,6 +16,7 @@ from bigbird_ds.training.deepspeed.config import (
     uses_bf16,
     zero_stage,
 )
+from bigbird_ds.training.disk import free_bytes
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.flops import flops_of_run
 from bigbird_ds.training.gpus import GIB, GPU
@@ -81,6 +82,7 @@ def describe_plan(config: RunConfig, options: PlanOptions | None = None) -> str:
             *_step_lines(config, options.ranks),
             *_work_lines(config, planned, options),
             *([f"export: {limit}"] if limit else []),
+            _disk_line(config, memory),
             *planned.assumed,
             "",
             *memory_lines(config, memory),
@@ -97,7 +99,7 @@ def complete(config: RunConfig, options: PlanOptions) -> Planned:
     """
     if options.ranks % config.parallel.sequence:
         raise ConfigError(
-            "the ranks do not divide into groups that share a sequence",
+            "the number of ranks is not a multiple of the sequence-parallel size",
             seen=f"--ranks {options.ranks}, parallel.sequence={config.parallel.sequence}",
             needed=f"a multiple of {config.parallel.sequence}",
             change="--ranks or parallel.sequence",
@@ -132,6 +134,15 @@ def complete(config: RunConfig, options: PlanOptions) -> Planned:
     return Planned(model_config, tokens, assumed)
 
 
+def _disk_line(config: RunConfig, memory: MemoryPlan) -> str:
+    size, keep = memory.checkpoint, config.train.keep_checkpoints
+    return (
+        f"disk: {size / GIB:.2f} GiB a checkpoint, {(keep + 1) * size / GIB:.2f} GiB for {keep} "
+        f"and one being written; {free_bytes(Path(config.output)) / GIB:.2f} GiB free in "
+        f"{config.output}"
+    )
+
+
 def _step_lines(config: RunConfig, world_size: int) -> list[str]:
     accumulation = config.accumulation(world_size)
     sharing = config.parallel.sequence
@@ -155,7 +166,7 @@ def _work_lines(config: RunConfig, planned: Planned, options: PlanOptions) -> li
         run += f", about {total / max(planned.tokens, 1):.2f} epochs of {planned.tokens:,} tokens"
     return [
         run,
-        f"work: {flops / 1e6:,.0f} MFLOP a token, {flops * total:.2e} FLOP in all",
+        f"work: {flops / 1e6:,.0f} MFLOP per token, {flops * total:.2e} FLOP in total",
         _time_line(total, flops, options),
     ]
 
@@ -166,7 +177,7 @@ def _time_line(total: int, flops: float, options: PlanOptions) -> str:
         speed = options.tokens_per_s
         return f"time: {duration(total / speed)} at {speed:,.0f} tokens/s"
     if gpu is None or gpu.peak is None:
-        return "time: give --tokens-per-s, as a log line of a short run shows it"
+        return "time: pass --tokens-per-s, from the log of a short run"
     mfu = DEFAULT_MFU if options.mfu is None else options.mfu
     speed = options.ranks * gpu.peak * mfu / flops
     origin = "--mfu" if options.mfu is not None else "assumed: no GPU was measured yet; see --mfu"
@@ -177,7 +188,7 @@ def _time_line(total: int, flops: float, options: PlanOptions) -> str:
 
 
 def memory_lines(config: RunConfig, memory: MemoryPlan) -> list[str]:
-    """The memory of one rank by kind, and the size of the checkpoints."""
+    """The memory of one rank by kind."""
     where = "on its GPU" if memory.on_gpu else "on the CPU"
     lines = [f"memory per rank: {memory.total / GIB:.2f} GiB {where}, at the peak of a step"]
     kinds = {
@@ -196,13 +207,8 @@ def memory_lines(config: RunConfig, memory: MemoryPlan) -> list[str]:
     if memory.offloaded:
         lines.append(f"  (the optimizer's {memory.offloaded / GIB:.3f} GiB are in host memory)")
     if offloads(config, "offload_param"):
-        lines.append("  (weights are counted as without offload_param: DeepSpeed keeps up to")
+        lines.append("  (weights are counted without offload_param: DeepSpeed keeps up to")
         lines.append("  stage3_max_live_parameters of them on the GPU)")
     if not config.train.activation_checkpointing:
-        lines.append("  (train.activation_checkpointing=true makes the activations smaller)")
-    kept = config.train.keep_checkpoints
-    lines.append(
-        f"disk: {memory.checkpoint / GIB:.2f} GiB a checkpoint, "
-        f"{kept * memory.checkpoint / GIB:.2f} GiB for the {kept} that are kept"
-    )
+        lines.append("  (train.activation_checkpointing=true reduces the activations)")
     return lines

@@ -44,10 +44,10 @@ def _named(resume: str, output: Path) -> Path | None:
     if resume == "never":
         if list_checkpoints(output):
             raise CheckpointError(
-                "a run that shall not resume would overwrite checkpoints",
+                "resume=never would overwrite checkpoints",
                 seen=f"resume=never and checkpoints in {output / FOLDER_NAME}",
                 needed="a run folder without checkpoints",
-                change="output, or resume=auto to go on",
+                change="output, or resume=auto to resume",
             )
         return None
     folder = Path(resume)
@@ -79,8 +79,8 @@ def _check_last(checkpoint: Path, output: Path) -> None:
             "the run folder holds later checkpoints than the one to resume from",
             seen=f"resume={checkpoint} (step {step}), and {names} in {output / FOLDER_NAME}",
             needed="a run folder whose last checkpoint is this one, or one without checkpoints",
-            change=f"output, to go on from step {step} in a folder of its own; or move the later "
-            f"ones away; or resume=auto, to go on from {later[-1].name}",
+            change=f"output, to resume from step {step} in a new folder; or move the later "
+            f"ones away; or resume=auto, to resume from {later[-1].name}",
         )
 
 
@@ -119,10 +119,10 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
     saved = state.run_config.get("optimizer", {}).get("name", "adamw")
     if saved != name:
         raise CheckpointError(
-            "the checkpoint holds the state of another optimizer",
+            "the checkpoint holds the state of a different optimizer",
             seen=f"optimizer.name={saved} in {folder}",
             needed=f"a checkpoint of {name}",
-            change=f"optimizer.name={saved}; or to begin anew from these weights alone: another "
+            change=f"optimizer.name={saved}; or start a new run from only these weights: a new "
             f"output, and model={folder}",
         )
 
@@ -140,11 +140,11 @@ def check_same_objective(folder: Path, state: TrainingState, objective: dict[str
     differing = [key for key in objective if saved.get(key, objective[key]) != objective[key]]
     if differing:
         raise CheckpointError(
-            "the checkpoint was trained on another objective",
+            "the checkpoint was trained with a different objective",
             seen=", ".join(f"objective.{key}={objective[key]!r}" for key in differing),
             needed=", ".join(f"objective.{key}={saved[key]!r}" for key in differing)
             + f", as in {folder}",
-            change="objective; or to begin anew from these weights alone: another output, and "
+            change="objective; or start a new run from only these weights: a new output, and "
             f"model={folder}",
         )
 
@@ -157,10 +157,10 @@ def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
     """
     if state.step > steps:
         raise ConfigError(
-            "the checkpoint is of a later step than the last one asked for",
+            "the checkpoint is of a later step than train.steps",
             seen=f"train.steps={steps}, step {state.step} in {folder}",
             needed=f"train.steps={state.step} or more",
-            change="train.steps; or for a shorter run: another output, with resume=never or the "
+            change="train.steps; or for a shorter run, a new output with resume=never or the "
             "path of an earlier checkpoint",
         )
 
@@ -184,7 +184,7 @@ def check_same_model(folder: Path, config: dict[str, Any]) -> None:
     ]
     if differing:
         raise CheckpointError(
-            "this is a checkpoint of another model",
+            "the checkpoint is of a different model",
             seen=", ".join(f"{key}={saved[key]!r}" for key in differing) + f" in {path}",
             needed=", ".join(f"{key}={config[key]!r}" for key in differing) + " (the run config)",
             change="resume, model, or output for a new run",

@@ -12,11 +12,17 @@ from typing import IO
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME, TOKENIZER_FOLDER, list_checkpoints
+from bigbird_ds.hub.checkpoints import (
+    FOLDER_NAME,
+    RUN_CONFIG_NAME,
+    TOKENIZER_FOLDER,
+    list_checkpoints,
+)
 from bigbird_ds.hub.tokenizer_files import copy_tokenizer
 from bigbird_ds.log import logger
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.disk import delete_in_background, hide_leftovers
 from bigbird_ds.training.distributed import Ranks
 
 LOCK_NAME = ".lock"
@@ -48,44 +54,90 @@ class RunFolder:
     ) -> None:
         self.path = path
         self._stream: IO[str] | None = None
+        self._holder = ""
+        self._lock_status: tuple[int, int] | None = None
         holder = ranks.on_all_ranks(lambda: self._lock(checkpoints) if ranks.is_first else "")[0]
-        sees = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
-        places = ranks.gather((sees, socket.gethostname()))
-        blind = [f"rank {rank} on {host}" for rank, (sees, host) in enumerate(places) if not sees]
+        is_visible = ranks.is_first or _reads(path / LOCK_NAME, holder, patience_s)
+        answers = ranks.gather((is_visible, socket.gethostname()))
+        blind = [
+            f"rank {rank} on {host}"
+            for rank, (is_visible, host) in enumerate(answers)
+            if not is_visible
+        ]
         if blind:
             raise ConfigError(
                 "the ranks do not share the run folder",
-                seen=f"{path}, made by rank 0 on {places[0][1]}, is not seen by {', '.join(blind)}",
+                seen=f"{path}, created by rank 0 on {answers[0][1]}, is not visible to "
+                f"{', '.join(blind)}",
                 needed="a folder that all ranks see under this path",
                 change="output: a folder on a file system that all nodes share",
             )
 
     def _lock(self, checkpoints: list[Path]) -> str:
         """Create and lock the folder; return the content of the lock file."""
-        files.make_folder(self.path, ConfigError, "output")
+        for folder in (self.path, self.path / FOLDER_NAME):
+            files.make_folder(folder, ConfigError, "output")
         # Kept open. Never open the file again in this process: closing it would release the lock.
-        self._stream = (self.path / LOCK_NAME).open("a+", encoding="utf-8")
+        try:
+            self._stream = (self.path / LOCK_NAME).open("a+", encoding="utf-8")
+        except OSError as cause:
+            raise ConfigError(
+                "the lock of the run folder cannot be written",
+                seen=str(cause),
+                needed="a file that this process may write to, or none",
+                change="its owner and permissions, or output",
+            ) from cause
+        is_locked = True
         try:
             # Not flock: its lock outlives a killed process in the workers forked from it.
             fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             self._stream.seek(0)
-            raise _other_run(self.path, f"it is held by {self._stream.read()}") from None
+            raise _other_run(self.path, f"locked by {self._stream.read()}") from None
         except OSError as cause:
+            is_locked = False
             logger.warning(
-                "%s cannot be locked (%s): see to it yourself that no other run writes there",
+                "cannot lock %s (%s): make sure that no other run writes there",
                 self.path,
                 cause.strerror,
             )
         if list_checkpoints(self.path) != checkpoints:
             raise _other_run(self.path, "a checkpoint was written while this run started")
+        if is_locked:
+            delete_in_background(hide_leftovers(self.path))
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {began}"
         self._stream.truncate(0)
         self._stream.write(holder)
         self._stream.flush()
         os.fsync(self._stream.fileno())
+        self._holder, self._lock_status = holder, _status(self.path / LOCK_NAME)
         return holder
+
+    def require_own(self) -> None:
+        """Check on rank 0 that no other run has written to the lock file since; do nothing else.
+
+        Where locks hold on one node only, a run on another node gets the lock too.
+
+        Raises:
+            ConfigError: another run did.
+        """
+        path = self.path / LOCK_NAME
+        if self._stream is None or _status(path) in (self._lock_status, None):
+            return
+        self._stream.seek(0)
+        text = self._stream.read()
+        if text != self._holder or path.stat().st_ino != os.fstat(self._stream.fileno()).st_ino:
+            raise _other_run(self.path, f"its lock was written again; it now says: {text}")
+
+
+def _status(path: Path) -> tuple[int, int] | None:
+    """Inode and time of change of a file; None if it is gone. Opening it would end the lock."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _other_run(path: Path, seen: str) -> ConfigError:
@@ -93,7 +145,7 @@ def _other_run(path: Path, seen: str) -> ConfigError:
         "another run writes to this run folder",
         seen=f"{path}: {seen}",
         needed="a run folder for each run",
-        change="output; or wait until the other run has ended, and go on from where it stopped",
+        change="output; or wait until the other run has ended, then resume it",
     )
 
 

@@ -36,6 +36,6 @@ SCHEDULES: Registry[Schedule] = Registry(
     "schedule",
     "schedule.name",
     [
-        Schedule("linear", "falls linearly to 0", _linear),
+        Schedule("linear", "linear decay to 0", _linear),
     ],
 )

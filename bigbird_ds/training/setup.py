@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import platform
+import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bigbird_ds import __version__
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -22,11 +27,13 @@ from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.disk import check_room, checkpoint_bytes
+from bigbird_ds.training.distributed import Ranks, set_timeouts
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.losses import StepLoss
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
 from bigbird_ds.training.optimizer import build_optimizer
+from bigbird_ds.training.progress import PATIENCE_AT_START
 from bigbird_ds.training.resume import (
     check_same_model,
     check_same_objective,
@@ -54,9 +61,11 @@ class Run:
     optimizer: torch.optim.Optimizer
     engine: Any
     batches: Iterable[tuple[list[Batch], dict[str, Any]]]
-    evaluation: Iterable[Batch] | None
+    evaluation: EvaluationBatches | None
     state: TrainingState
     bf16: bool
+    checkpoint_bytes: int
+    has_stepped: bool = False  # in this process
 
 
 def build_run(config: RunConfig, ranks: Ranks) -> Run:
@@ -65,29 +74,50 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     Raises:
         ConfigError, DataError, CheckpointError: a user error; raised on all ranks.
     """
+    progress = ranks.progress
+    progress.at("reading the config, the tokenizer and the shards", PATIENCE_AT_START)
     _check_same_config(config, ranks)
     ranks = ranks.sharing_sequences(config.parallel.sequence)
     engine_config = deepspeed_config(config, ranks.world_size)
-    vocabulary = Vocabulary.from_folder(config.data.tokenizer)
-    model_config = resolve_model_config(config, vocabulary)
-    objective = build_objective(config.objective.name, vocabulary, config.objective.options)
-    shards = _open_shards(config.data.train, TRAIN, vocabulary, config, ranks)
-    objective.check_documents(config.data.train, shards.num_documents, shards.num_undivided)
+    inputs = ranks.jointly(lambda: _Inputs.open(config))
+    if config.data.check_hashes:
+        progress.at("hashing the shards", PATIENCE_AT_START)
+        # Each rank hashes its share of the shards.
+        for shards in inputs.all_shards:
+            hashed = partial(progress.at, "hashing the shards", PATIENCE_AT_START)
+            ranks.jointly(
+                partial(shards.check_hashes, ranks.rank, ranks.world_size, after_each=hashed)
+            )
+    objective, model_config = inputs.objective, inputs.model_config
 
+    progress.at("choosing and verifying a checkpoint", PATIENCE_AT_START)
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
-    checkpoint, state = _place_to_go_on_from(config, model_config, output, ranks)
-    batches = _training_batches(shards, objective, config, ranks, state)
-    evaluation = _evaluation_batches(vocabulary, objective, config, ranks)
+    checkpoint = choose_checkpoint(config.resume, output, ranks)
+    environment = _environment(ranks)
+    state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
+    batches = ranks.jointly(
+        lambda: _training_batches(inputs.shards, objective, config, ranks, state)
+    )
+    evaluation = ranks.jointly(
+        lambda: _evaluation_batches(inputs.validation, objective, config, ranks)
+    )
     folder = RunFolder(output, checkpoints, ranks)
     if ranks.is_first:
         write_run_folder(output, config)
 
-    model = _model_on_device(config, model_config, checkpoint, ranks)
+    progress.at("building the model and the engine", PATIENCE_AT_START)
+    model = ranks.jointly(lambda: _model_on_device(config, model_config, checkpoint, ranks))
+    num_bytes = checkpoint_bytes(
+        [tuple(p.shape) for p in model.parameters()], config.optimizer.kind
+    )
+    keep = config.train.keep_checkpoints
+    ranks.jointly(lambda: check_room(output, num_bytes, keep) if ranks.is_first else None)
     optimizer = build_optimizer(model, config.optimizer)
     loss = StepLoss(model, objective.losses)
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
-    report_start(config, ranks, model, model_config, shards)
+    set_timeouts(config.train.hang_timeout)
+    report_start(config, ranks, model, model_config, inputs.shards)
     return Run(
         config=config,
         ranks=ranks,
@@ -100,6 +130,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         evaluation=evaluation,
         state=state,
         bf16=uses_bf16(config),
+        checkpoint_bytes=num_bytes,
     )
 
 
@@ -117,31 +148,68 @@ def _check_same_config(config: RunConfig, ranks: Ranks) -> None:
         )
 
 
-def _open_shards(
-    folder: str, split: str, vocabulary: Vocabulary, config: RunConfig, ranks: Ranks
-) -> Shards:
-    shards = Shards(Path(folder), split)
-    shards.check_tokenizer(vocabulary)
-    if config.data.check_hashes:
-        # Each rank hashes its share of the shards; an error on one is raised on all.
-        ranks.on_all_ranks(lambda: shards.check_hashes(ranks.rank, ranks.world_size))
-    return shards
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run reads: tokenizer, model config and shards, opened and checked on each rank."""
+
+    model_config: ModelConfig
+    objective: Objective
+    shards: Shards
+    validation: Shards | None
+
+    @classmethod
+    def open(cls, config: RunConfig) -> _Inputs:
+        data = config.data
+        vocabulary = Vocabulary.from_folder(data.tokenizer)
+        model_config = resolve_model_config(config, vocabulary)
+        objective = build_objective(config.objective.name, vocabulary, config.objective.options)
+        shards = Shards(Path(data.train), TRAIN)
+        shards.check_tokenizer(vocabulary)
+        objective.check_documents(data.train, shards.num_documents, shards.num_undivided)
+        validation = None
+        if data.validation is not None:
+            validation = Shards(Path(data.validation), VALIDATION)
+            validation.check_tokenizer(vocabulary)
+        return cls(model_config, objective, shards, validation)
+
+    @property
+    def all_shards(self) -> list[Shards]:
+        return [self.shards] if self.validation is None else [self.shards, self.validation]
 
 
-def _place_to_go_on_from(
-    config: RunConfig, model_config: ModelConfig, output: Path, ranks: Ranks
-) -> tuple[Path | None, TrainingState]:
-    """The checkpoint to resume from and its state; None and an empty state to start fresh."""
-    checkpoint = choose_checkpoint(config.resume, output, ranks)
+def _state_of(
+    checkpoint: Path | None,
+    config: RunConfig,
+    model_config: ModelConfig,
+    environment: dict[str, Any],
+) -> TrainingState:
+    """The state of the checkpoint to resume from, in this environment; else an empty state."""
     if checkpoint is None:
-        return None, TrainingState(step=0, tokens=0, data={}, run_config={})
+        return TrainingState(0, 0, data={}, run_config={}, environment=environment)
     check_same_model(checkpoint, model_config.to_dict())
     state = read_state(checkpoint)
     check_steps(checkpoint, state, config.train.steps)
     check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
     check_same_optimizer(checkpoint, state, config.optimizer.name)
-    report_resume(checkpoint, state, config)
-    return checkpoint, state
+    report_resume(checkpoint, state, config, environment)
+    return replace(state, environment=environment)
+
+
+def _environment(ranks: Ranks) -> dict[str, Any]:
+    """Versions, hosts and devices of the run; collective."""
+    packages = ("torch", "deepspeed", "numpy", "safetensors")
+    device = ranks.device.type
+    if device == "cuda":
+        device = torch.cuda.get_device_name(ranks.device)
+    hosts, devices = zip(*ranks.gather((socket.gethostname(), device)), strict=True)
+    return {
+        "bigbird_ds": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "ranks": ranks.world_size,
+        "hosts": sorted(set(hosts)),
+        "devices": sorted(set(devices)),
+    }
 
 
 def _training_batches(
@@ -157,17 +225,18 @@ def _training_batches(
         rank=ranks.data_rank,
         world_size=ranks.data_world_size,
         workers=config.data.workers,
+        timeout_s=config.train.hang_timeout / 2,
         state=state.data or None,
     )
 
 
 def _evaluation_batches(
-    vocabulary: Vocabulary, objective: Objective, config: RunConfig, ranks: Ranks
+    shards: Shards | None, objective: Objective, config: RunConfig, ranks: Ranks
 ) -> EvaluationBatches | None:
-    if config.data.validation is None:
+    if shards is None:
         return None
     return EvaluationBatches(
-        _open_shards(config.data.validation, VALIDATION, vocabulary, config, ranks),
+        shards,
         objective,
         seed=config.train.seed,
         sequence_length=config.data.sequence_length,
@@ -175,6 +244,7 @@ def _evaluation_batches(
         rank=ranks.data_rank,
         world_size=ranks.data_world_size,
         workers=config.data.workers,
+        timeout_s=config.train.hang_timeout / 2,
         max_windows=config.train.eval_windows,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from bigbird_ds.data.shards import Shards
+from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.log import logger
@@ -15,15 +18,43 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import uses_bf16, zero_stage
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig
+from bigbird_ds.training.optimizer import learning_rate
 
 
-def report_resume(checkpoint: Path, state: TrainingState, config: RunConfig) -> None:
-    """Log the checkpoint, and every key of the run config that differs from the saved one."""
+def report_resume(
+    checkpoint: Path, state: TrainingState, config: RunConfig, environment: dict[str, Any]
+) -> None:
+    """Log the checkpoint, and what differs from it in the run config and the environment."""
     logger.info("resume: from %s (step %d)", checkpoint, state.step)
     before, now = _flat(state.run_config), _flat(config.model_dump(mode="json"))
+    if state.environment:
+        before |= _flat({"environment": state.environment})
+        now |= _flat({"environment": environment})
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             logger.info("resume: %s was %r, is now %r", key, before.get(key), now.get(key))
+    if line := learning_rate_change(state, config):
+        logger.warning("resume: %s", line)
+
+
+def learning_rate_change(state: TrainingState, config: RunConfig) -> str | None:
+    """What a resume does to the learning rate of the next step; None if it stays as it was.
+
+    Past the end of the saved schedule, its last learning rate counts as that of the next step.
+    """
+    try:
+        saved = RunConfig.model_validate(state.run_config)
+    except (ValidationError, UserError):  # of another version
+        return None
+    was = learning_rate(min(state.step + 1, saved.total_steps), saved)
+    step = min(state.step + 1, config.total_steps)
+    now = learning_rate(step, config)
+    if math.isclose(was, now, rel_tol=1e-6):
+        return None
+    return (
+        f"learning rate of the next step: was {was:.3g}, is {now:.3g} (to keep it, set "
+        f"schedule.total_steps={saved.total_steps}, or the length of the whole run from its start)"
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,15 +7,22 @@ request during imports or rendezvous is not lost.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import multiprocessing
 import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
+from bigbird_ds.errors import EXIT_HUNG
 from bigbird_ds.stop_signals import STOP_SIGNALS
+
+STOP_NAME, SAVE_NAME = "STOP", "SAVE"
+SECOND_AFTER_S = 5.0  # launchers and terminals signal a process twice within a second
 
 
 class StopRequest:
@@ -23,25 +30,58 @@ class StopRequest:
 
     Attributes:
         reason: the name of a signal, or a text on the launcher's exit; None without a request.
+        saves: whether this process was asked to save after the step.
+        plan: what the run does on a request; the line that is printed at once says so.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.saves = False
+        self.plan = "stopping before the first step"
+        self._is_told = False
+        self._first: dict[int, float] = {}
 
     def __bool__(self) -> bool:
         return self.reason is not None
 
-    def set(self, reason: str) -> None:
+    def set(self, reason: str, hint: str = "") -> None:
         """Request a stop. The first reason is printed at once and kept."""
-        if self.reason is None:
-            self.reason = reason
-            # No logger: a signal may interrupt one that is writing. The terminal may be gone.
-            with contextlib.suppress(OSError):
-                text = f"{reason}: finishing the step, then saving (process {os.getpid()})\n"
-                os.write(2, text.encode())
+        self.reason = self.reason or reason
+        if not self._is_told:
+            self._is_told = True
+            _print(f"{reason}: {self.plan} (process {os.getpid()}{hint})")
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.set(signal.Signals(number).name)
+    def look_for_files(self, folder: Path) -> None:
+        """Take a file ``STOP`` or ``SAVE`` in the run folder as a request, and remove it."""
+        for name in (STOP_NAME, SAVE_NAME):
+            path = folder / name
+            if not path.exists():
+                continue
+            try:
+                path.unlink()
+            except OSError as cause:
+                _print(f"{path} cannot be removed, and stays a request: {cause.strerror}")
+            if name == STOP_NAME:
+                self.set(str(path))
+            else:
+                self.saves = True
+
+    def on_signal(self, number: int) -> None:
+        """Handle a stop signal outside of the main thread, which may be in a collective.
+
+        The same signal once more, ``SECOND_AFTER_S`` or more after the first, ends the process.
+        """
+        name = signal.Signals(number).name
+        now = time.monotonic()
+        if now - self._first.setdefault(number, now) >= SECOND_AFTER_S:
+            _print(f"{name} again: ending without saving (process {os.getpid()}); its stacks:")
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.dump_traceback(file=2)
+            end_process(EXIT_HUNG)
+        self.set(name, f"; {name} again after {SECOND_AFTER_S:.0f} s ends it at once, unsaved")
+
+    def _set_flag(self, number: int, frame: FrameType | None) -> None:
+        self.reason = self.reason or signal.Signals(number).name
 
 
 @contextlib.contextmanager
@@ -53,15 +93,47 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """
     request = StopRequest()
     handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
-    previous = {number: signal.signal(number, request._on_signal) for number in handled}
+    # Python runs a handler once the main thread is back in Python, which it is not in a hang. The
+    # number of the signal is written to the pipe at once.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    reading = threading.Thread(target=_read_signals, args=(reader, request), daemon=True)
+    reading.start()
+    previous = {number: signal.signal(number, request._set_flag) for number in handled}
     try:
         yield request
     except BaseException:
         for number, handler in previous.items():
             signal.signal(number, handler)
         raise
-    for number in handled:
-        signal.signal(number, signal.SIG_IGN)
+    else:
+        for number in handled:
+            signal.signal(number, signal.SIG_IGN)
+    finally:
+        signal.set_wakeup_fd(previous_writer)
+        os.close(writer)
+
+
+def _read_signals(reader: int, request: StopRequest) -> None:
+    while numbers := os.read(reader, 64):
+        for number in numbers:
+            if number in STOP_SIGNALS:
+                request.on_signal(number)
+
+
+def end_process(code: int) -> None:
+    """End this process and its data workers at once, also if the main thread cannot move."""
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(OSError):
+            child.kill()
+    os._exit(code)
+
+
+def _print(line: str) -> None:
+    # No logger: the main thread may be writing to it. The terminal may be gone.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def _is_ignored_hangup(number: signal.Signals) -> bool:
@@ -79,7 +151,7 @@ def stop_with_launcher(request: StopRequest) -> None:
         try:
             watched[os.pidfd_open(pid)] = pid
         except ProcessLookupError:
-            request.set(f"the launcher (process {pid}) has ended")
+            request.set(f"the launcher (process {pid}) has exited")
     if watched:
         name = "watch the launcher"
         threading.Thread(target=_watch, args=(watched, request), name=name, daemon=True).start()
@@ -90,7 +162,7 @@ def _watch(watched: Mapping[int, int], request: StopRequest) -> None:
     for descriptor in watched:
         ended.register(descriptor, select.POLLIN)
     descriptor, _ = ended.poll()[0]
-    request.set(f"the launcher (process {watched[descriptor]}) has ended")
+    request.set(f"the launcher (process {watched[descriptor]}) has exited")
 
 
 def _launcher_processes(environment: Mapping[str, str]) -> list[int]:

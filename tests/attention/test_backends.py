@@ -35,7 +35,7 @@ def with_gradients(qkv: list[torch.Tensor], pattern, mask, backend: str) -> list
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[BlockPattern, int, int, torch.Tensor | None]:
-    """A pattern that can be drawn, a batch size, a head width and a mask."""
+    """A random pattern, batch size, head size and mask."""
     block_size = draw(st.sampled_from([1, 2, 4, 8]))
     wanted = draw(st.integers(0, 3))
     blocks = draw(st.integers(2 * wanted + 6, 2 * wanted + 12))
@@ -78,7 +78,7 @@ def test_backends_equal_the_reference_in_double_precision(backend: str, case) ->
 
 @pytest.mark.parametrize("style", ["hf", "uniform"])
 def test_the_reference_is_a_softmax_over_a_multiset(style: str) -> None:
-    """Against one softmax per row over the keys written out as often as they count."""
+    """Compare with one softmax per row over the keys, each repeated as often as it counts."""
     pattern = BlockPattern.build(80, 1, 8, 2, style, layer=2)
     (q, k, v), n = random_qkv(1, 1, 80, 5), 10
     mask = torch.ones(1, 80, dtype=torch.bool)
@@ -99,7 +99,7 @@ def test_the_reference_is_a_softmax_over_a_multiset(style: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ANY_DEVICE)
-def test_padding_gets_zeros_and_a_sample_of_padding_alone_stays_finite(backend: str) -> None:
+def test_padding_gets_zeros_and_a_sample_of_only_padding_stays_finite(backend: str) -> None:
     pattern = BlockPattern.build(96, 2, 8, 1)
     qkv = random_qkv(2, 2, 96, 4, torch.float32)
     mask = torch.ones(2, 96)
@@ -143,7 +143,7 @@ def test_half_precision_stays_near_the_reference(
 def test_gradients_of_a_key_that_many_chunks_read_are_summed_in_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A sum in bf16 stands still after 256 equal parts, as 257 is no number of bf16."""
+    """A sum in bf16 stops growing after 256 equal parts, as bf16 cannot represent 257."""
     monkeypatch.setattr(gathered, "_CHUNK_SCORES_CPU", 1)  # a row at a time
     blocks = 400
     pattern = BlockPattern.build(blocks, 1, 1, 0, "uniform")
@@ -169,10 +169,10 @@ def test_strided_views_give_the_same_as_their_copies(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ANY_DEVICE)
-def test_a_pattern_first_used_in_inference_mode_serves_training_too(backend: str) -> None:
+def test_a_pattern_first_used_in_inference_mode_works_in_training_too(backend: str) -> None:
     qkv = random_qkv(1, 2, 96, 4)
     with torch.inference_mode():
-        # a layer of its own, so that no other test has put this pattern on the device
+        # a separate layer, so that no other test has put this pattern on the device
         pattern = BlockPattern.build(96, 2, 8, 1, layer=77 + len(backend))
         block_sparse_attention(*qkv, pattern, None, backend)
     for gradient in with_gradients(qkv, pattern, None, backend)[1:]:
@@ -192,19 +192,19 @@ def test_autocast_does_not_change_the_precision_of_what_is_given() -> None:
 def test_wrong_shapes_and_names_are_refused() -> None:
     pattern = BlockPattern.build(96, 2, 8, 1)
     q, k, v = random_qkv(1, 2, 96, 4)
-    with pytest.raises(ConfigError, match="no such attention backend") as caught:
+    with pytest.raises(ConfigError, match="unknown attention backend") as caught:
         block_sparse_attention(q, k, v, pattern, backend="gatherd")
     assert "'gathered'" in str(caught.value.seen)
-    with pytest.raises(ConfigError, match="do not fit together"):
+    with pytest.raises(ConfigError, match="k, v and the pattern are inconsistent"):
         block_sparse_attention(q[:, :1], k[:, :1], v[:, :1], pattern)
-    with pytest.raises(ConfigError, match="do not fit together"):
+    with pytest.raises(ConfigError, match="k, v and the pattern are inconsistent"):
         block_sparse_attention(q, k[:, :, :48], v, pattern)
-    with pytest.raises(ConfigError, match="mask does not fit"):
+    with pytest.raises(ConfigError, match="mask does not match"):
         block_sparse_attention(q, k, v, pattern, torch.ones(1, 95))
 
 
 def test_integers_are_refused() -> None:
     pattern = BlockPattern.build(96, 2, 8, 1)
     numbers = torch.ones(1, 2, 96, 4, dtype=torch.int64)
-    with pytest.raises(ConfigError, match="computed in floating point"):
+    with pytest.raises(ConfigError, match="floating-point dtype"):
         block_sparse_attention(numbers, numbers, numbers, pattern)

@@ -1,4 +1,4 @@
-"""Full attention with a bias of -inf, in rows that see no key too."""
+"""Full attention with a bias of -inf, including rows without a key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_a_query_without_keys_gets_the_mean_of_all_values(dtype: torch.dtype, ca
     assert bias is not None
     context = full_attention(q, k, v, bias)
     weights = full_probabilities(q, k, bias)
-    sees = (bias[:, 0] == 0).any(-1).expand(3, 12)
-    assert sees[:2].any() and not sees[2].any() and (sees[1].all() != causal)
-    assert (weights.transpose(1, 2)[~sees] == torch.full((), 1 / 12, dtype=dtype)).all()
+    visible = (bias[:, 0] == 0).any(-1).expand(3, 12)
+    assert visible[:2].any() and not visible[2].any() and (visible[1].all() != causal)
+    assert (weights.transpose(1, 2)[~visible] == torch.full((), 1 / 12, dtype=dtype)).all()
     for sample, token in torch.ones(3, 12).nonzero().tolist():
         row = bias[sample, 0, -1 if not causal else token] == 0
         if not row.any():

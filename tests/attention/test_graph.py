@@ -1,4 +1,4 @@
-"""Attention as an operator of a graph: the numbers of the backends, and what torch asks of it."""
+"""Attention as an operator in a graph: results equal the backends'; torch's requirements hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bigbird_ds.attention.reference import dense_counts
 
 
 def random_qkv(heads: int, seq_len: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    shape = (2, seq_len, heads, 8)  # in memory as projections leave them
+    shape = (2, seq_len, heads, 8)  # the memory layout of projections
     return [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
 
 

@@ -1,11 +1,11 @@
-"""Memory grows with the sequence, not with its square: real allocations of real processes."""
+"""Memory grows linearly with the sequence: real allocations of real processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-# The peak of the resident set over what was resident before, in bytes, forward and backward. A
+# The peak of the resident set above the level before, in bytes, forward and backward. A
 # first call at a short length loads the libraries and their buffers.
 PROBE = """
 import resource, sys, torch
@@ -33,6 +33,6 @@ def peak_bytes(seq_len: int) -> int:
 
 def test_four_times_the_length_takes_less_than_five_times_the_memory() -> None:
     short, long = peak_bytes(4096), peak_bytes(16384)
-    # q, k, v and their gradients alone are 6 * 8 heads * 32 * 4 bytes a token: the probe sees them
+    # q, k, v and their gradients are 6 * 8 heads * 32 * 4 bytes per token; the probe must see them
     assert short > 4096 * 6 * 8 * 32 * 4
     assert long < 5 * short

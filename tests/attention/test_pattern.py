@@ -1,4 +1,4 @@
-"""The pattern object: its tables, its cache, and what it refuses."""
+"""The pattern object: its tables, its cache, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_tables_grow_linearly_with_the_sequence() -> None:
 
 def test_a_pattern_is_drawn_once() -> None:
     assert BlockPattern.build(1024, layer=3) is BlockPattern.build(1024, layer=3)
-    # what does not shape the draw does not split the cache
+    # what does not affect the drawing does not split the cache
     google = [BlockPattern.build(1024, style="google", training=flag) for flag in (True, False)]
     assert google[0] is google[1]
     hf = [BlockPattern.build(1024, style="hf", training=flag) for flag in (True, False)]
@@ -80,18 +80,16 @@ def test_a_pattern_goes_to_a_device_once_and_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     "arguments,problem,seen",
     [
-        ({"seq_len": 1000}, "does not divide", "1000"),
+        ({"seq_len": 1000}, "not a multiple", "1000"),
         ({"seq_len": 192}, "too short", "3 blocks"),
-        ({"seq_len": 1024, "style": "unifrom"}, "no such pattern style", "'uniform'"),
+        ({"seq_len": 1024, "style": "unifrom"}, "unknown pattern style", "'uniform'"),
         ({"seq_len": 1024, "block_size": 0}, "out of range", "0"),
         ({"seq_len": 1024, "num_random_blocks": -1}, "out of range", "-1"),
         ({"seq_len": 1024.0}, "out of range", "1024.0"),
-        ({"seq_len": 4096, "block_size": 256}, "cannot draw", "block size 256"),
+        ({"seq_len": 4096, "block_size": 256}, "too few candidate blocks", "block size 256"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_refused(
-    arguments: dict, problem: str, seen: str
-) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, problem: str, seen: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         BlockPattern.build(**arguments)
     assert seen in str(caught.value.seen)

@@ -1,4 +1,4 @@
-"""What each style draws, against the draws of transformers and against what the paper asks."""
+"""What each style draws, compared with transformers and with the paper."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def drawn_by_transformers(
         max_position_embeddings=max_positions,
     )
     module = BigBirdBlockSparseAttention(config, seed=layer).train()
-    np.random.seed(layer)  # its functions draw from numpy's global generator, and no other
+    np.random.seed(layer)  # its functions draw only from numpy's global generator
     if seq_len in (1024, 3072, 4096):
         drawn = [
             module._bigbird_block_rand_mask(
@@ -114,7 +114,7 @@ def test_google_at_2048_draws_the_first_rows_of_4096_and_ignores_max_positions()
 def test_google_draws_the_bits_of_the_original_program(
     case: tuple[int, ...], digest: str, training: bool
 ) -> None:
-    """The digests are of what google-research/bigbird's own functions drew, once, by hand."""
+    """The digests are of patterns drawn once with google-research/bigbird's own functions."""
     drawn = draw_random_blocks("google", DrawRequest(*case, max_positions=512), training)
     assert drawn.dtype == np.int32
     assert hashlib.sha256(np.ascontiguousarray(drawn)).hexdigest()[:16] == digest
@@ -181,12 +181,12 @@ def test_drawing_touches_no_global_generator(style: str) -> None:
         ("uniform", DrawRequest(56, 2, 8, 3, 0, 4096)),
     ],
 )
-def test_a_draw_that_is_impossible_says_what_to_change(style: str, request_: DrawRequest) -> None:
-    with pytest.raises(ConfigError, match="cannot draw its random blocks") as caught:
+def test_an_impossible_draw_says_what_to_change(style: str, request_: DrawRequest) -> None:
+    with pytest.raises(ConfigError, match="too few candidate blocks") as caught:
         draw_random_blocks(style, request_, True)
     assert "block_size" in caught.value.change
 
 
 def test_hf_refuses_a_length_beyond_its_positions() -> None:
-    with pytest.raises(ConfigError, match="longer than the positions"):
+    with pytest.raises(ConfigError, match="longer than the model has positions"):
         draw_random_blocks("hf", DrawRequest(4096, 2, 64, 3, 0, 1024), True)

@@ -1,4 +1,4 @@
-"""Mistakes on the command line are told in four parts, with the nearest name."""
+"""Errors on the command line have four parts and suggest the closest name."""
 
 from importlib.metadata import version
 
@@ -10,17 +10,17 @@ from bigbird_ds.cli.main import main
 @pytest.mark.parametrize(
     ("line", "problem", "needed"),
     [
-        ("", "there is no command", "one of tokenizer, shard, verify,"),
-        ("tokenzier", "this is no command", "tokenizer (the nearest)"),
-        ("tokenzier --help", "this is no command", "tokenizer (the nearest)"),
-        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (the nearest)"),
-        ("plan a.yaml --steps 5", "unknown option", "go without dashes, as train.steps=100"),
-        ("export run out more", "there is an argument too many", "bigbird-ds export [-h]"),
-        ("shard a --out b", "the command line is wrong", "--tokenizer DIR"),
-        ("export run out --dtype half", "the command line is wrong", "{float32,bfloat16,float16}"),
+        ("", "no command given", "one of init, tokenizer, shard, verify,"),
+        ("tokenzier", "unknown command", "tokenizer (closest match)"),
+        ("tokenzier --help", "unknown command", "tokenizer (closest match)"),
+        ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (closest match)"),
+        ("plan a.yaml --steps 5", "unknown option", "have no dashes, e.g. train.steps=100"),
+        ("export run out more", "too many arguments", "bigbird-ds export [-h]"),
+        ("shard a --out b", "invalid command line", "--tokenizer DIR"),
+        ("export run out --dtype half", "invalid command line", "{float32,bfloat16,float16}"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_four_parts(
+def test_an_invalid_command_line_is_a_four_part_error(
     line: str, problem: str, needed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.split()) == 2
@@ -36,7 +36,7 @@ def test_options_may_stand_between_positional_arguments(
     assert main(["plan", "no.yaml", "--ranks", "8", "train.steps=9"]) == 2
     assert "no file no.yaml" in capsys.readouterr().err
     assert main(["tokenizer", "a", "--vocab-size", "500", "b", "--out", "c"]) == 2
-    assert "'a' names nothing" in capsys.readouterr().err
+    assert "'a' matches nothing" in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("line", ["--help", "shard --help"])
-def test_help_is_no_mistake(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_an_error(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(line.split())
     assert end.value.code == 0

@@ -1,4 +1,4 @@
-"""``bigbird-ds shard`` as its user sees it: what it takes, and every mistake in one clear block."""
+"""``bigbird-ds shard`` as its user sees it: what it accepts, and its error messages."""
 
 import json
 from pathlib import Path
@@ -31,20 +31,20 @@ def test_lines_on_standard_input_give_the_shards_of_the_file(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the spooled input is gone
 
 
-def test_it_says_what_it_did_on_standard_error(corpus: Corpus, options: list[Any]) -> None:
+def test_progress_and_results_go_to_standard_error(corpus: Corpus, options: list[Any]) -> None:
     result = run_command("shard", corpus.documents, *options)
     message = result.stderr.decode()
     assert result.stdout == b""
-    for part in ("1 units of", "40 documents", "MB/s", "train: 40 documents"):
+    for part in ("1 units, ", "40 documents", "MB/s", "train: 40 documents"):
         assert part in message
 
 
 @pytest.mark.parametrize(
     ("content", "line", "problem"),
     [
-        ('{"text": "fine"}\nno json\n', 2, "no JSON"),
+        ('{"text": "fine"}\nno json\n', 2, "not valid JSON"),
         ('{"text": "fine"}\n\n{"body": "x"}\n', 3, "no field 'text'"),
-        ('{"text": [1]}\n', 1, "field 'text' is no text"),
+        ('{"text": [1]}\n', 1, "field 'text' is not text"),
         (b'{"text": "fine"}\n{"text": "\xe9t\xe9"}\n', 2, "not UTF-8"),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_bad_line_deep_in_a_file_is_named_from_whichever_unit_it_is_in(
     lines[4321] = "{"
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     message = user_error("shard", path, *options, "--unit-size", "10K", "--workers", "2")
-    assert message.startswith(f"error: {path}, line 4322: no JSON\n")
+    assert message.startswith(f"error: {path}, line 4322: not valid JSON\n")
 
 
 def test_a_text_that_is_not_utf8_is_named(options: list[Any], tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_text_that_is_not_utf8_is_named(options: list[Any], tmp_path: Path) ->
     [
         ("missing.jsonl", "an input does not exist"),
         ("*.jsonl", "an input does not exist"),
-        ("folder", "a folder holds no documents"),
+        ("folder", "the folder holds no documents"),
         ("empty.jsonl", "the input is empty"),
-        ("readme.md", "an input is of no known kind"),
+        ("readme.md", "unknown file type of an input"),
     ],
 )
 def test_an_input_that_is_missing_or_empty_is_named(
@@ -108,10 +108,10 @@ def test_no_document_left_is_an_error_that_counts_what_was_dropped_and_leaves_no
     write(tmp_path / "in" / "b.txt", "Few words.")
     words = ["shard", tmp_path / "in", *options]
     message = user_error(*words, "--min-tokens", "500", "--part", "1/1")
-    assert message.startswith("error: no document is left to train on\n")
+    assert message.startswith("error: no documents left to train on\n")
     assert "1 fewer than 500 tokens, 1 no text" in message
     write(tmp_path / "in" / "a.txt", "Some words. " * 10)
-    # this time they are left for validation alone, in shards
+    # this time they are left, in shards, only for validation
     message = user_error(*words, "--validation-fraction", "0.99")
     assert "seen:   2 for validation" in message
     assert not (tmp_path / "out").exists()
@@ -121,7 +121,7 @@ def test_no_document_left_is_an_error_that_counts_what_was_dropped_and_leaves_no
 def test_an_existing_output_is_kept(corpus: Corpus, options: list[Any], tmp_path: Path) -> None:
     write(tmp_path / "out" / "precious.txt", "keep me")
     message = user_error("shard", corpus.documents, *options)
-    assert message.startswith("error: the output exists\n")
+    assert message.startswith("error: the output folder is not empty\n")
     assert contents(tmp_path / "out") == {"precious.txt": b"keep me"}
     assert run_command("shard", corpus.documents, *options[:3], tmp_path / "new").returncode == 0
     before = contents(tmp_path / "new")
@@ -143,7 +143,7 @@ def test_an_output_that_cannot_be_written_is_refused(corpus: Corpus, options: li
 def test_a_folder_without_tokenizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     words = ["--tokenizer", tmp_path, "--out", tmp_path / "out"]
     message = user_error("shard", corpus.documents, *words)
-    assert message.startswith("error: this folder holds no tokenizer\n")
+    assert message.startswith("error: the folder holds no tokenizer\n")
 
 
 @pytest.mark.parametrize(
@@ -166,4 +166,4 @@ def test_an_option_out_of_range_is_named(
 
 def test_no_input_and_standard_input_in_parts_are_refused(options: list[Any]) -> None:
     assert "seen:   no INPUT" in user_error("shard", *options)
-    assert "read once only" in user_error("shard", "-", *options, "--part", "1/2", stdin=b"{}")
+    assert "cannot be combined" in user_error("shard", "-", *options, "--part", "1/2", stdin=b"{}")

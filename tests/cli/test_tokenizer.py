@@ -64,21 +64,21 @@ def test_bad_lines_are_named_or_skipped(corpus: Corpus, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(corpus.documents.read_bytes() + b"bad\n")
     words = ["tokenizer", path, "--out", tmp_path / "out", "--vocab-size", "500"]
-    assert user_error(*words).startswith(f"error: {path}, line 41: no JSON\n")
+    assert user_error(*words).startswith(f"error: {path}, line 41: not valid JSON\n")
     assert run_command(*words, "--on-error", "skip").returncode == 0
     assert contents(tmp_path / "out") == contents(corpus.tokenizer)
 
 
-def test_an_existing_output_and_a_file_that_is_no_model_are_refused(
+def test_an_existing_output_and_an_invalid_model_file_are_refused(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     words = ["tokenizer", corpus.documents, "--vocab-size", "500", "--out"]
-    assert user_error(*words, corpus.tokenizer).startswith("error: the result would overwrite")
-    # found out before the training, whose own mistake is not told
+    assert user_error(*words, corpus.tokenizer).startswith("error: the output folder is not empty")
+    # detected before the training, whose error is not shown
     words = ["tokenizer", corpus.documents, "--vocab-size", "1000000", "--out"]
     assert user_error(*words, corpus.documents / "x").startswith("error: the output cannot be")
     words = ["tokenizer", "--spiece-model", corpus.documents, "--out", tmp_path / "out"]
-    assert user_error(*words).startswith("error: this is no sentencepiece model\n")
+    assert user_error(*words).startswith("error: not a sentencepiece model\n")
 
 
 def test_documents_without_text_are_refused(tmp_path: Path) -> None:

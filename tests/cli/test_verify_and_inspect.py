@@ -41,7 +41,7 @@ def test_every_damaged_file_is_named_in_one_message(folder: Path) -> None:
     message = user_error("verify", folder)
     for line in (
         "train-00000.tar: the file is damaged",
-        "validation-00000.tar: the file is cut short",
+        "validation-00000.tar: the file is truncated",
         "train-00000.sentences.npy: the file is missing",
         "train-00007.tar: not in the manifest",
     ):
@@ -49,9 +49,9 @@ def test_every_damaged_file_is_named_in_one_message(folder: Path) -> None:
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    assert "of no kind that this program knows" in user_error("verify", tmp_path)
-    assert "of no kind that this program knows" in user_error("inspect", tmp_path)
-    assert "this is no folder" in user_error("verify", tmp_path / "missing")
+    assert "unrecognized kind of folder" in user_error("verify", tmp_path)
+    assert "unrecognized kind of folder" in user_error("inspect", tmp_path)
+    assert "not a folder" in user_error("verify", tmp_path / "missing")
 
 
 def test_a_tokenizer_is_verified_and_described(
@@ -62,21 +62,21 @@ def test_a_tokenizer_is_verified_and_described(
     intact = f"{folder}: intact (a tokenizer of the bigbird family, 500 pieces)\n"
     assert capsys.readouterr().out == intact
     assert main(["inspect", str(folder)]) == 0
-    assert "500 pieces, 101 of them special" in capsys.readouterr().out
+    assert "500 pieces, 101 special" in capsys.readouterr().out
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace('" {2,}"', '" {9,}"'))
     assert main(["verify", str(folder)]) == 2
-    assert "the tokenizer's two files give different ids" in capsys.readouterr().err
+    assert "the two tokenizer files give different ids" in capsys.readouterr().err
     (folder / "spiece.model").unlink()
     assert main(["verify", str(folder)]) == 2
     assert f"no file {folder}/spiece.model" in capsys.readouterr().err
 
 
-def test_a_folder_in_work_says_how_to_go_on(folder: Path) -> None:
+def test_an_unfinished_folder_says_how_to_resume(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     (folder / ".units").mkdir()
     message = user_error("verify", folder)
-    assert message.startswith("error: the shards are not finished\n")
+    assert message.startswith("error: the shards are incomplete\n")
     assert "--resume" in message
 
 
@@ -84,6 +84,6 @@ def test_inspect_describes_the_shards(folder: Path) -> None:
     result = run_command("inspect", folder)
     assert result.returncode == 0, result.stderr.decode()
     text = result.stdout.decode()
-    for part in ("train: ", "validation: ", "characters a token", "tokenizer: 500 pieces"):
+    for part in ("train: ", "validation: ", "characters per token", "tokenizer: 500 pieces"):
         assert part in text
-    assert 'The "assert" statement' in text  # a document's beginning, decoded
+    assert 'The "assert" statement' in text  # the beginning of a document, decoded

@@ -1,4 +1,4 @@
-"""Hypothesis times no example here: the machine may be busy."""
+"""Hypothesis has no deadline here: the machine may be busy."""
 
 from hypothesis import settings
 

@@ -1,4 +1,4 @@
-"""Cuts against an oracle that looks at every sentence start one by one."""
+"""Cuts, compared with an oracle that checks every sentence start one by one."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bigbird_ds.data.cuts import DocumentStream, cut_stream
 from bigbird_ds.data.shards import DocumentIndex
 
-# A document is the list of its sentences' lengths: many short ones, one token alone, giants.
+# A document is the list of its sentences' lengths: many short ones, single tokens, giants.
 sentence = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 120))
 documents = st.lists(st.lists(sentence, min_size=1, max_size=12), min_size=1, max_size=12)
 
@@ -26,7 +26,7 @@ def _stream(sentences: list[list[int]]) -> DocumentStream:
 
 
 class Oracle:
-    """The rules of ``cut_stream`` for a single lane, in the plainest form."""
+    """The rules of ``cut_stream`` for a single lane, in the simplest form."""
 
     def __init__(self, sentences: list[list[int]]) -> None:
         self.document_starts, self.inner_starts, position = [0], [], 0

@@ -10,14 +10,14 @@ from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
 
 
-def test_counts_lengths_options_and_a_sample_are_told(corpus: Corpus) -> None:
+def test_counts_lengths_options_and_a_sample_are_described(corpus: Corpus) -> None:
     text = describe_shards(corpus.shards)
     for split in ("train", "validation"):
         shards = Shards(corpus.shards, split)
         assert f"{split}: {shards.num_documents:,} documents in 1 shards" in text
         assert f"{shards.num_tokens:,} tokens, {shards.num_sentences:,} sentences" in text
         longest = int(shards.document_index().num_tokens.max())
-        assert f"the longest {longest:,}" in text
+        assert f"longest {longest:,}" in text
     assert "validation_fraction: 0.2" in text
     assert Manifest.read(corpus.shards).tokenizer.sha256 in text
     first = json.loads(corpus.documents.read_text().splitlines()[0])["text"]

@@ -1,5 +1,6 @@
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -60,7 +61,7 @@ def _assert_equal(one: Batch, other: Batch) -> None:
 
 
 def _restored(batch: Batch) -> torch.Tensor:
-    """``input_ids`` as they were before masking."""
+    """``input_ids`` before masking."""
     ids = batch["input_ids"].clone()
     rows, slots = torch.nonzero(batch["target_ids"] != -100, as_tuple=True)
     ids[rows, batch["target_positions"][rows, slots]] = batch["target_ids"][rows, slots]
@@ -123,9 +124,12 @@ def _contains(document: list[int], piece: list[int]) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_no_bit(folder: Path, workers: int) -> None:
-    alone, helped = _steps(_training(folder), 9), _steps(_training(folder, workers=workers), 9)
-    assert alone[-1][1]["epoch"] > 0
-    for (one, state), (other, same_state) in zip(alone, helped, strict=True):
+    without, with_workers = (
+        _steps(_training(folder), 9),
+        _steps(_training(folder, workers=workers), 9),
+    )
+    assert without[-1][1]["epoch"] > 0
+    for (one, state), (other, same_state) in zip(without, with_workers, strict=True):
         assert state == same_state
         _assert_equal(_join(one), _join(other))
 
@@ -145,7 +149,7 @@ def test_a_step_is_the_same_for_any_ranks_and_micro_batches(
 
 
 @pytest.mark.parametrize("done", [1, 3, 6])
-def test_a_resumed_run_goes_on_where_it_was(folder: Path, done: int) -> None:
+def test_a_resumed_loader_continues_where_it_was(folder: Path, done: int) -> None:
     whole = _steps(_training(folder), 10)
     saved = json.loads(json.dumps(_steps(_training(folder), done)[-1][1]))
     rest = _steps(_training(folder, state=saved, micro_batch=4), 10 - done)
@@ -189,7 +193,7 @@ def test_an_evaluation_reads_every_window_once_and_fills_up_without_targets(
     assert {len(b) for b in batches} == {len(ranks[0])}
     in_order = _join([b for step in zip(*batches, strict=True) for b in step])
     number = ranks[0].num_windows
-    assert 0 < number < len(in_order["input_ids"])  # else nothing is filled up here
+    assert 0 < number < len(in_order["input_ids"])  # otherwise nothing is padded here
     _assert_equal(
         {name: value[:number] for name, value in in_order.items()},
         _join(_evaluation(folder, micro_batch=1)),
@@ -231,9 +235,7 @@ def test_an_evaluation_repeats_itself(folder: Path, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_shard_is_told_as_a_users_error_from_any_process(
-    folder: Path, workers: int
-) -> None:
+def test_a_broken_shard_is_a_user_error_from_any_process(folder: Path, workers: int) -> None:
     batches = _training(folder, workers=workers)
     for tar in folder.glob("*.tar"):
         tar.write_bytes(b"")
@@ -266,16 +268,16 @@ def test_the_text_of_real_shards_is_the_text_of_the_documents(corpus: Corpus) ->
 
 
 def _one_line(line: str) -> str:
-    """A document's text as it is encoded: white space is a single space."""
+    """A document's text as it is encoded: all white space is a single space."""
     return " ".join(json.loads(line)["text"].split())
 
 
-def test_uneven_pairs_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_uneven_pairs_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     documents = random_documents([2000, 20, 20])
     monologue = write_shards(tmp_path / "shards", documents, VOCABULARY)
     with caplog.at_level("WARNING", logger="bigbird_ds"):
         _training(monologue)
-    assert "not half" in caplog.text and "one document is most of it" in caplog.text
+    assert "not half" in caplog.text and "one document has most of the text" in caplog.text
 
 
 def test_another_tokenizer_is_refused_before_the_first_batch(folder: Path) -> None:
@@ -364,6 +366,32 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # An orphan that nobody has collected yet has ended all the same.
+    # An orphan that was not reaped yet has exited all the same.
     status = Path(f"/proc/{pid}/stat")
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_stopped_worker_is_a_user_error_after_the_timeout_and_is_ended(folder: Path) -> None:
+    batches = _training(folder, workers=1, timeout_s=1.0)
+    steps = iter(batches)
+    next(steps)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(
+        DataError, match=rf"do not answer\n.* 1 s from process\(es\) {worker.pid}\n"
+    ):
+        for _ in steps:
+            pass
+    worker.join(timeout=30)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_killed_worker_is_found_at_the_next_batch_and_raises_nowhere_else(folder: Path) -> None:
+    steps = iter(_training(folder, workers=1))
+    next(steps)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join(timeout=30)  # SIGCHLD has come, and raised nothing
+    with pytest.raises(DataError, match=f"process {worker.pid} was ended by SIGKILL"):
+        for _ in steps:
+            pass

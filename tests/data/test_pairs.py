@@ -8,7 +8,7 @@ from bigbird_ds.data.pairs import CONTINUATION, NO_LABEL, RANDOM, Pairs, PartPla
 def _draw(
     windows: list[tuple[int, int, int, int]], seed: int = 0
 ) -> tuple[PartPlaces, PartPlaces, Pairs]:
-    """Windows as (first place of A, last of A, first of B, last of B)."""
+    """Windows as (start of A, end of A, start of B, end of B)."""
     columns = np.array(windows).T
     first, second = PartPlaces(columns[0], columns[1]), PartPlaces(columns[2], columns[3])
     is_pair = np.ones(len(windows), dtype=bool)
@@ -21,7 +21,7 @@ def _long_documents(windows_per_document: list[int]) -> list[tuple[int, int, int
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[tuple[int, int, int, int]]:
-    """Windows along a stream: each part begins in the document where the last ended or later."""
+    """Windows along a stream: a part begins in the document where the last one ended, or later."""
     place, windows = 0, []
     for _ in range(draw(st.integers(1, 60))):
         window = []

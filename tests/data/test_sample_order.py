@@ -56,7 +56,7 @@ def test_an_epoch_planned_ahead_is_the_one_planned_on_demand(shards: Shards) -> 
 
 
 class CountingShards(Shards):
-    """Counts how often the index was read, which is once for every plan."""
+    """Counts how often the index was read: once for every plan."""
 
     num_plans = 0
 
@@ -74,7 +74,7 @@ def test_every_plan_is_made_once_and_forgotten_when_its_epoch_is_over(shards: Sh
         samples, state = order.take(state, 7)
         for epoch, number in samples:  # of two epochs where one ends within the batch
             order.resolve(epoch, number)
-    last = weakref.ref(order.plans.plan(5))  # waits for what is being made
+    last = weakref.ref(order.plans.plan(5))  # waits for the plan in progress
     assert counting.num_plans <= 6
     order.plans.go_on_to(6)
     assert last() is None
@@ -105,5 +105,5 @@ def test_a_state_of_another_seed_or_length_or_of_other_shards_is_refused(
 @pytest.mark.parametrize("change", [{"sample": -1}, {"epoch": "0"}, {"rank": 1}, {"seed": True}])
 def test_a_state_that_is_none_is_refused(shards: Shards, change: dict[str, Any]) -> None:
     order = SampleOrder(shards, PAIRS, seed=1)
-    with pytest.raises(CheckpointError, match="place in the data"):
+    with pytest.raises(CheckpointError, match="data-loader state"):
         order.resume(order.start().to_dict() | change)

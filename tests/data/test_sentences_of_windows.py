@@ -1,4 +1,4 @@
-"""Where sentences are in a window: from the shards' index, for objectives that ask for it."""
+"""Sentence spans in a window: from the shards' index, for objectives that need them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LENGTHS = [40, 7, 300, 1, 90, 26, 500]
 
 
 class Recorder:
-    """An objective that keeps what it is given."""
+    """An objective that records its input."""
 
     name = "recorder"
     parts_per_window = 1
@@ -48,7 +48,7 @@ def test_sentences_of_any_stretch_of_a_document(tmp_path: Path) -> None:
     assert shards.num_undivided == sum(len(d.sentence_starts) < 2 for d in documents) > 0
 
 
-def test_a_window_is_told_its_sentences(tmp_path: Path) -> None:
+def test_a_window_knows_its_sentences(tmp_path: Path) -> None:
     documents = random_documents(LENGTHS)
     shards = Shards(write_shards(tmp_path / "s", documents, make_vocabulary()))
     objective = Recorder()
@@ -60,7 +60,7 @@ def test_a_window_is_told_its_sentences(tmp_path: Path) -> None:
             covered[begin:end] += 1
             text = documents[document].ids.tolist()
             part = ids[begin:end].tolist()
-            # each is a sentence of its document, or a stretch of one that a cut went through
+            # each is a sentence of its document, or part of one that a cut split
             bounds = [*documents[document].sentence_starts.tolist(), len(text)]
             assert any(
                 part == text[place : place + len(part)]

@@ -97,7 +97,7 @@ def test_a_file_of_another_size_is_refused_at_opening(
         ("num_sentences", [0, 1, -1]),
         ("ids_offset", [0, 0, 10**6]),
     ],
-    ids=["a token less", "no token", "a sentence more", "no sentence", "behind the tar's end"],
+    ids=["a token less", "no token", "a sentence more", "no sentence", "after the tar's end"],
 )
 def test_an_index_that_does_not_fit_the_manifest_is_refused(
     column: str, added: list[int], folder: Path
@@ -124,7 +124,7 @@ def test_a_missing_split_is_named(folder: Path) -> None:
         Shards(folder, "validation")
 
 
-def test_a_flipped_byte_is_found_by_the_hashes_alone(folder: Path) -> None:
+def test_a_flipped_byte_is_found_only_by_the_hashes(folder: Path) -> None:
     path = folder / "train-00001.tar"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -132,7 +132,7 @@ def test_a_flipped_byte_is_found_by_the_hashes_alone(folder: Path) -> None:
     shards = Shards(folder)
     with pytest.raises(DataError, match=path.name):
         shards.check_hashes()
-    shards.check_hashes(part=0, num_parts=2)  # shards 0 and 2 are sound
+    shards.check_hashes(part=0, num_parts=2)  # shards 0 and 2 are intact
     with pytest.raises(DataError, match=path.name):
         shards.check_hashes(part=1, num_parts=2)
 

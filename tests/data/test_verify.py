@@ -38,7 +38,7 @@ def problems(folder: Path, *, deep: bool = False) -> str:
 
 
 def record_again(folder: Path, name: str) -> None:
-    """Put the file's new size and sha256 into the manifest, as another program's writer would."""
+    """Put the file's new size and sha256 into the manifest, as another writer would."""
     manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
     for shard in manifest["splits"]["train"]:
         for key in ("tar", "documents", "sentences"):
@@ -58,7 +58,7 @@ def test_an_intact_folder_passes_and_its_bytes_are_counted(folder: Path) -> None
 def test_a_file_cut_short_is_named(suffix: str, keep: float, folder: Path) -> None:
     path = folder / f"train-00001.{suffix}"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-    assert f"train-00001.{suffix}: the file is cut short" in problems(folder)
+    assert f"train-00001.{suffix}: the file is truncated" in problems(folder)
 
 
 def test_any_flipped_bit_of_a_shard_is_found(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_missing_and_extra_files_are_named_and_others_are_nobodys_business(folde
 
 def test_another_tokenizer_or_none_is_named(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(b"another")
-    assert "spiece.model: not the tokenizer that made the shards" in problems(folder)
+    assert "spiece.model: not the tokenizer that wrote the shards" in problems(folder)
     (folder / "spiece.model").unlink()
     assert "spiece.model: the file is missing" in problems(folder)
 
@@ -102,7 +102,7 @@ def members_of(tar_path: Path) -> dict[str, bytes]:
 
 
 def write_again(folder: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write the first tar with other members, plainly as any program would, and its record."""
+    """Write the first tar with other members, as any program would, and its record."""
     with tarfile.open(folder / FIRST_TAR, "w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -126,9 +126,12 @@ def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (_replace("ids.npy", lambda _: _npy(np.full(5, 1000, np.uint16))), "id 1000 is no piece"),
+        (
+            _replace("ids.npy", lambda _: _npy(np.full(5, 1000, np.uint16))),
+            "id 1000 is out of range",
+        ),
         (_replace("ids.npy", lambda _: _npy(np.zeros(4, np.uint16))), "number of tokens"),
-        (_replace("ids.npy", lambda _: _npy(np.zeros(5, np.int64))), "ids of type int64"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros(5, np.int64))), "ids of dtype int64"),
         (
             _replace("sent.npy", lambda _: _npy(np.array([0, 9], np.uint32))),
             "differ from the index",
@@ -136,17 +139,17 @@ def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         (_replace("meta.json", lambda _: b'{"num_chars": 3}'), "number of characters"),
         (_replace("meta.json", lambda _: b"no json"), "Expecting value"),
         (lambda members: dict(list(members.items())[3:]), "number of tokens"),
-        (lambda members: dict(list(members.items())[:-3]), "another length"),
-        (lambda members: members | _last_sample_as("00000-0000009", members), "another length"),
-        (lambda members: dict(list(members.items())[:-1]), "not a whole sample"),
-        (lambda members: dict(sorted(members.items(), reverse=True)), "not a whole sample"),
+        (lambda members: dict(list(members.items())[:-3]), "wrong length"),
+        (lambda members: members | _last_sample_as("00000-0000009", members), "wrong length"),
+        (lambda members: dict(list(members.items())[:-1]), "an incomplete sample"),
+        (lambda members: dict(sorted(members.items(), reverse=True)), "an incomplete sample"),
     ],
 )
-def test_deep_finds_samples_that_are_not_what_the_index_says(
+def test_deep_finds_samples_that_differ_from_the_index(
     change: Callable[[dict[str, bytes]], dict[str, bytes]], problem: str, folder: Path
 ) -> None:
     write_again(folder, change(members_of(folder / FIRST_TAR)).items())
-    assert verify_shards(folder)  # sizes and sha256 are as recorded
+    assert verify_shards(folder)  # sizes and sha256 match the manifest
     seen = problems(folder, deep=True)
     assert seen.startswith("train-00000.tar: ")
     assert problem in seen
@@ -165,7 +168,7 @@ def test_deep_finds_samples_whose_keys_do_not_rise(earlier: int, folder: Path) -
     assert "is out of order" in problems(folder, deep=True)
 
 
-def test_deep_finds_a_sentence_behind_the_last_token(folder: Path) -> None:
+def test_deep_finds_a_sentence_after_the_last_token(folder: Path) -> None:
     name = "train-00000.sentences.npy"
     documents = np.load(folder / "train-00000.documents.npy")
     last = int(documents["num_sentences"][:2].sum()) - 1
@@ -177,7 +180,7 @@ def test_deep_finds_a_sentence_behind_the_last_token(folder: Path) -> None:
     sentences = [name for name in members if name.endswith("sent.npy")][1]
     own = starts[documents["num_sentences"][0] : last + 1]
     write_again(folder, (members | {sentences: _npy(own)}).items())
-    assert "sentence starts do not rise from 0" in problems(folder, deep=True)
+    assert "sentence starts do not increase from 0" in problems(folder, deep=True)
 
 
 def test_deep_finds_ids_that_are_elsewhere_than_indexed(folder: Path) -> None:
@@ -186,7 +189,7 @@ def test_deep_finds_ids_that_are_elsewhere_than_indexed(folder: Path) -> None:
     documents["ids_offset"][1] -= 2  # a token earlier
     np.save(folder / name, documents)
     record_again(folder, name)
-    assert "its ids are elsewhere than indexed" in problems(folder, deep=True)
+    assert "its ids are not at the indexed offset" in problems(folder, deep=True)
 
 
 def test_deep_finds_sentences_that_do_not_rise(folder: Path) -> None:

@@ -102,7 +102,7 @@ def test_windows_of_a_single_document_come_in_another_order_in_every_epoch() -> 
 
 
 def test_other_windows_are_random_pairs_in_every_epoch() -> None:
-    """Also where every epoch cuts the stream in the same places."""
+    """Also if every epoch cuts the stream in the same places."""
     labels = []
     for epoch in (0, 1):
         plan = _plan([122] * 30, PAIRS, epoch=epoch)

@@ -1,4 +1,4 @@
-"""An input that changes while the job runs is an error, whatever is done with bad records."""
+"""An input that changes while the job runs is an error, however bad records are handled."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize("change", [cut, cut_at_a_line_end, append, write_over, remove])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz"])
 @pytest.mark.parametrize("when", ["before", "between"])
-def test_a_change_after_the_planning_is_told(
+def test_a_change_after_the_planning_is_an_error(
     change: Callable[[Path], None], name: str, when: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name

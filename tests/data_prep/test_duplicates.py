@@ -1,4 +1,4 @@
-"""Exact duplicates: dropped wherever they lie, the same bytes as if they had never been there."""
+"""Exact duplicates are dropped wherever they are; the shards equal those without them."""
 
 import hashlib
 import json
@@ -26,14 +26,14 @@ def shard(corpus: Corpus, *words: Any, out: Path) -> int:
 
 @pytest.fixture
 def repeated(corpus: Corpus, tmp_path: Path) -> Path:
-    """Every document three times, far from each other, with other ids and white space."""
+    """Every document three times, far apart, with different ids and white space."""
     records = [json.loads(line) for line in corpus.documents.read_text().splitlines()]
     lines = []
     for time in range(3):
         for record in records:
             text = record["text"].replace("\n", "\n" + " " * time)
             lines.append(json.dumps({"id": f"{time} {record['id']}", "text": text}) + "\n")
-    lines.insert(1, lines[0])  # and one right behind itself
+    lines.insert(1, lines[0])  # and one directly after itself
     path = tmp_path / "repeated.jsonl"
     path.write_text("".join(lines))
     return path
@@ -100,7 +100,7 @@ def test_duplicates_are_kept_on_request(corpus: Corpus, repeated: Path, tmp_path
     assert manifest.total("train", "num_documents") == lines
 
 
-def test_a_unit_with_duplicates_is_mended(corpus: Corpus, repeated: Path, tmp_path: Path) -> None:
+def test_a_unit_with_duplicates_is_repaired(corpus: Corpus, repeated: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert shard(corpus, repeated, out=out) == 0
     before = contents(out)
@@ -109,7 +109,7 @@ def test_a_unit_with_duplicates_is_mended(corpus: Corpus, repeated: Path, tmp_pa
     partly = [
         tar for tar in sorted(out.glob("*.tar")) if int(tar.stem[-5:]) in rows["unit"].tolist()
     ]
-    assert partly  # a unit of which some documents were taken out
+    assert partly  # a unit from which some documents were removed
     partly[0].unlink()
     assert shard(corpus, repeated, "--resume", out=out) == 0
     assert contents(out) == before

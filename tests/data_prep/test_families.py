@@ -95,7 +95,7 @@ def test_ids_are_never_shifted_twice(folder: Path, tmp_path: Path) -> None:
 
 def test_a_vocabulary_with_words_where_the_masks_should_be_is_refused(tmp_path: Path) -> None:
     train_sentencepiece(tmp_path, unk=105)
-    with pytest.raises(DataError, match="lacks a mask") as caught:
+    with pytest.raises(DataError, match="lacks the mask pieces") as caught:
         Vocabulary.from_folder(tmp_path)
     assert "id 2 is" in str(caught.value)
 

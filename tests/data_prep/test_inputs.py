@@ -42,7 +42,7 @@ def test_files_of_other_kinds_are_counted_in_one_line(
     write(tmp_path / "d.txt")
     assert len(find_inputs([str(tmp_path)])) == 1
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path}: passed over {others}")
+    assert line.startswith(f"{tmp_path}: skipped {others}")
     assert ".html.gz 1" in line and "without suffix 1" in line
 
 
@@ -83,7 +83,7 @@ def test_a_glob_is_expanded_in_order_also_through_folders(tmp_path: Path) -> Non
         ("*.nothing", "does not exist"),
         ("empty_folder", "holds no documents"),
         ("empty.txt", "is empty"),
-        ("notes.md", "no known kind"),
+        ("notes.md", "unknown file type"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_refused_by_name(
     assert argument in str(error.value.seen)
 
 
-def test_a_file_named_twice_is_taken_once_and_a_line_says_so(
+def test_a_file_named_twice_is_read_once_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="bigbird_ds")
@@ -105,7 +105,7 @@ def test_a_file_named_twice_is_taken_once_and_a_line_says_so(
     (tmp_path / "link.txt").symlink_to(path)
     arguments = [str(path), str(tmp_path / "in"), f"{tmp_path}/in/**", str(tmp_path / "link.txt")]
     assert [file.path for file in find_inputs(arguments)] == [path]
-    assert any("paths lead to files that were named before" in line for line in caplog.messages)
+    assert any("paths name files that are already in the input" in line for line in caplog.messages)
 
 
 def test_link_loops_end_and_each_file_is_found_once(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_folders_and_files_behind_links_are_found(tmp_path: Path) -> None:
     assert [f.name for f in find_inputs([str(tmp_path / "in")])] == ["b.txt", "linked/a.txt"]
 
 
-def test_a_pipe_is_passed_over_in_a_folder_and_refused_by_name(
+def test_a_pipe_is_skipped_in_a_folder_and_refused_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "a.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     assert [file.name for file in find_inputs([str(tmp_path)])] == ["a.txt"]
-    assert "passed over 1 pipes" in caplog.text
-    with pytest.raises(DataError, match="no regular file"):
+    assert "skipped 1 pipes" in caplog.text
+    with pytest.raises(DataError, match="not a regular file"):
         find_inputs([str(tmp_path / "pipe.txt")])
 
 
@@ -183,7 +183,7 @@ def test_files_whose_names_tell_no_kind_are_taken_with_a_default_kind(tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"splits": []}'])
-def test_a_damaged_list_of_splits_is_a_mistake_of_the_input(content: str, tmp_path: Path) -> None:
+def test_a_damaged_list_of_splits_is_a_user_error(content: str, tmp_path: Path) -> None:
     write(tmp_path / "saved" / "dataset_dict.json", content)
     with pytest.raises(DataError):
         find_inputs([str(tmp_path / "saved")])

@@ -1,4 +1,4 @@
-"""Shards are plain WebDataset tars: the field's two readers read them."""
+"""Shards are plain WebDataset tars: webdataset and datasets read them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A shard job that is killed or stopped for real: nothing half-written, nothing done twice."""
+"""A shard job that is really killed or stopped: nothing half-written, nothing done twice."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
 
 
 def start(words: list[Any], out: Path) -> subprocess.Popen[bytes]:
-    """Start the job in a process group of its own and wait until it has finished some units."""
+    """Start the job in a new process group and wait until it has finished some units."""
     job = subprocess.Popen(
         command_line([*words, "--out", out]), stderr=subprocess.PIPE, start_new_session=True
     )
@@ -47,7 +47,7 @@ def tars(out: Path) -> dict[str, int]:
 
 
 def expect_that_resuming_completes(words: list[Any], out: Path, tmp_path: Path) -> None:
-    """Finished units are kept as they are, and the whole is that of an undisturbed job."""
+    """Finished units are kept unchanged, and the result equals that of an uninterrupted job."""
     assert not (out / "manifest.json").exists()
     kept = {f"train-{path.stem}.tar" for path in finished(out)}
     times = {name: at for name, at in tars(out).items() if name in kept}
@@ -79,7 +79,7 @@ def test_a_stopped_job_leaves_nothing_half_written_and_is_resumed(
     os.killpg(job.pid, number)  # as a terminal and SLURM do: to all processes
     _, message = job.communicate(timeout=MANY_SECONDS)
     assert job.returncode == 75, message.decode()
-    assert b"--resume to go on" in message
+    assert b"--resume to continue" in message
     assert b"Traceback" not in message
     assert not list(out.rglob(".*.tmp"))
     expect_that_resuming_completes(words, out, tmp_path)
@@ -125,7 +125,7 @@ def test_a_second_job_is_refused_while_the_first_works_and_the_first_completes(
         command_line([*words, "--out", out, "--resume"]), capture_output=True, check=False
     )
     assert second.returncode == 2
-    assert b"another job works in this folder" in second.stderr
+    assert b"another job is writing to this folder" in second.stderr
     assert f"process {job.pid}".encode() in second.stderr
     assert job.wait(timeout=MANY_SECONDS) == 0
     assert main(["verify", str(out)]) == 0

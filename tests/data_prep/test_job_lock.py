@@ -1,4 +1,4 @@
-"""A second job in a folder is refused while the first one lives, and takes over when it is gone."""
+"""A second job in a folder is refused while the first is alive, and takes over after its death."""
 
 import json
 import platform
@@ -54,7 +54,7 @@ def test_a_part_with_a_common_unit_is_refused_and_told_by_whom(
 ) -> None:
     holder = Holder(folder, (1, 2))
     try:
-        with pytest.raises(DataError, match="another job works in this folder") as error:
+        with pytest.raises(DataError, match="another job is writing to this folder") as error:
             JobLock(folder, mine).acquire()
         assert f"process {holder.process.pid} on {platform.node()}, since 20" in error.value.seen
     finally:
@@ -96,7 +96,7 @@ def test_an_owner_on_another_machine_that_counts_on_lives(
 ) -> None:
     write_foreign(folder, 0)
     monkeypatch.setattr(job_lock.time, "sleep", lambda seconds: write_foreign(folder, 1))
-    with pytest.raises(DataError, match="another job works") as error:
+    with pytest.raises(DataError, match="another job is writing") as error:
         JobLock(folder, (1, 1)).acquire()
     assert "process 1 on elsewhere" in error.value.seen
 

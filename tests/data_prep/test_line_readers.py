@@ -1,4 +1,4 @@
-"""Several documents in a text file: one a line, or between blank lines."""
+"""Several documents in a text file: one per line, or separated by blank lines."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One very long document: memory in proportion to it, with a small factor, and no more."""
+"""One very long document: memory is a small multiple of its size."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.corpus import Corpus
 
-# Prints the greatest resident size of the worker process of a job, in kilobytes.
+# Prints the peak resident size of the worker process of a job, in kilobytes.
 PROGRAM = """
 import resource, sys
 from bigbird_ds.cli.main import main
@@ -38,7 +38,7 @@ def test_a_document_of_22_megabytes_takes_a_few_bytes_a_character(
             [sys.executable, program, *words], capture_output=True, check=True, text=True
         )
         kilobytes.append(int(result.stdout))
-    # Five bytes a character while a line is parsed (line, text, record, encoding). Later less:
-    # the text, and the ids twice. The ids as Python ints alone would take ten and more.
+    # Five bytes per character while a line is parsed (line, text, record, encoding). Later less:
+    # the text, and the ids twice. Ids as Python ints would need ten and more.
     growth = 1000 * (kilobytes[1] - kilobytes[0]) / (lengths[1] - lengths[0])
     assert growth < 6

@@ -1,4 +1,4 @@
-"""Raw text gives the ids that the shards have, and models carry a normalisation of Unicode."""
+"""Raw text gives the ids of the shards, and models contain their Unicode normalization."""
 
 import json
 import unicodedata
@@ -16,12 +16,12 @@ from data_prep.normalization import WHITE_SPACE
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab"
-# Scores of the original pegasus model tie now and then, and rounding decides: see tokenizer_folder.
+# Scores of the original Pegasus model sometimes tie, and rounding decides: see tokenizer_folder.
 _FEW_TIES = {"trained": 0, "trained pegasus": 0, "bigbird": 0, "pegasus": 2}
 
 
 def documents(corpus: Corpus) -> list[str]:
-    """Real texts, but for those with names of special pieces, which shards spell out."""
+    """Real texts, except those with names of special pieces, which shards spell out."""
     texts = [json.loads(line)["text"] for line in corpus.documents.read_text().splitlines()]
     return [text for text in texts if "<" not in text and "[" not in text] + [
         "A title\r\n\r\nwith\ttabs,\u00a0and \x0b \x85 others.\u2028Next line\u2029A paragraph."

@@ -78,7 +78,7 @@ def test_a_long_zstd_window_is_whole(tmp_path: Path) -> None:
 
 
 def test_repetitive_zstd_takes_linear_time(tmp_path: Path) -> None:
-    # A copy of what is left for every read makes this quadratic: minutes.
+    # Copying the remainder for every read makes this quadratic: minutes.
     line = b'{"text": "' + b"a" * 1000 + b'"}\n'
     path = write(tmp_path / "a.jsonl.zst", zstandard.ZstdCompressor().compress(line * 100_000))
     stream, raw = open_bytes(path, ".zst")
@@ -123,17 +123,17 @@ def test_fields_are_found_through_dots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason", "seen"),
     [
-        (b'{"text": "cut off', "no JSON", "cut off"),
-        (b"just words", "no JSON", "just words"),
+        (b'{"text": "cut off', "not valid JSON", "cut off"),
+        (b"just words", "not valid JSON", "just words"),
         (b'{"txt": "a"}', "no field 'text'", "'txt'"),
         (b'["text"]', "no field 'text'", "['text']"),
-        (b'{"text": 5}', "field 'text' is no text", "5"),
-        (b'{"text": null}', "field 'text' is no text", "None"),
+        (b'{"text": 5}', "field 'text' is not text", "5"),
+        (b'{"text": null}', "field 'text' is not text", "None"),
         (b'{"text": "\xff"}', "not UTF-8", "0xff"),
-        (b'{"text": "\\ud800"}', "half a surrogate pair in the text", "surrogates"),
-        (b"[" * 100_000, "no JSON", "[["),
-        (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "no JSON", "4300 digits"),
-        (b'{"text": ["a", 1]}', "field 'text' is no text", "['a', 1]"),
+        (b'{"text": "\\ud800"}', "unpaired surrogate in the text", "surrogates"),
+        (b"[" * 100_000, "not valid JSON", "[["),
+        (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "not valid JSON", "4300 digits"),
+        (b'{"text": ["a", 1]}', "field 'text' is not text", "['a', 1]"),
     ],
 )
 def test_a_bad_line_is_named_and_the_others_are_read(
@@ -165,7 +165,7 @@ def test_an_id_that_is_none_is_a_bad_record(tmp_path: Path) -> None:
     lines = b'{"text": "a", "id": null}\n{"text": "b", "id": "\\ud800"}\n{"text": "c", "id": 5}\n'
     records = read(write(tmp_path / "a.jsonl", lines), Fields("text", "id"))
     reasons = [record.reason for record in records if isinstance(record, BadRecord)]
-    assert reasons == ["field 'id' is no id", "half a surrogate pair in the text"]
+    assert reasons == ["field 'id' is not an id", "unpaired surrogate in the text"]
     assert texts(records) == ["c"]
 
 

@@ -46,16 +46,16 @@ def test_rounded_scores_are_multiples_and_nothing_else_changes(corpus: Corpus) -
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all\n", b"\x0a\xff\xff", b"\x0b\x00"])
-def test_another_file_is_no_model(content: bytes, tmp_path: Path) -> None:
+def test_another_file_is_not_a_model(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(content)
-    with pytest.raises(DataError, match="no sentencepiece model"):
+    with pytest.raises(DataError, match="not a sentencepiece model"):
         SentencePieceModel.read(tmp_path / "spiece.model")
 
 
-def test_a_model_cut_short_is_no_model(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_truncated_model_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     data = (corpus.tokenizer / "spiece.model").read_bytes()
     (tmp_path / "spiece.model").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match="no sentencepiece model"):
+    with pytest.raises(DataError, match="not a sentencepiece model"):
         SentencePieceModel.read(tmp_path / "spiece.model")
 
 

@@ -1,4 +1,4 @@
-"""The shard job: the same bytes however it is done, the right counts, nothing mixed."""
+"""The shard job: the same bytes in every mode, the right counts, no mixed jobs."""
 
 import json
 import os
@@ -120,9 +120,9 @@ def test_bad_records_are_skipped_and_counted_on_request(
     (tmp_path / "a.jsonl").write_bytes(b'no json\n{"txt": 1}\n' + good + b'{"text": " "}\nbad\n')
     assert shard(corpus, tmp_path / "a.jsonl", "--on-error", "skip", out=tmp_path / "out") == 0
     manifest = Manifest.read(tmp_path / "out")
-    assert manifest.dropped == {"no JSON": 2, "no field 'text'": 1, "no text": 1}
+    assert manifest.dropped == {"not valid JSON": 2, "no field 'text'": 1, "no text": 1}
     assert manifest.total("train", "num_documents") == good.count(b"\n")
-    assert f"skipped {tmp_path / 'a.jsonl'}, line 1: no JSON" in capfd.readouterr().err
+    assert f"skipped {tmp_path / 'a.jsonl'}, line 1: not valid JSON" in capfd.readouterr().err
 
 
 def test_short_documents_are_dropped_and_counted(
@@ -179,7 +179,7 @@ def test_a_document_too_long_for_the_index_is_an_error(
     job = UnitJob(
         DocumentEncoder(corpus.tokenizer), tmp_path, DocumentOptions(), lambda *counts: None
     )
-    with pytest.raises(DataError, match="more tokens than a shard's index can count") as error:
+    with pytest.raises(DataError, match="more tokens than a shard index supports") as error:
         job.run(unit)
     assert "a.txt" in error.value.seen
 
@@ -200,7 +200,7 @@ def test_skipped_records_are_listed_with_source_place_and_reason(
     lines = [json.loads(line) for line in text.splitlines()]
     number = good.count(b"\n") + 2
     assert [(line["source"], line["place"], line["reason"]) for line in lines] == [
-        ("a.jsonl", "line 1", "no JSON"),
+        ("a.jsonl", "line 1", "not valid JSON"),
         ("a.jsonl", f"line {number}", "no field 'text'"),
         ("b.txt", "", "not UTF-8"),
     ]
@@ -270,7 +270,7 @@ def test_a_unit_that_cannot_be_mended_from_these_inputs_is_told(
     text = (inputs / "0.txt").read_text()
     (inputs / "0.txt").write_text(text[::-1])
     assert shard(corpus, inputs, "--resume", out=out) == 2
-    assert "a damaged unit came out different" in capfd.readouterr().err
+    assert "a rewritten unit differs from the damaged one" in capfd.readouterr().err
 
 
 def test_a_full_disk_is_told_and_what_is_finished_stays(
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
 ) -> None:
     out = tmp_path / "out"
     words = command_line(["shard", inputs, "--tokenizer", corpus.tokenizer, "--out", out])
-    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *words]  # kB a file
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *words]  # kB per file
     result = subprocess.run(limited, capture_output=True, check=False)
     message = result.stderr.decode()
     assert result.returncode == 2, message

@@ -34,7 +34,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
 
 
 def strings(values: list[bytes]) -> pyarrow.Array:
-    """A column of strings made of any bytes."""
+    """A column of strings with arbitrary bytes."""
     buffers = pyarrow.array(values, pyarrow.binary()).buffers()
     return pyarrow.Array.from_buffers(pyarrow.string(), len(values), buffers)
 

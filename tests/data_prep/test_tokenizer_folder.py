@@ -1,4 +1,4 @@
-"""sentencepiece, tokenizers and AutoTokenizer must give the same ids, whatever the text."""
+"""sentencepiece, tokenizers and AutoTokenizer give the same ids for any text."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ of_bigbird = pytest.mark.parametrize("folder", BIGBIRDS, indirect=True)  # not o
 def folder(
     request: pytest.FixtureRequest, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A tokenizer folder of each sort of model."""
+    """A tokenizer folder of each kind of model."""
     if request.param == "trained":
         return corpus.tokenizer
     out = tmp_path_factory.mktemp(request.param)
@@ -77,7 +77,7 @@ def folder(
 
 
 class Programs:
-    """The three that must agree; a class of its own, so that failures do not print vocabularies."""
+    """The three that must agree; a class, so that failures do not print vocabularies."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
@@ -87,7 +87,7 @@ class Programs:
         self.auto_tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     def ids(self, text: str) -> tuple[list[int], list[int], list[int]]:
-        """By sentencepiece as the shards have them, and by the others of the raw text."""
+        """Ids by sentencepiece, as in the shards, and by the others from the raw text."""
         return (
             self.processor.EncodeAsIds(normalize_white_space(text)),
             self.tokenizer.encode(text, add_special_tokens=False).ids,
@@ -125,7 +125,7 @@ def test_models_trained_here_need_no_step_before_them(text: str, corpus: Corpus)
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=80))
 def test_ids_are_equal_on_any_text(text: str, programs: Programs) -> None:
-    # differences that are meant: see data_prep/tokenizer_folder.py
+    # intended differences: see data_prep/tokenizer_folder.py
     assume(not any(name in text for name in SPECIAL_PIECES.values()))
     expected, *others = programs.ids(text)
     assert others == [expected, expected]

@@ -1,4 +1,4 @@
-"""Units are planned from sizes alone, and together they are the whole input, once, in order."""
+"""Units are planned only from sizes; together they are the whole input, once, in order."""
 
 import gzip
 import json

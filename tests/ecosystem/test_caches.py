@@ -76,7 +76,7 @@ def test_an_encoder_decoder_writes_from_the_outputs_of_transformers(kind: str) -
 def test_a_cache_that_cannot_grow_or_is_given_twice_is_refused() -> None:
     model = tiny_model("BigBirdPegasusForCausalLM").eval()
     ids = torch.randint(5, 50, (1, 3))
-    with pytest.raises(ConfigError, match="given twice"):
+    with pytest.raises(ConfigError, match="two caches given"):
         model(ids, past_key_values=KeyValueCache(), cache=KeyValueCache())
     with pytest.raises(ConfigError, match="cannot use this cache"):
         model(ids, past_key_values=((torch.zeros(1), torch.zeros(1)),))

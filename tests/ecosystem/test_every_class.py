@@ -1,4 +1,4 @@
-"""What users of transformers take for granted of a model class, of each of our classes."""
+"""What users of transformers expect of a model class, for each of our classes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from support.every_class import CLASSES, HEADS, LONG, tiny_batch, tiny_model
 import bigbird_ds
 
 every_class = pytest.mark.parametrize("name", CLASSES)
-# The others take ids alone (the end of a text is found in them), or have one dimension more.
+# The others take only ids (they find the end of a text in them), or have one more dimension.
 ONE_TEXT = [
     name
     for name in CLASSES
     if name not in ("BigBirdForMultipleChoice", "BigBirdPegasusForSequenceClassification")
 ]
-UNUSED = ("pooler", "seq_relationship")  # without a loss of their own here
+UNUSED = ("pooler", "seq_relationship")  # without a loss here
 CROSS_ATTENTION = "encoder_attn"
 
 
 def first(output: Any) -> torch.Tensor:
-    """The loss where there is one, else the states."""
+    """The loss if there is one, otherwise the hidden states."""
     return output.to_tuple()[0]
 
 
@@ -104,17 +104,17 @@ def test_an_evaluation_repeats_and_a_tuple_holds_the_same(name: str) -> None:
 
 
 @every_class
-def test_a_sample_is_computed_alone_as_in_a_batch(name: str) -> None:
+def test_a_sample_gives_the_same_result_in_a_batch(name: str) -> None:
     model, batch = tiny_model(name).eval(), tiny_batch(name, batch=3)
-    together = scores(model, batch)
+    batched = scores(model, batch)
     for row in range(3):
-        alone = scores(model, {key: value[row : row + 1] for key, value in batch.items()})
-        torch.testing.assert_close(together[row : row + 1], alone)
+        single = scores(model, {key: value[row : row + 1] for key, value in batch.items()})
+        torch.testing.assert_close(batched[row : row + 1], single)
 
 
 @pytest.mark.parametrize("name", ONE_TEXT)
 @pytest.mark.parametrize("seq_len", [40, LONG])
-def test_word_vectors_serve_as_ids(name: str, seq_len: int) -> None:
+def test_word_vectors_work_as_ids(name: str, seq_len: int) -> None:
     model = tiny_model(name).eval()
     ids = tiny_batch(name, seq_len=seq_len)["input_ids"]
     table = next(module for module in model.modules() if isinstance(module, torch.nn.Embedding))
@@ -138,7 +138,7 @@ def test_a_loss_reaches_every_parameter_and_checkpointed_layers_the_same(name: s
 
     kept, computed_again = gradients(False), gradients(True)
     for key, gradient in kept.items():
-        if gradient is None:  # a decoder alone reads no other sequence
+        if gradient is None:  # without cross-attention a decoder reads no other sequence
             assert any(part in key for part in (*UNUSED, CROSS_ATTENTION)), key
         else:
             torch.testing.assert_close(computed_again[key], gradient)

@@ -1,4 +1,4 @@
-"""torch.export and torch.compile of whole models, block-sparse, at lengths never seen before."""
+"""torch.export and torch.compile of whole models, block-sparse, at new lengths."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_exported_model_runs_in_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STRICT)
-def test_a_model_is_one_graph_that_meets_new_lengths(name: str) -> None:
+def test_a_model_is_one_graph_for_new_lengths(name: str) -> None:
     model = tiny_model(name, max_position_embeddings=512).eval()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     for seq_len in (LONG, 250, 331):

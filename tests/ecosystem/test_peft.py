@@ -1,4 +1,4 @@
-"""peft on our classes: the adapters that it puts into transformers' own, saved and loaded again."""
+"""peft on our classes: the same adapters as on transformers' classes, saved and loaded again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS = {
     "BigBirdPegasusForQuestionAnswering": "QUESTION_ANS",
     "BigBirdPegasusForCausalLM": "CAUSAL_LM",
 }
-# peft cannot train a head as a whole and adapt it, in transformers neither.
+# peft cannot train a head as a whole and adapt it; neither with transformers.
 HEAD_IS_ONE_LAYER = ("TokenClassification", "QuestionAnswering")
 
 

@@ -1,4 +1,4 @@
-"""transformers' pipelines around our models say what they say around transformers' own."""
+"""transformers' pipelines give the same results with our models as with transformers' own."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def tokenizer() -> Any:
         ("feature-extraction", "BigBirdModel"),  # reads outputs by place: wants tuples of us
     ],
 )
-def test_a_pipeline_says_what_it_says_of_transformers(task: str, name: str, tokenizer: Any) -> None:
+def test_a_pipeline_gives_the_results_of_transformers(task: str, name: str, tokenizer: Any) -> None:
     labels = {0: "contradiction", 1: "entailment"}
     model = tiny_model(name, id2label=labels).eval()
     model.config.return_dict = task != "feature-extraction"
     options = {"candidate_labels": ["w12", "w13"]} if task.startswith("zero") else {}
     for text in (TEXT, LONG_TEXT):
-        # A new twin for each: transformers stays in full attention after a short text.
+        # A new twin for each: after a short text transformers stays in full attention.
         found, expected = (
             transformers.pipeline(task, model=m, tokenizer=tokenizer, device="cpu")(text, **options)
             for m in (model, twin_of(model).eval())
@@ -52,7 +52,7 @@ def test_a_pipeline_says_what_it_says_of_transformers(task: str, name: str, toke
 
 
 def flat(result: Any) -> list[float]:
-    """The numbers in a pipeline's result; of words and labels, their characters'."""
+    """The numbers in a pipeline's result; of words and labels, those of their characters."""
     if isinstance(result, dict):
         return [number for key in sorted(result) for number in flat(result[key])]
     if isinstance(result, list | tuple):
@@ -65,5 +65,5 @@ def flat(result: Any) -> list[float]:
 def test_generating_is_left_to_transformers() -> None:
     model = tiny_model("BigBirdForCausalLM").eval()
     assert not model.can_generate()
-    with pytest.raises(ConfigError, match="write no texts"):
+    with pytest.raises(ConfigError, match="do not generate text"):
         model.generate()

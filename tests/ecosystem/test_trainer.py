@@ -1,4 +1,4 @@
-"""transformers' Trainer on our classes as they are: the losses of transformers' own classes."""
+"""transformers' Trainer on our classes gives the losses of transformers' own classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIED = ("BigBirdForMaskedLM", "BigBirdPegasusForConditionalGeneration")
 
 
 def length_of(name: str) -> dict[str, Any]:
-    # A decoder of transformers that is long enough for block-sparse attention sees the future.
+    # A decoder of transformers that is long enough for block-sparse attention sees later tokens.
     return {"seq_len": 60} if name == "BigBirdForCausalLM" else {}
 
 
@@ -46,14 +46,14 @@ def shapes(predictions: Any) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "BigBirdForPreTraining"])
 def test_micro_batches_weigh_as_the_whole_batch(name: str, tmp_path: Path) -> None:
-    """Two micro-batches of one sample, which have other numbers of labels, or one of two."""
+    """Two micro-batches of one sample with different numbers of labels, or one of two."""
     data = samples(name, **length_of(name))
     whole = train(tiny_model(name), data, tmp_path)
     halves = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     assert train(tiny_model(name), data, tmp_path, **halves) == pytest.approx(whole, rel=1e-4)
 
 
-# Its two losses count other things, so that there is no one number to divide by.
+# Its two losses have different counts, so there is no single number to divide by.
 def test_the_losses_of_pretraining_are_averaged_over_micro_batches(tmp_path: Path) -> None:
     data = samples("BigBirdForPreTraining")[:2]
     model = tiny_model("BigBirdForPreTraining").eval()
@@ -65,7 +65,7 @@ def test_the_losses_of_pretraining_are_averaged_over_micro_batches(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", TIED)
-def test_a_run_goes_on_from_the_checkpoint_of_a_tied_model(name: str, tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_checkpoint_of_a_tied_model(name: str, tmp_path: Path) -> None:
     data = samples(name)
     settings = {"save_strategy": "steps", "save_steps": 2}
     whole = train(tiny_model(name), data, tmp_path, **settings)
@@ -115,13 +115,13 @@ def test_layers_are_checkpointed_as_trainer_asks(name: str, tmp_path: Path) -> N
 )
 def test_another_way_of_checkpointing_is_refused(asked: dict[str, Any]) -> None:
     model = tiny_model("BigBirdModel")
-    with pytest.raises(ConfigError, match="one way alone"):
+    with pytest.raises(ConfigError, match="unsupported gradient checkpointing arguments"):
         model.gradient_checkpointing_enable(**asked)
     assert not model.is_gradient_checkpointing
 
 
 @pytest.mark.parametrize("accelerated", [False, True])
-def test_a_compiled_model_trains_and_meets_new_lengths(accelerated: bool, tmp_path: Path) -> None:
+def test_a_compiled_model_trains_at_new_lengths(accelerated: bool, tmp_path: Path) -> None:
     model = tiny_model("BigBirdForMaskedLM")
     if accelerated:
         model = accelerate(twin_of(model))
@@ -157,7 +157,7 @@ def test_trainer_sets_fields_of_the_config_and_counts_parameters(tmp_path: Path)
 def test_labels_are_smoothed(tmp_path: Path) -> None:
     name = "BigBirdPegasusForConditionalGeneration"
     model, data = tiny_model(name), samples(name)
-    for sample in data:  # as a data collator gives them, for Trainer takes the labels out
+    for sample in data:  # as from a data collator, because Trainer removes the labels
         labels = sample["labels"][None]
         sample["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)[0]
     twin = twin_of(model)

@@ -1,4 +1,4 @@
-"""The fine-tuning example runs, and both attentions take the same path."""
+"""The fine-tuning example runs, and both attentions give the same losses."""
 
 from __future__ import annotations
 

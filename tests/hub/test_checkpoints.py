@@ -39,7 +39,7 @@ def make_checkpoint(run: Path, step: int) -> Path:
 
 
 def is_named_as_damaged(folder: Path) -> bool:
-    """Whether the only possible error was raised."""
+    """Whether only the expected error was raised."""
     try:
         verify_checkpoint(folder)
     except CheckpointError:

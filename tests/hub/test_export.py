@@ -1,4 +1,4 @@
-"""An export is what transformers loads: the same weights, logits, tokenizer, and honest words."""
+"""transformers loads an export: same weights, logits and tokenizer; the model card is correct."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bigbird_ds.hub.export import export
 
 @pytest.fixture(scope="module")
 def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder whose checkpoint two ranks wrote together."""
+    """A run folder whose checkpoint was written by two ranks."""
     output = tmp_path_factory.mktemp("trained") / "run"
     settings = changed(
         bigbird_run_settings(corpus, output),
@@ -80,9 +80,9 @@ def test_a_new_head_of_any_size_is_reported_as_new_without_a_word_on_labels(
 ) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     transformers.AutoModelForSequenceClassification.from_pretrained(exported, num_labels=5)
-    told = transformers_log.text
-    assert "classifier.out_proj.weight" in told  # so others would be
-    assert "id2label" not in told
+    logged = transformers_log.text
+    assert "classifier.out_proj.weight" in logged  # so other messages would be there too
+    assert "id2label" not in logged
 
 
 @pytest.mark.launch
@@ -128,6 +128,14 @@ def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
     assert main(["export", str(run), str(tmp_path / "export")]) == 0
     assert (tmp_path / "export" / "README.md").read_bytes() == (exported / "README.md").read_bytes()
 
+    damaged = shutil.copytree(run / "checkpoints" / "step-2", run / "checkpoints" / "step-9")
+    (damaged / "state.json").write_text("{")
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    described = capsys.readouterr().out
+    assert "step-9 is damaged (the checkpoint's state is no JSON)" in described
+    assert "checkpoint of step 2 of 2" in described
+
 
 @pytest.mark.launch
 def test_another_model_in_the_tokenizers_folder_does_not_get_into_the_export(
@@ -141,7 +149,9 @@ def test_another_model_in_the_tokenizers_folder_does_not_get_into_the_export(
 
 
 @pytest.mark.launch
-def test_a_bfloat16_export_says_so_and_loads_as_such(trained: Path, tmp_path: Path) -> None:
+def test_a_bfloat16_export_declares_its_dtype_and_loads_in_it(
+    trained: Path, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers judges the export")
     assert main(["export", str(trained), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     # "auto" is the default of transformers 5
@@ -169,12 +179,12 @@ def test_a_sharded_export_loads_and_is_verified_to_the_last_file(
         assert text in capsys.readouterr().err
 
     (out / "model-00009-of-00009.safetensors").write_bytes(shards[0].read_bytes())
-    broken("the index does not name")
+    broken("not in the index")
     (out / "model-00009-of-00009.safetensors").unlink()
     index = out / "model.safetensors.index.json"
     text = index.read_text()
     index.write_text(text.replace('"total_size": ', '"total_size": 1'))
-    broken("the index tells another size")
+    broken("the index gives the wrong total size")
     index.write_text(text)
     shards[1].write_bytes(shards[1].read_bytes()[:-8])
     broken("cannot be read")
@@ -194,15 +204,15 @@ def test_verify_tells_of_every_checkpoint_of_a_run_and_names_the_newest_intact_o
         (checkpoints / name / "config.json").write_text("{}")
         assert main(["verify", str(tmp_path / "run")]) == 2
         error = capsys.readouterr().err
-        assert f"{checkpoints / name}: a checkpoint's file is cut short" in error
+        assert f"{checkpoints / name}: a checkpoint's file is truncated" in error
         if left is not None:
             assert f"{checkpoints / left}: intact" in error
-            assert f"go on from {checkpoints / left}, the newest that is intact" in error
+            assert f"resume from {checkpoints / left}, the newest intact one" in error
     assert "error: 3 of 3 checkpoints are damaged" in error
 
 
 @pytest.mark.launch
-def test_verify_finds_files_of_an_export_that_do_not_belong_together(
+def test_verify_finds_inconsistent_files_of_an_export(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(name: str, change: Callable[[str], str], text: str) -> None:
@@ -213,13 +223,17 @@ def test_verify_finds_files_of_an_export_that_do_not_belong_together(
         assert main(["verify", str(folder)]) == 2
         assert text in capsys.readouterr().err
 
-    broken("config.json", lambda text: text.replace("float32", "float16"), "another dtype")
-    broken("README.md", lambda text: text.removeprefix("---\n"), "no header that the Hub can read")
+    broken(
+        "config.json",
+        lambda text: text.replace("float32", "float16"),
+        "dtype of the weights differs",
+    )
+    broken("README.md", lambda text: text.removeprefix("---\n"), "lacks a header for the Hub")
     broken("tokenizer.json", keep_spaces_at_the_end, "'  leading and trailing spaces  '")
 
 
 def keep_spaces_at_the_end(text: str) -> str:
-    """The tokenizer as transformers would have made it from spiece.model: it strips no spaces."""
+    """The tokenizer as transformers would have built it from spiece.model: it strips no spaces."""
     tokenizer = json.loads(text)
     steps = tokenizer["normalizer"]["normalizers"]
     kept = [step for step in steps if not step["pattern"]["Regex"].endswith("]+\\z")]
@@ -248,7 +262,7 @@ def test_an_export_is_uploaded_and_the_token_is_never_printed(
         assert "the upload to the Hub failed" in message
         for text in (done.stdout.decode(), done.stderr.decode(), message):
             assert token not in text
-        assert not (tmp_path / "none").exists()  # found out before the work
+        assert not (tmp_path / "none").exists()  # detected before the work
 
 
 @pytest.mark.launch
@@ -256,15 +270,15 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     (occupied / "mine.txt").write_text("keep")
-    with pytest.raises(ConfigError, match="would overwrite"):
+    with pytest.raises(ConfigError, match="output folder is not empty"):
         export(trained, occupied)
     assert [path.name for path in occupied.iterdir()] == ["mine.txt"]
 
     for target in (occupied / "mine.txt" / "below", Path("/proc/run")):
         with pytest.raises(ConfigError, match="cannot be written"):
-            export(tmp_path, target)  # before the source is looked at
+            export(tmp_path, target)  # before the source is read
 
-    with pytest.raises(CheckpointError, match="no checkpoint here"):
+    with pytest.raises(CheckpointError, match="no checkpoint found"):
         export(tmp_path, tmp_path / "none")
 
     damaged = tmp_path / "damaged"
@@ -274,15 +288,13 @@ def test_nothing_is_written_where_an_export_cannot_be_right(trained: Path, tmp_p
     for path in checkpoint.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     (target / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="truncated"):
         export(damaged, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.launch
-def test_weights_that_are_not_finite_are_the_cause_that_is_told(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_weights_that_are_not_finite_are_the_reported_cause(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     checkpoint = run / "checkpoints" / "step-2"
     path = checkpoint / "model-00001-of-00002.safetensors"

@@ -1,4 +1,4 @@
-"""An import is the checkpoint itself, or its warm start; and nothing at all where it is broken."""
+"""An import equals the checkpoint, or its warm start; a broken source writes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 64
 
 
 def write_checkpoint(folder: Path, name: str, shard_size: str = "50GB", **settings: Any) -> Path:
-    """A folder as transformers saves it, with random weights, biases and norms."""
+    """A folder saved by transformers, with random weights, biases and norms."""
     torch.manual_seed(3)
     model_class = getattr(transformers, name)
     model = model_class(model_class.config_class(**{**SHAPE, **settings}))
@@ -103,7 +103,7 @@ def test_a_bigbird_checkpoint_comes_out_with_the_same_bits(
 def test_bfloat16_stays_bfloat16(tmp_path: Path) -> None:
     source = bigbird(tmp_path / "source")
     halves = {name: value.bfloat16() for name, value in stored(source).items()}
-    save_file(halves, source / "model.safetensors")  # config.json goes on saying float32
+    save_file(halves, source / "model.safetensors")  # config.json still says float32
     assert do_import(source, tmp_path / "out")["dtype"] == "bfloat16"
     assert_same_tensors(tmp_path / "out", source)
 
@@ -240,7 +240,7 @@ def test_an_import_is_the_start_of_a_training_run(
     settings = changed(run_settings, model=str(out), objective={"name": "mlm"})
     settings["train"]["steps"] = 1
     settings["schedule"]["warmup_steps"] = 0
-    settings["optimizer"]["lr"] = 1e-9  # what is saved is what was imported, but for this
+    settings["optimizer"]["lr"] = 1e-9  # what is saved is what was imported, except this
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(settings))
     config = load_run_config(path, ["model.block_size=16", "model.num_random_blocks=1"])
@@ -273,7 +273,7 @@ def edit_tensors(source: Path, name: str, value: torch.Tensor | None) -> None:
 
 
 def poison(source: Path, content: bytes | None = None) -> None:
-    """A pickle that would run code, or ``content``: it must be refused, not read."""
+    """A pickle that would run code, or ``content``; it must be refused."""
     (source / "model.safetensors").unlink()
     if content is None:
         torch.save({"x": Touch(source / "touched")}, source / "pytorch_model.bin")
@@ -292,15 +292,15 @@ class Touch:
 BROKEN: dict[str, tuple[Any, list[str]]] = {
     "another architecture": (
         lambda source: edit_config(source, model_type="gpt2"),
-        ["another architecture", "gpt2", "bert, big_bird"],
+        ["a different architecture", "gpt2", "bert, big_bird"],
     ),
     "a missing tensor": (
         lambda source: edit_tensors(source, "bert.encoder.layer.1.output.dense.weight", None),
-        ["tensors are missing", "bert.encoder.layer.1.output.dense.weight (16, 24)"],
+        ["are missing", "bert.encoder.layer.1.output.dense.weight (16, 24)"],
     ),
     "a misshapen tensor": (
         lambda source: edit_tensors(source, "bert.pooler.weight", torch.ones(16, 15)),
-        ["another shape", "bert.pooler.weight (16, 15)", "bert.pooler.weight (16, 16)"],
+        ["do not match the config", "bert.pooler.weight (16, 15)", "bert.pooler.weight (16, 16)"],
     ),
     "a number that is none": (
         lambda source: edit_tensors(
@@ -311,7 +311,7 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     "a truncated file": (truncate, ["cannot be read", "model.safetensors"]),
     "contradictory values": (
         lambda source: edit_config(source, num_attention_heads=3),
-        ["does not divide", "hidden_size 16, 3 heads"],
+        ["not a multiple", "hidden_size 16, 3 heads"],
     ),
     "a value of the wrong type": (
         lambda source: edit_config(source, hidden_size="16"),
@@ -319,7 +319,7 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     ),
     "fewer layers than on file": (
         lambda source: edit_config(source, num_hidden_layers=1),
-        ["no place for", "bert.encoder.layer.1.attention", "(1 layers)"],
+        ["do not belong to its config", "bert.encoder.layer.1.attention", "(1 layers)"],
     ),
     "no weights": (
         lambda source: (source / "model.safetensors").unlink(),
@@ -327,17 +327,17 @@ BROKEN: dict[str, tuple[Any, list[str]]] = {
     ),
     "a bin file with code in it": (
         poison,
-        ["cannot be read", "pytorch_model.bin: it asks for getattr", "nothing of it was run"],
+        ["cannot be read", "pytorch_model.bin: its pickle needs getattr", "no code was run"],
     ),
     "a bin file of another program": (
         lambda source: poison(source, b"hello world"),
-        ["cannot be read", "pytorch_model.bin: it is no file of torch.save"],
+        ["cannot be read", "pytorch_model.bin: it was not written by torch.save"],
     ),
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
+def test_a_broken_checkpoint_is_a_user_error_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     source = bigbird(tmp_path / "source")
@@ -353,7 +353,7 @@ def test_a_broken_checkpoint_is_a_users_mistake_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
-def test_a_name_of_the_hub_and_a_run_are_told_from_a_folder_in_hub_format(
+def test_a_hub_name_and_a_run_are_not_folders_in_hub_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(source: str) -> str:
@@ -401,5 +401,5 @@ def test_an_import_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixtur
     source = bigbird(tmp_path / "source")
     before = contents(source)
     assert main(["import", str(source), str(source)]) == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert "output folder is not empty" in capsys.readouterr().err
     assert contents(source) == before

@@ -1,4 +1,4 @@
-"""A trained BigBirdPegasus as a Hub folder: transformers loads it whole and writes with it."""
+"""A trained BigBirdPegasus as a Hub folder: transformers loads all of it and generates with it."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_auto_classes_load_every_part(exported: Path, tmp_path: Path) -> None:
     )
     assert type(model).__name__ == "BigBirdPegasusForConditionalGeneration"
     assert not any(info.values())
-    # An encoder-decoder stores its embeddings once, and theirs ties nothing in the decoder alone:
-    # it would start them at random, as from transformers' own folders.
+    # An encoder-decoder stores its embeddings once, and transformers' decoder class ties nothing:
+    # it would initialize them at random, as from its own folders.
     bigbird_ds.BigBirdPegasusForCausalLM.from_pretrained(exported).save_pretrained(tmp_path)
     decoder, info = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, output_loading_info=True

@@ -1,4 +1,4 @@
-"""A BigBirdPegasus of the Hub comes in with the same bits, and a run starts from it."""
+"""A BigBirdPegasus of the Hub is imported bit by bit, and a run starts from it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_both_tables_of_positions_are_repeated(tmp_path: Path) -> None:
     assert model(ids, decoder_input_ids=ids[:, :150]).logits.shape == (1, 150, 120)
 
 
-def test_what_is_said_of_generation_comes_along(tmp_path: Path) -> None:
+def test_the_generation_config_is_kept(tmp_path: Path) -> None:
     source = save_pegasus_twin(tmp_path / "source", GENERATION, **BLOCKS)
     wanted = {"num_beams": 5, "length_penalty": 0.8, "max_length": 48}
     path = source / "generation_config.json"
@@ -102,7 +102,7 @@ def test_what_is_said_of_generation_comes_along(tmp_path: Path) -> None:
     do_import(source, tmp_path / "file")
     assert (tmp_path / "file" / path.name).read_bytes() == path.read_bytes()
 
-    path.unlink()  # as old folders have it
+    path.unlink()  # as in old folders
     edit_config(source, **wanted)
     do_import(source, tmp_path / "config")
     for name in ("file", "config"):
@@ -112,14 +112,14 @@ def test_what_is_said_of_generation_comes_along(tmp_path: Path) -> None:
         assert (generation.decoder_start_token_id, generation.eos_token_id) == (2, 1)
 
 
-def test_a_spiece_model_of_the_hub_gets_its_ids_beside_a_tokenizer_json(
+def test_a_spiece_model_of_the_hub_gets_its_ids_next_to_a_tokenizer_json(
     tmp_path: Path,
 ) -> None:
     source = save_pegasus_twin(tmp_path / "source", GENERATION, vocab_size=503, **BLOCKS)
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copyfile(train_pegasus_of_the_hub(bare), source / "spiece.model")
-    # In transformers 5 the two classes are one; in 4 the other writes no tokenizer.json.
+    # In transformers 5 the two classes are one; in 4 the other does not write tokenizer.json.
     transformers.PegasusTokenizerFast.from_pretrained(bare).save_pretrained(source)
     assert (source / "tokenizer.json").is_file()
 

@@ -1,4 +1,4 @@
-"""An export goes to the Hub whole, and the token goes nowhere but into the requests."""
+"""An export is uploaded completely, and the token appears only in the requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = "hf_averysecrettokenthatnobodymaysee"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The stub, where the library looks for the Hub.
+    """The stub, at the address that the library uses for the Hub.
 
     The library reads its environment when it is imported, so the constants are set as HF_ENDPOINT
     and HF_HUB_DISABLE_XET would set them; tests/hub/test_export.py sets the variables themselves.
@@ -62,7 +62,7 @@ def test_every_file_arrives_with_its_bytes_in_a_private_repository(
 def test_the_xet_library_uploads_large_files_and_never_shows_the_token(
     folder: Path, tmp_path: Path
 ) -> None:
-    """In a process of its own, with everything that a run may print at the level of debugging."""
+    """In a separate process, with everything that a run may print at debug level."""
     pytest.importorskip("hf_xet", reason="huggingface_hub brings it on common processors")
     pytest.importorskip(
         "huggingface_hub", minversion="2.0", reason="older ones ask the server for other addresses"
@@ -95,7 +95,7 @@ def test_the_xet_library_uploads_large_files_and_never_shows_the_token(
     assert all(TOKEN.encode() not in path.read_bytes() for path in logs)
 
 
-def test_a_refused_token_is_told_without_the_token(
+def test_a_refused_token_is_not_shown(
     server: HubServer,
     folder: Path,
     capfd: pytest.CaptureFixture[str],
@@ -127,7 +127,7 @@ def test_a_name_that_no_repository_can_have_is_refused_before_any_request(
     assert server.repositories == []
 
 
-def test_no_token_and_no_library_are_told_with_what_to_do(
+def test_a_missing_token_or_library_is_an_error_with_a_remedy(
     server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")

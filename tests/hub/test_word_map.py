@@ -49,7 +49,7 @@ def word_piece_tokenizer() -> tuple[Tokenizer, Any]:
 
 
 def checkpoint(folder: Path, name: str) -> Tokenizer:
-    """A checkpoint with a tokenizer of its own kind, trained on the topics."""
+    """A checkpoint with its own kind of tokenizer, trained on the topics."""
     made = byte_pair_tokenizer() if name.startswith("Roberta") else word_piece_tokenizer()
     tokenizer, trainer = made
     tokenizer.train_from_iterator(topics.values(), trainer)
@@ -57,7 +57,7 @@ def checkpoint(folder: Path, name: str) -> Tokenizer:
     model_class = getattr(transformers, name)
     config = model_class.config_class(**SHAPE, vocab_size=tokenizer.get_vocab_size())
     model = model_class(config)
-    with torch.no_grad():  # the bias too is to be found again
+    with torch.no_grad():  # the bias too must be recovered
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
@@ -87,7 +87,7 @@ def test_each_piece_takes_the_embedding_of_its_text(
     theirs = checkpoint(source, name)
     words = ["import", str(source), str(out), "--tokenizer", str(corpus.tokenizer)]
     assert main(words) == 0
-    assert main(["verify", str(out)]) == 0  # the tokenizer is the new one, and fits
+    assert main(["verify", str(out)]) == 0  # the tokenizer is the new one and matches the model
     model = load_pretrained(out)
     pieces = SentencePieceProcessor(model_file=str(corpus.tokenizer / "spiece.model"))
     assert model.config.vocab_size == pieces.GetPieceSize()
@@ -115,7 +115,7 @@ def test_each_piece_takes_the_embedding_of_its_text(
         assert torch.equal(new_bias[piece], old_bias[ids[word.format(text)]])
 
     reserved = pieces.PieceToId("<sep_7>")
-    assert not torch.isin(new[reserved], old).any() and new_bias[reserved] == 0  # starts fresh
+    assert not torch.isin(new[reserved], old).any() and new_bias[reserved] == 0  # newly initialized
 
     several = 0
     unknown = ids["<unk>" if "<unk>" in ids else "[UNK]"]
@@ -165,7 +165,7 @@ def test_a_tokenizer_that_comes_along_is_read_by_transformers_as_before(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     checkpoint(source, name)
-    said = {"do_lower_case": True, "model_max_length": 66}  # no class, as in old folders of the Hub
+    said = {"do_lower_case": True, "model_max_length": 66}  # no class, as in old Hub folders
     (source / "tokenizer_config.json").write_text(json.dumps(said))
     assert main(["import", str(source), str(out)]) == 0
     assert "import with `--tokenizer DIR`" in capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_a_tokenizer_that_comes_along_is_read_by_transformers_as_before(
     assert after(text)["input_ids"] == before(text)["input_ids"]
     assert len(set(after(text)["input_ids"])) > 6
 
-    # Another class that the source names is kept, in either file; and none goes with other files.
+    # Another class that the source names is kept, in either file; none is kept with other files.
     (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
     assert imported_class(source, tmp_path / "named") == "GPT2Tokenizer"
     (source / "tokenizer_config.json").unlink()
@@ -186,7 +186,7 @@ def test_a_tokenizer_that_comes_along_is_read_by_transformers_as_before(
     ours = json.loads((corpus.tokenizer / "tokenizer_config.json").read_text())
     words = ["--tokenizer", str(corpus.tokenizer)]
     assert imported_class(source, tmp_path / "changed", *words) == ours["tokenizer_class"]
-    assert f"train on from it with `model: {tmp_path}/changed`" in capsys.readouterr().out
+    assert f"to continue pretraining, set `model: {tmp_path}/changed`" in capsys.readouterr().out
 
 
 def imported_class(source: Path, out: Path, *words: str) -> Any:
@@ -195,7 +195,7 @@ def imported_class(source: Path, out: Path, *words: str) -> Any:
 
 
 def as_token(name: str, text: str) -> str:
-    """How the source's tokenizer would write ``text`` if it were one token."""
+    """How the source's tokenizer would write ``text`` if it were a single token."""
     if name.startswith("Roberta"):
         whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return str(whole.pre_tokenize_str(text)[0][0])
@@ -220,10 +220,10 @@ def test_a_tokenizer_that_cannot_be_changed_is_refused(
     ).save_pretrained(source)
     words = ["import", str(source), str(tmp_path / "out"), "--tokenizer", str(corpus.tokenizer)]
     assert main(words) == 2
-    assert "keeps its own tokenizer" in capsys.readouterr().err
+    assert "does not apply to this checkpoint" in capsys.readouterr().err
     checkpoint(tmp_path / "bert", "BertModel")
     (tmp_path / "bert" / "tokenizer.json").unlink()
     words[1] = str(tmp_path / "bert")
     assert main(words) == 2
-    assert "cannot be mapped without its tokenizer" in capsys.readouterr().err
+    assert "needs its tokenizer" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""An accelerated model of transformers gives the numbers of a fresh one, and can do more."""
+"""An accelerated model of transformers gives the results of the original, and supports more."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bigbird_ds.integrations.activations import FusedGELU  # noqa: E402
 from bigbird_ds.integrations.transformers import accelerate, restore  # noqa: E402
 
 BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 128}
-# (5 + 2 * 2) * 4 = 36 tokens and fewer are attended to in full.
+# Up to (5 + 2 * 2) * 4 = 36 tokens attention is full.
 SHORT, LONG, RAGGED = 36, 64, 50
 
 PEGASUS = {
@@ -70,7 +70,7 @@ def pegasus_batch(length: int) -> dict[str, Any]:
 
 
 def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Of the parameters that the loss depends on: all but the pooler's."""
+    """Parameters that the loss depends on: all except the pooler's."""
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert len(found) == len(list(model.parameters())) - 2
     return found
@@ -148,7 +148,7 @@ def test_it_trains_under_autocast(folder: Path) -> None:
 
 
 def test_masks_of_truth_values_and_no_random_blocks_work(folder: Path) -> None:
-    """Which transformers 5.24 cannot compute."""
+    """Unsupported by transformers 5.24."""
     batch = random_batch(2, LONG, padding=5)
     masked = batch | {"attention_mask": batch["attention_mask"].bool()}
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_checkpointed_layers_repeat_themselves_even_after_an_input_of_another_le
     for checkpointing in (False, True):
         model = accelerate(fresh(folder, True))
         if checkpointing:
-            # transformers 5.24 gave it another name
+            # renamed in transformers 5.24
             if hasattr(model, "activation_checkpointing_enable"):
                 model.activation_checkpointing_enable()
             else:
@@ -240,7 +240,7 @@ def test_parameters_and_saved_files_are_the_same(folder: Path, tmp_path: Path) -
     assert saved == (folder / "model.safetensors").read_bytes()
 
 
-def test_restore_gives_back_the_model_with_its_new_weights(folder: Path) -> None:
+def test_restore_undoes_accelerate_and_keeps_the_new_weights(folder: Path) -> None:
     model = fresh(folder, False)
     names = [type(module).__name__ for module in model.modules()]
     accelerate(model)
@@ -262,7 +262,7 @@ def test_restore_gives_back_the_model_with_its_new_weights(folder: Path) -> None
 
 
 class Adapter(nn.Module):
-    """A trainable change of a linear layer, in its place, as peft and quantizers put one."""
+    """A trainable change of a linear layer, inserted in place of it, as by peft and quantizers."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -295,13 +295,13 @@ def test_restore_keeps_what_was_put_inside_meanwhile(
         parent, _, name = paths[place].rpartition(".")
         holder = layer.get_submodule(parent)
         setattr(holder, name, Adapter(getattr(holder, name)).eval())
-    # transformers itself goes to full attention through the modules' own attributes
+    # transformers itself switches to full attention through the modules' own attributes
     lengths = (LONG,) if place in ("self", "attention") else (SHORT, LONG)
     batches = [pegasus_batch(n) if is_pegasus else random_batch(2, n, 5) for n in lengths]
     with torch.no_grad():
         wanted = [model(**batch).logits for batch in batches]
         restore(model)
-        # the long one first: after a short one transformers stays in full attention
+        # the long input first: after a short one transformers stays in full attention
         found = [model(**batch).logits for batch in reversed(batches)]
     for ours, theirs in zip(wanted, reversed(found), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -395,18 +395,18 @@ def test_what_cannot_be_replaced_is_refused(folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="nothing to undo"):
         restore(model)
     accelerate(model)
-    with pytest.raises(ConfigError, match="replaced already"):
+    with pytest.raises(ConfigError, match="already replaced"):
         accelerate(model)
-    with pytest.raises(ConfigError, match="follows from the length"):
+    with pytest.raises(ConfigError, match="input length selects the attention"):
         model.bert.set_attention_type("original_full")
 
     other = fresh(folder, False)
     other.bert.encoder.layer[1].attention = torch.nn.Identity()
-    with pytest.raises(ConfigError, match="built in another way"):
+    with pytest.raises(ConfigError, match="unknown structure"):
         accelerate(other)
     assert type(other.bert.encoder.layer[0].attention).__name__ == "BigBirdAttention"
 
     attention = type(fresh(folder, False).bert.encoder.layer[0].attention)
     monkeypatch.setattr(attention, "forward", lambda self, hidden_states, head_mask=None: None)
-    with pytest.raises(ConfigError, match="built in another way"):
+    with pytest.raises(ConfigError, match="unknown structure"):
         accelerate(fresh(folder, False))

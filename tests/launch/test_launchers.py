@@ -1,4 +1,4 @@
-"""``launch/pretrain.py`` under each launcher: the same run, the same losses, honest exit codes."""
+"""``launch/pretrain.py`` under each launcher: the same losses, the right exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import PRETRAIN, free_port, run, slurm_rank, start, wait_for
+from support.processes import PRETRAIN, free_port, run, start, start_two_slurm_ranks, wait_for
 from support.runs import losses, metrics
 
 pytestmark = pytest.mark.launch
@@ -22,17 +22,6 @@ def expected(run_settings: dict[str, Any], run_config_file: Path, tmp_path: Path
     done = run(sys.executable, PRETRAIN, run_config_file, f"output={output}")
     assert done.returncode == 0, done.stderr
     return losses(metrics({"output": output}))
-
-
-def start_two_slurm_ranks(folder: Path, *words: Any) -> tuple[list[Path], list[Any]]:
-    """``launch/pretrain.py`` with ``words`` as two tasks of ``srun``: their logs and processes."""
-    port = free_port(22000, 29999)
-    logs = [folder / f"slurm{rank}.log" for rank in (0, 1)]
-    tasks = [
-        start(logs[rank], sys.executable, PRETRAIN, *words, **slurm_rank(rank, 2, port))
-        for rank in (0, 1)
-    ]
-    return logs, tasks
 
 
 def test_deepspeed_torchrun_and_slurm_ranks_train_the_same_run(
@@ -52,7 +41,7 @@ def test_deepspeed_torchrun_and_slurm_ranks_train_the_same_run(
     assert losses(metrics({"output": output})) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_signal_to_one_rank_stops_all_saved_and_the_same_command_goes_on(
+def test_a_signal_to_one_rank_saves_and_stops_all_and_the_same_command_resumes(
     run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     steps = 400
@@ -82,7 +71,7 @@ def test_a_signal_to_one_rank_stops_all_saved_and_the_same_command_goes_on(
     assert [line["step"] for line in metrics(run_settings)] == list(range(1, stopped + 3))
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_as_if_nothing_had_happened(
+def test_a_killed_run_resumes_from_its_last_checkpoint_with_the_same_losses(
     run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     run_settings["train"].update(steps=60, log_every=1, save_every=5)
@@ -116,23 +105,28 @@ def test_a_rank_that_dies_ends_the_others_with_an_error(
     wait_for(logs[0], "step 3/", *tasks)
     tasks[1].kill()
     assert tasks[0].wait(timeout=120) == 1
-    assert "onnection" in logs[0].read_text()  # gloo says that it was closed or reset
+    assert "onnection" in logs[0].read_text()  # gloo reports it as closed or reset
 
 
-def test_a_mistake_is_told_once_in_four_parts_with_exit_code_2(
+def test_a_user_error_is_printed_once_in_four_parts_with_exit_code_2(
     run_config_file: Path, tmp_path: Path
 ) -> None:
     command = ["deepspeed", "--num_gpus", 2, "--master_port", free_port(20000), PRETRAIN]
     done = run(*command, run_config_file, "batch.sequences=5", f"output={tmp_path / 'none'}")
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error: the batch does not divide over the ranks\n  seen:") == 1
+    assert (
+        done.stderr.count(
+            "error: the global batch does not divide into micro-batches of the ranks\n  seen:"
+        )
+        == 1
+    )
     assert "change: batch.sequences or batch.micro" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "none").exists()
 
     done = run(sys.executable, PRETRAIN, run_config_file, "batch.sequnces=8")
     assert done.returncode == 2
-    assert "batch.sequences (the nearest known key)" in done.stderr
+    assert "batch.sequences (closest match)" in done.stderr
 
 
 def test_print_config_shows_the_resolved_config_and_trains_nothing(

@@ -1,4 +1,4 @@
-"""The job scripts for SLURM, with a stand-in for the cluster's own commands."""
+"""The job scripts for SLURM, with stubs of the cluster's commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_job_script_is_shell(script: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(75, ["scontrol requeue 17"]), (2, []), (0, [])])
-def test_the_job_gives_each_rank_its_processors_and_goes_back_into_the_queue_on_75_only(
+def test_the_job_gives_each_rank_its_processors_and_requeues_only_on_75(
     code: int, requeued: list[str], tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
@@ -28,7 +28,7 @@ def test_the_job_gives_each_rank_its_processors_and_goes_back_into_the_queue_on_
         command = tmp_path / name
         command.write_text(f'#!/bin/sh\necho "{name} $*" >> "{calls}"\nexit {result}\n')
         command.chmod(0o755)
-    # No environment of a site's own stands before the stand-ins on PATH.
+    # No environment of the site comes before the stubs on PATH.
     path = f"{tmp_path}{os.pathsep}{environment()['PATH']}"
     done = subprocess.run(
         ["bash", str(REPOSITORY / "launch/slurm/pretrain.sbatch"), "run.yaml", "train.steps=8"],

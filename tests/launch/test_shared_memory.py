@@ -1,4 +1,4 @@
-"""A run leaves nothing in /dev/shm, compiles nothing, and fits the 64 MiB that a container has."""
+"""A run leaves nothing in /dev/shm, compiles nothing, and fits a container's 64 MiB."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.processes import PRETRAIN, free_port, run
 
-# Runs a command with a /dev/shm of its own, then lists what the command left there.
+# Runs a command with its own /dev/shm, then lists what the command left there.
 IN_64_MIB = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && "$@" && echo "left: $(ls -A /dev/shm)"'
 UNSHARE = ["unshare", "--mount", "sh", "-c", IN_64_MIB, "sh"]
 

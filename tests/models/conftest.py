@@ -1,4 +1,4 @@
-"""Every test draws the same numbers, whatever ran before it."""
+"""Every test uses the same random numbers, whatever ran before it."""
 
 from __future__ import annotations
 

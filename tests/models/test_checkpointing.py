@@ -1,4 +1,4 @@
-"""Activation checkpointing of long inputs: the feed-forward networks work a piece at a time."""
+"""Activation checkpointing of long inputs: feed-forward networks run in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bigbird_ds import BigBirdForMaskedLM, BigBirdPegasusForConditionalGeneratio
 from bigbird_ds.models import checkpointing
 from bigbird_ds.models.checkpointing import in_pieces, num_pieces, piece_length
 
-AT_ONCE = 40  # no divisor of a length below
+AT_ONCE = 40  # does not divide the lengths below
 
 
 def bigbird(dropout: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[Any]]:
@@ -84,7 +84,7 @@ def test_what_is_computed_again_drops_the_same(
     again = copy.deepcopy(model)
     again.gradient_checkpointing_enable()
     found = gradients(again, batch)
-    # The same pieces, of which everything is kept.
+    # The same pieces, with all activations kept.
     monkeypatch.setattr(checkpointing, "checkpoint", lambda piece, x, use_reentrant: piece(x))
     with in_pieces():
         wanted = gradients(model, batch)

@@ -13,7 +13,7 @@ def logits_and_labels(rows=37, classes=50, dtype=torch.float32):
     logits = 5 * torch.randn(rows, classes, generator=generator)
     labels = torch.randint(0, classes, (rows,), generator=generator)
     labels[::5] = -100
-    labels[1] = logits[1].argmax()  # at least one is right
+    labels[1] = logits[1].argmax()  # at least one is correct
     return logits.to(dtype).requires_grad_(), labels
 
 

@@ -1,4 +1,4 @@
-"""The embeddings of tokens: got, replaced and resized in every class, as transformers does."""
+"""Token embeddings: read, replaced and resized in every class, as in transformers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(name: str, **changes: Any) -> Any:
 
 
 def first_output(model: Any) -> torch.Tensor:
-    """What the model says of two texts, each with one </s> at its end."""
+    """The model's output for two texts, each with one </s> at its end."""
     torch.manual_seed(1)
     ids = torch.randint(5, V, (2, 130))
     ids[:, -1] = model.config.eos_token_id
@@ -41,7 +41,7 @@ def first_output(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_grown_model_says_the_same_of_its_old_tokens(
+def test_an_extended_model_gives_the_same_logits_for_its_old_tokens(
     tmp_path: Path, name: str, tied: bool
 ) -> None:
     model = build(name, tie_word_embeddings=tied)
@@ -134,12 +134,12 @@ def test_replaced_embeddings_are_used_and_tied(name: str) -> None:
 
 def test_what_cannot_be_resized_or_replaced_is_refused() -> None:
     model = build("BigBirdForMaskedLM")
-    with pytest.raises(ConfigError, match="do not fit the model"):
+    with pytest.raises(ConfigError, match="does not match the model"):
         model.set_input_embeddings(nn.Embedding(V + 1, 16))
     with pytest.raises(ConfigError, match="no output embeddings"):
         build("BigBirdModel").set_output_embeddings(nn.Linear(16, V))
     for wrong in (0, -3, 2.5):
-        with pytest.raises(ConfigError, match="no number of tokens"):
+        with pytest.raises(ConfigError, match="not a number of tokens"):
             model.resize_token_embeddings(wrong)
     with pytest.raises(ConfigError, match="pad_token_id"):
         build("BigBirdModel", pad_token_id=20).resize_token_embeddings(20)

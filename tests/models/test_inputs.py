@@ -1,4 +1,4 @@
-"""What a model is given is refused in words where it cannot be meant."""
+"""Invalid or inconsistent model inputs are refused with a clear message."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_token_ids_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         BigBirdForMaskedLM(tiny_bigbird()),
         BigBirdPegasusForConditionalGeneration(tiny_pegasus()),
     ):
-        with pytest.raises(ConfigError, match="have another shape") as caught:
+        with pytest.raises(ConfigError, match="have the wrong shape") as caught:
             model(input_ids=ids, decoder_input_ids=ids) if hasattr(model, "model") else model(ids)
         assert f"input_ids {shape}" in str(caught.value.seen)
 
 
 def test_word_vectors_of_another_shape_are_refused() -> None:
     model = BigBirdForMaskedLM(tiny_bigbird())
-    with pytest.raises(ConfigError, match="have another shape"):
+    with pytest.raises(ConfigError, match="have the wrong shape"):
         model(inputs_embeds=torch.ones(1, 9))

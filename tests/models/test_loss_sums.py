@@ -1,4 +1,4 @@
-"""What training gets of a batch, against the loss over all positions."""
+"""The losses of training, compared with the loss over all positions."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_samples_and_slots_that_do_not_count_add_nothing() -> None:
     positions, target_ids, _ = targets_of(batch)
     target_ids[1] = -100
     sums = model.loss_sums(*loss_inputs(batch), positions, target_ids, torch.tensor([1, -100]))
-    alone = {name: value[:1] for name, value in batch.items()}
+    single = {name: value[:1] for name, value in batch.items()}
     expected = model.loss_sums(
-        *loss_inputs(alone), positions[:1], target_ids[:1], torch.tensor([1])
+        *loss_inputs(single), positions[:1], target_ids[:1], torch.tensor([1])
     )
     assert sums["mlm_targets"] == 4 and sums["nsp_samples"] == 1
     for name, value in sums.items():
@@ -111,7 +111,7 @@ def test_what_else_the_config_asks_to_be_returned_does_not_matter(model_class: t
     assert torch.equal(*losses)
 
 
-def test_the_vocabulary_projection_runs_on_the_targets_alone() -> None:
+def test_the_vocabulary_projection_runs_only_on_the_targets() -> None:
     model = BigBirdForPreTraining(BigBirdConfig(**TINY)).train()
     batch = random_batch(2, 800)
     seen = []

@@ -1,4 +1,4 @@
-"""Outputs are read as transformers' are."""
+"""Outputs are accessed like transformers'."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_fields_are_read_as_attribute_by_key_and_by_index() -> None:
     assert MaskedLMOutput(loss=torch.zeros(()), logits=logits)[1] is logits
 
 
-def test_a_field_is_set_in_its_place_whichever_way() -> None:
+def test_a_field_is_set_by_any_of_its_names() -> None:
     output = MaskedLMOutput(logits=torch.ones(2))
     output.attentions = (torch.ones(1),)
     output["loss"] = torch.zeros(())
     assert list(output) == ["loss", "logits", "attentions"] and output.loss is output[0]
     assert output.pop("loss") is not None and output.loss is None and len(output) == 2
-    output["input_ids"] = torch.ones(3)  # as a pipeline does
+    output["input_ids"] = torch.ones(3)  # as in a pipeline
     assert list(output)[-1] == "input_ids" and output.input_ids is output["input_ids"]
     assert list(pytree.tree_map(lambda part: part, output)) == list(output)
     del output["input_ids"]
@@ -93,9 +93,9 @@ def test_return_dict_gives_a_plain_tuple() -> None:
 
 def test_the_inputs_must_be_given_once() -> None:
     model = BigBirdModel(BigBirdConfig(**TINY, max_position_embeddings=1000))
-    with pytest.raises(ConfigError, match="token ids or word vectors"):
+    with pytest.raises(ConfigError, match="token ids or word embeddings"):
         model()
-    with pytest.raises(ConfigError, match="token ids or word vectors"):
+    with pytest.raises(ConfigError, match="token ids or word embeddings"):
         model(torch.zeros(1, 4, dtype=torch.long), inputs_embeds=torch.zeros(1, 4, 16))
 
 
@@ -106,9 +106,9 @@ def test_positions_are_counted_before_padding_to_whole_blocks() -> None:
     table = roomy.embeddings.position_embeddings.weight.detach()[:970]
     weights = {**roomy.state_dict(), "embeddings.position_embeddings.weight": table}
     tight.load_state_dict(weights)
-    ids = torch.randint(5, 50, (1, 970))  # padded inside to 16 blocks, 1,024 tokens
+    ids = torch.randint(5, 50, (1, 970))  # padded internally to 16 blocks, 1,024 tokens
     assert torch.equal(tight(ids)[0], roomy(ids)[0])
-    assert tight.train()(ids)[0].isfinite().all()  # 1,024 is a length with a draw of its own
+    assert tight.train()(ids)[0].isfinite().all()  # 1,024 is a length with its own random blocks
     ids = torch.randint(5, 50, (1, 971))
     with pytest.raises(ConfigError, match="longer than the model has positions") as caught:
         tight(ids)

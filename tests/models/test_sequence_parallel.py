@@ -1,4 +1,4 @@
-"""Ranks that share sequences find the loss and every gradient of one rank, for both families."""
+"""Sequence parallelism gives the loss and every gradient of one rank, for both families."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = [
     SharedModelCase("bigbird"),
     SharedModelCase("bigbird", checkpointed=True, padding=9),
     SharedModelCase("pegasus", target_length=12),
-    # 11 is a multiple of no number of ranks here
+    # 11 is not a multiple of any number of ranks here
     SharedModelCase("pegasus", target_length=11, padding=13),
     SharedModelCase("pegasus", target_length=11, padding=13, checkpointed=True),
     SharedModelCase("pegasus", target_length=11, padding=13, checkpointed=True, selective=True),
@@ -31,8 +31,8 @@ def test_loss_counts_and_gradients_equal_those_of_one_rank() -> None:
 
 def test_what_ranks_cannot_share_is_refused() -> None:
     messages = refusals()
-    assert "only block-sparse attention can share" in messages["short"]
-    assert "ranks share whole blocks" in messages["half a block"]
-    assert "do not divide its blocks" in messages["odd blocks"]
-    assert "no rank has the attention weights" in messages["weights"]
-    assert "keep no cache" in messages["cache"]
+    assert "needs block-sparse attention" in messages["short"]
+    assert "needs whole blocks" in messages["half a block"]
+    assert "not a multiple of the sequence-parallel size" in messages["odd blocks"]
+    assert "attention weights are not available" in messages["weights"]
+    assert "has no key-value cache" in messages["cache"]

@@ -1,4 +1,4 @@
-"""Tensors that the config ties and the file has twice: equal ones are tied, others are not."""
+"""Tensors that the config ties and the file holds twice: equal ones are tied, others are not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TIES = [
 
 
 def save_both(folder: Path, name: str, copy: str, source: str, shift: float) -> Path:
-    """A folder of transformers whose config ties, with ``copy`` = ``source`` + noise beside it."""
+    """A transformers folder whose config ties, with ``copy`` = ``source`` + noise added."""
     if "Pegasus" in name:
         save_pegasus_twin(folder, name, tie_word_embeddings=True)
     else:
@@ -131,13 +131,11 @@ def test_import_and_verify_tell_of_it(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("name", ["BigBirdForPreTraining", PEGASUS])
-def test_a_state_dict_is_saved_and_loaded_in_the_place_of_the_models(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_state_dict_is_saved_and_loaded_instead_of_the_models(tmp_path: Path, name: str) -> None:
     save = save_pegasus_twin if "Pegasus" in name else save_twin
     model = MODEL_CLASSES[name].from_pretrained(save(tmp_path / "theirs", name))
     expected = logits(model)
-    # as ZeRO-3 gathers it: full tensors apart, without those that are tied, or with copies of them
+    # as ZeRO-3 gathers it: full, separate tensors, without the tied ones or with copies of them
     apart = {key: value.clone() for key, value in model.state_dict().items()}
     without = {key: value for key, value in apart.items() if key not in model.tied_names}
     for parameter in model.parameters():
@@ -149,7 +147,7 @@ def test_a_state_dict_is_saved_and_loaded_in_the_place_of_the_models(
         assert_close(logits(load_pretrained(tmp_path / "ours")), expected)
     again = type(model).from_pretrained(None, config=model.config, state_dict=apart)
     assert_close(logits(again), expected)
-    with pytest.raises(ConfigError, match="not that of the model"):
+    with pytest.raises(ConfigError, match="does not match the model"):
         model.save_pretrained(tmp_path / "ours", state_dict={**without, "other": torch.ones(1)})
     model.save_pretrained(tmp_path / "none", is_main_process=False)
     assert not (tmp_path / "none").exists()

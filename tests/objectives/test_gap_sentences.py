@@ -1,4 +1,4 @@
-"""Examples of gap-sentence generation: nothing is lost, the order stays, the target fits."""
+"""Examples of gap-sentence generation: nothing is lost, the order is kept, the target fits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def target_of(found: dict[str, np.ndarray]) -> list[int]:
     strategy=st.sampled_from(STRATEGIES),
     seed=st.integers(0, 1000),
 )
-def test_input_and_target_together_are_the_window(
+def test_input_and_target_make_up_the_window(
     lengths: list[list[int]], strategy: str, seed: int
 ) -> None:
     ids, spans = window(lengths)
@@ -66,7 +66,7 @@ def test_input_and_target_together_are_the_window(
     assert text.pop() == VOCABULARY.eos
     if target:
         assert target.pop() == VOCABULARY.eos
-    # put the sentences of the target back where their masks are, in order
+    # put the sentences of the target back in place of their masks, in order
     restored: list[int] = []
     for token in text:
         if token != VOCABULARY.sentence_mask:
@@ -87,7 +87,7 @@ def test_a_fixed_ratio_takes_that_share_of_the_sentences() -> None:
 
 def test_a_range_of_ratios_is_drawn_from_evenly() -> None:
     numbers = [len(target_of(example([[1] * 20], seed=n))) - 1 for n in range(400)]
-    assert set(numbers) == set(range(3, 9))  # floor(0.15 * 20) .. floor(0.45 * 20 - a bit)
+    assert set(numbers) == set(range(3, 9))  # floor(0.15 * 20) .. floor(0.45 * 20 - epsilon)
     assert abs(np.mean(numbers) - 5.5) < 5 * (6**2 / 12 / 400) ** 0.5
 
 
@@ -100,15 +100,15 @@ def test_some_chosen_sentences_stay_in_the_input() -> None:
     assert abs(masks / targets - 0.8) < 5 * (0.2 * 0.8 / targets) ** 0.5
 
 
-def test_sentences_that_no_longer_fit_the_target_are_passed_over() -> None:
+def test_sentences_that_no_longer_fit_the_target_are_skipped() -> None:
     found = example([[30] + [9] * 7], strategy="lead", gap_ratio=(0.6, 0.6), keep_fraction=0.0)
     assert len(target_of(found)) == 30 + 9 + 1  # 30, then 9 fits in 39, and nothing after it
     assert (found["input_ids"] == VOCABULARY.sentence_mask).sum() == 2
 
 
 @pytest.mark.parametrize("strategy", ["seq_orig", "seq_uniq"])
-def test_a_sentence_that_is_passed_over_does_not_count_as_taken(strategy: str) -> None:
-    """Words of `a` and `b`, twice each; the long sentence says them all and fits no target of 9."""
+def test_a_sentence_that_is_skipped_does_not_count_as_taken(strategy: str) -> None:
+    """Words `a` and `b`, twice each; the long sentence has them all and exceeds a target of 9."""
     a, b = ([*range(n, n + 4)] for n in (FIRST, FIRST + 20))
     sentences = [[*a, *b, FIRST + 40], a, b, [FIRST + 41], [FIRST + 42]]
     ids = np.array([token for sentence in sentences for token in sentence])
@@ -116,7 +116,7 @@ def test_a_sentence_that_is_passed_over_does_not_count_as_taken(strategy: str) -
     spans = np.stack([np.append(0, ends[:-1]), ends, np.zeros(len(ends), np.int64)], axis=1)
     options = GapOptions(target_length=9, strategy=strategy, gap_ratio=(0.7, 0.7), score_noise=0.0)
     objective = GapSentences(VOCABULARY, options)
-    # Were it taken, `a` and `b` would have nothing left to share, and come after the others.
+    # If it were taken, `a` and `b` would have nothing left to share, and rank after the others.
     assert objective.choose(ids, spans, keyed_generator(0, "masks")).tolist() == [1, 2]
 
 
@@ -149,7 +149,7 @@ def test_every_document_gives_its_first_choice_before_any_gives_its_second(seed:
     assert sum(number < 10 for number in numbers) == 2
 
 
-def test_tokens_of_the_input_can_be_masked_besides() -> None:
+def test_tokens_of_the_input_can_be_masked_in_addition() -> None:
     lengths = [[6] * 12]
     found = example(lengths, input_mask_fraction=0.2, keep_fraction=0.0)
     plain = example(lengths, keep_fraction=0.0)
@@ -166,7 +166,7 @@ def test_tokens_of_the_input_can_be_masked_besides() -> None:
     assert (found["labels"] == plain["labels"]).all()
 
 
-def test_an_example_depends_on_its_key_alone() -> None:
+def test_an_example_depends_only_on_its_key() -> None:
     lengths = [[4] * 20]
     first, again, other = (example(lengths, seed) for seed in (5, 5, 6))
     assert all((first[name] == again[name]).all() for name in first)

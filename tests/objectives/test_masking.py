@@ -25,7 +25,7 @@ TOKENS = Masker(VOCABULARY, fraction=0.15, whole_words=False)
 
 
 def _text(length: int, seed: int = 0) -> np.ndarray:
-    """Random tokens with a special one in about every twentieth place."""
+    """Random tokens with a special one at about every twentieth position."""
     generator = np.random.default_rng(seed)
     ids = generator.integers(NUM_SPECIAL, VOCABULARY.size, length)
     return np.where(generator.random(length) < 0.05, VOCABULARY.sep, ids)
@@ -39,7 +39,7 @@ def _text(length: int, seed: int = 0) -> np.ndarray:
         (0.15, 512, 77),
         (0.15, 4096, 615),
         (0.15, 7, 2),
-        (0.07, 100, 7),  # in floating point the product is a little more
+        (0.07, 100, 7),  # in floating point the product is slightly larger
     ],
 )
 def test_the_capacity_is_the_fraction_rounded_up(
@@ -151,7 +151,7 @@ def test_eight_in_ten_targets_are_masked_one_is_random_and_one_stays(masker: Mas
     def close(count: int, share: float) -> bool:
         return abs(count - total * share) < 4 * np.sqrt(total * share * (1 - share))
 
-    by_chance = 0.1 / (VOCABULARY.size - NUM_SPECIAL)  # a random token that is the old one
+    by_chance = 0.1 / (VOCABULARY.size - NUM_SPECIAL)  # a random token that equals the old one
     assert close(masked, 0.8) and close(same, 0.1 + by_chance)
     assert close(len(replacements), 0.1 - by_chance)
     assert not VOCABULARY.is_special[replacements].any()
@@ -175,7 +175,9 @@ def test_masks_are_a_function_of_the_key() -> None:
 ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "vocab" / "bigbird.model"
 
 
-@pytest.mark.skipif(not ORIGINAL.is_file(), reason="the original vocabulary is not beside the repo")
+@pytest.mark.skipif(
+    not ORIGINAL.is_file(), reason="the original vocabulary is not next to the repository"
+)
 def test_words_of_the_original_vocabulary_are_masked_whole(tmp_path: Path) -> None:
     shutil.copy(ORIGINAL, tmp_path / "spiece.model")
     vocabulary = Vocabulary.from_folder(tmp_path)
@@ -185,7 +187,7 @@ def test_words_of_the_original_vocabulary_are_masked_whole(tmp_path: Path) -> No
     pieces = [processor.encode(word) for word in words]
     ids = np.array([vocabulary.cls, *chain.from_iterable(pieces), vocabulary.sep])
     bounds = np.cumsum([1] + [len(piece) for piece in pieces])
-    assert len(ids) > len(words) + 4  # some words are of several pieces
+    assert len(ids) > len(words) + 4  # some words have several pieces
     for sample in range(50):
         masked = ids.copy()
         chosen = masker.apply(masked, keyed_generator(0, "masks", sample=sample))

@@ -1,4 +1,4 @@
-"""What an objective says of its examples and its losses holds, for every objective there is."""
+"""Example shapes and loss parts that every objective declares are those of its examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def objective_of(name: str, changes: dict[str, Any]) -> tuple[Objective, Any]:
 
 
 def examples_of(objective: Objective) -> list[dict[str, np.ndarray]]:
-    """One of text, one without."""
+    """One with text, one without."""
     parts = [np.arange(200, 220)] * objective.parts_per_window
     sentences = [np.array([[0, 12, 0], [12, 20, 0]])] * objective.parts_per_window
     generator = keyed_generator(0, "masks")
@@ -37,11 +37,11 @@ def examples_of(objective: Objective) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize(("name", "changes"), CASES)
-def test_examples_have_the_shapes_that_are_told(name: str, changes: dict[str, Any]) -> None:
+def test_examples_have_the_declared_shapes(name: str, changes: dict[str, Any]) -> None:
     objective, options = objective_of(name, changes)
-    told = objective.example_shapes(options, L)
+    declared = objective.example_shapes(options, L)
     for example in examples_of(objective):
-        assert {field: array.shape for field, array in example.items()} == told
+        assert {field: array.shape for field, array in example.items()} == declared
         assert {array.dtype for array in example.values()} == {np.dtype(np.int64)}
 
 

@@ -1,4 +1,4 @@
-"""Scores and choices against the ``rouge-score`` package, on words and on token ids."""
+"""Scores and choices, compared with the ``rouge-score`` package, on words and on token ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def words_of(text: str) -> list[str]:
 
 
 def counts_of(*documents: list[str]) -> WordCounts:
-    """Of documents, each a list of sentences, that share a window."""
+    """Documents, each a list of sentences, that share a window."""
     numbers: dict[str, int] = {}
     words, sentence_of_word, document = [], [], []
     for number, sentences in enumerate(documents):
@@ -49,7 +49,7 @@ def counts_of(*documents: list[str]) -> WordCounts:
 def ranking(
     counts: WordCounts, strategy: str, number: int, noise: float = 0.0, seed: int = 0
 ) -> list[int]:
-    """The first choices of the first document, all of them taken."""
+    """The first choices in the first document, all of them taken."""
     choices = choices_of(counts, strategy, noise, np.random.default_rng(seed))
     found = []
     for _ in range(number):
@@ -59,7 +59,7 @@ def ranking(
 
 
 def rouge(sentences: list[str], chosen: list[int], unique: bool) -> float:
-    """ROUGE-1 F1 of the chosen sentences against the others, by the judge."""
+    """ROUGE-1 F1 of the chosen sentences against the others, by ``rouge-score``."""
     sides = [
         [
             word
@@ -84,9 +84,9 @@ def test_every_sentence_scores_as_rouge_says(sentences: list[str], unique: bool)
 
 @KINDS
 def test_documents_of_a_window_are_scored_apart(unique: bool) -> None:
-    together = importances(counts_of(*TEXTS), unique)
+    joint = importances(counts_of(*TEXTS), unique)
     apart = [importances(counts_of(text), unique) for text in TEXTS]
-    np.testing.assert_array_equal(together, np.concatenate(apart))
+    np.testing.assert_array_equal(joint, np.concatenate(apart))
 
 
 @KINDS
@@ -121,7 +121,7 @@ def exact_f1(sentences: list[list[int]], taken: set[int], unique: bool) -> Fract
 def test_the_greedy_choice_is_that_of_the_plain_definition(
     unique: bool, data: st.DataObject, noise: float, seed: int
 ) -> None:
-    """Whatever is taken and what is passed over, in windows of several documents, to the last."""
+    """Sentences taken and sentences skipped, in windows of several documents, to the last."""
     sentence = st.lists(st.integers(0, 7), max_size=6)
     documents = data.draw(
         st.lists(st.lists(sentence, min_size=1, max_size=8), min_size=1, max_size=3)
@@ -147,7 +147,7 @@ def test_the_greedy_choice_is_that_of_the_plain_definition(
 
 
 def test_a_sentence_with_fewer_new_words_may_be_the_better_choice_by_word_types() -> None:
-    """Of 20 word types: 1.1 * 11 / (20 + 11) is less than 1.2 * 10 / (20 + 10)."""
+    """With 20 word types: 1.1 * 11 / (20 + 11) is less than 1.2 * 10 / (20 + 10)."""
     words = [" ".join(map(str, range(number))) for number in (11, 10, 20)]
     choices = GreedyByWordTypes(counts_of(words), np.array([1.1, 1.2, 0.1]))
     assert [choices.next(0) for _ in range(3)] == [1, 0, 2]
@@ -205,7 +205,7 @@ def test_where_words_begin() -> None:
 
 
 def test_token_ids_rank_sentences_as_rouge_does_on_their_text(corpus) -> None:
-    """The whole way: text, sentencepiece ids, words, scores; against rouge-score on the text."""
+    """End to end: text, sentencepiece ids, words, scores; compared with rouge-score on the text."""
     from bigbird_ds.vocabulary import Vocabulary
     from data_prep.encoding import DocumentEncoder
 

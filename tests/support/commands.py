@@ -1,4 +1,4 @@
-"""``bigbird-ds`` as a user starts it: a process of its own, with its exit code and its messages."""
+"""``bigbird-ds`` as a user starts it: in a separate process, with its exit code and messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_command(*words: Any, stdin: bytes = b"") -> subprocess.CompletedProcess[
 
 
 def user_error(*words: Any, stdin: bytes = b"") -> str:
-    """The message of a command that must fail as a user's mistake: exit code 2, four parts."""
+    """The message of a command that must fail with a user error: exit code 2, four parts."""
     result = run_command(*words, stdin=stdin)
     message = result.stderr.decode()
     assert result.returncode == 2, message

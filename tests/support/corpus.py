@@ -41,7 +41,7 @@ def write_documents(path: Path, num_documents: int = 40) -> Path:
 
 
 def make_corpus(folder: Path, family: str = "bigbird") -> Corpus:
-    """The corpus by the real commands, with a tokenizer of ``family``."""
+    """The corpus, created by the real commands, with a tokenizer of ``family``."""
     documents = write_documents(folder / "documents.jsonl")
     tokenizer, shards = folder / "tokenizer", folder / "shards"
     words = ["--out", tokenizer, "--vocab-size", "500", "--family", family]
@@ -76,5 +76,5 @@ def tiny_run_settings(model: dict[str, Any], corpus: Corpus, output: Path) -> di
 
 
 def command(words: list[Any]) -> None:
-    """Run ``bigbird-ds`` in this process and insist on success."""
+    """Run ``bigbird-ds`` in this process and require success."""
     assert main([str(word) for word in words]) == 0

@@ -14,14 +14,14 @@ from support.tiny_models import tiny_bigbird, tiny_pegasus
 CLASSES = tuple(MODEL_CLASSES)
 # The classes that compute a loss, and so those that can be fine-tuned.
 HEADS = tuple(name for name in CLASSES if name not in ("BigBirdModel", "BigBirdPegasusModel"))
-LONG = 120  # tokens: block-sparse above 112, and padded inside to 128
+LONG = 120  # tokens: block-sparse above 112, and padded internally to 128
 _SIZES = {"max_position_embeddings": 128, "sep_token_id": 4}
 _PEGASUS = {"max_position_embeddings": 128}
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def tiny_model(name: str, **changes: Any) -> Any:
-    """A model of the class, without dropout, of one layer (a stack); the same at every call."""
+    """A model of the class, without dropout, of one layer (per stack); identical at every call."""
     torch.manual_seed(0)
     model_class = getattr(bigbird_ds, name)
     if "Pegasus" in name:
@@ -48,7 +48,7 @@ def tiny_batch(name: str, seq_len: int = LONG, batch: int = 2, seed: int = 0) ->
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, 2, seq_len) if name == "BigBirdForMultipleChoice" else (batch, seq_len)
     ids = torch.randint(5, 50, shape, generator=generator)
-    ids[..., -9] = 1  # the last </s> of a Pegasus text
+    ids[..., -9] = 1  # the final </s> of a Pegasus text
     mask = torch.ones_like(ids)
     ids[-1, ..., -8:], mask[-1, ..., -8:] = 0, 0
     return {"input_ids": ids, "attention_mask": mask, **_labels(name, ids, generator)}
@@ -71,7 +71,7 @@ def _labels(name: str, ids: torch.Tensor, generator: torch.Generator) -> dict[st
     if name == "BigBirdPegasusForConditionalGeneration":
         return {"labels": ids[:, :12].clone()}
     labels = ids.clone()
-    labels[:, ::3] = -100  # not the same number in each sample:
+    labels[:, ::3] = -100  # a different number in each sample:
     labels[0, :40] = -100
     if name == "BigBirdForPreTraining":
         return {"labels": labels, "next_sentence_label": classes((batch,))}

@@ -1,7 +1,7 @@
-"""Triton's interpreter, computing a product that is added to something as a compiler does.
+"""Triton's interpreter with fused multiply-adds, as a compiler generates them.
 
 A GPU computes ``a * b + c`` without rounding the product (a fused multiply-add). The interpreter
-rounds it, and so hides whatever goes wrong where the product's rounding error is large.
+rounds it, which hides errors where the rounding error of the product is large.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from unittest import mock
 import numpy as np
 from triton.runtime import interpreter
 
-_PRODUCT = "exact product"  # the attribute of a value that is a product
+_PRODUCT = "exact product"  # the attribute that marks a value as a product
 
 
 @contextmanager
 def fused_products() -> Iterator[None]:
-    """Within: sums and differences of fp32 take their products in fp64 and are rounded once."""
+    """In this context, fp32 sums and differences use fp64 products and are rounded once."""
     builder = interpreter.InterpreterBuilder
     changed = {
         "create_fmul": _remembering(builder.create_fmul),

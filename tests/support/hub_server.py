@@ -1,7 +1,7 @@
-"""A stub of the Hub's HTTP API on loopback: what an upload needs, every byte kept.
+"""A stub of the Hub's HTTP API on loopback: the endpoints of an upload; it keeps every byte.
 
-Large files come as whole files (the LFS protocol) or, from the library ``hf_xet``, as compressed
-blocks for a storage of their own (the Xet protocol), which the stub keeps as they are.
+Large files arrive as whole files (the LFS protocol) or, from the library ``hf_xet``, as compressed
+blocks for separate storage (the Xet protocol), which the stub keeps unchanged.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-BLOCKS_TOKEN = "a token for the storage of blocks alone"
+BLOCKS_TOKEN = "a token only for the storage of blocks"
 
 
 class HubServer(ThreadingHTTPServer):
-    """What was asked of it: ``repositories``, and the ``files`` of the one commit.
+    """What was requested: ``repositories``, and the ``files`` of the one commit.
 
-    Of a file that came as ``blocks`` the commit tells the sha256: ``hashes``.
+    For a file that arrived as ``blocks`` the commit gives the sha256: ``hashes``.
 
     Args:
-        token: the only one that is let in.
+        token: the only valid one.
     """
 
     def __init__(self, token: str) -> None:
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/blocks/") and shown == f"Bearer {BLOCKS_TOKEN}":
             self._keep_blocks(body)
             return
-        if shown != f"Bearer {self.server.token}":  # a server that quotes what it was sent
+        if shown != f"Bearer {self.server.token}":  # a server that echoes what it was sent
             self._answer({"error": f"not let in with {shown}"}, 401)
             return
         path = self.path.split("?")[0]
@@ -109,9 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "/v1/xorbs/" in self.path:
             self.server.blocks.append(body)
             self._answer({"was_inserted": True})
-        elif "/v1/shards" in self.path:  # which blocks make which file
+        elif "/v1/shards" in self.path:  # which blocks form which file
             self._answer({"result": 1})
-        else:  # blocks known already, and later versions of the protocol: there are none
+        else:  # blocks known already, and later versions of the protocol: none
             self._answer({}, 404)
 
     def _action(self, entry: dict[str, Any]) -> dict[str, Any]:

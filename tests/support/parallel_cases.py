@@ -52,7 +52,7 @@ def errors_and_roundings(
 
 
 def _wrongly_rounded(case: AttentionCase, parallel: SequenceParallel) -> int:
-    """How many gradients of bf16 keys are not the exact sum of all ranks' shares, rounded once."""
+    """Number of gradients of bf16 keys that are not the exact sum of all shares, rounded once."""
     length = case.num_blocks * case.block_size
     pattern = BlockPattern.build(length, 1, case.block_size, case.num_random_blocks, case.style)
     plan = exchange_plan(pattern, parallel.size, parallel.rank, torch.device("cpu"))
@@ -93,8 +93,8 @@ def _errors(case: AttentionCase, parallel: SequenceParallel) -> dict[str, float]
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=case.dtype) for _ in range(4))
     mask = None
     if case.padded:
-        # At the end of one sample, inside of the second, before all but a token of the third, and
-        # nothing else in the fourth.
+        # At the end of one sample, inside the second, before all but one token of the third, and
+        # none in the fourth.
         mask = torch.ones(4, length, dtype=torch.int64)
         mask[0, -length // 3 :] = 0
         mask[1, length // 4 : length // 2] = 0
@@ -120,7 +120,7 @@ def _with_gradients(function: Any, *tensors: torch.Tensor) -> list[torch.Tensor]
 
 
 def traffic_of(ranks: Ranks, num_blocks: list[int]) -> list[dict[str, int]]:
-    """Bytes that this rank sent forward and backward, for sequences of these many blocks."""
+    """Bytes that this rank sent in forward and backward, for sequences of so many blocks."""
     parallel = _all_ranks()
     counts = []
     for number in num_blocks:
@@ -132,9 +132,9 @@ def traffic_of(ranks: Ranks, num_blocks: list[int]) -> list[dict[str, int]]:
 
 @dataclass(frozen=True)
 class ShortCase:
-    """A short sequence that reads itself and a long one, both cut into parts."""
+    """A short sequence that attends to itself and to a long one, both sharded."""
 
-    length: int  # of the short one, on each rank
+    length: int  # length of the short one, on each rank
     long_length: int
     padded: bool = False
     dtype: torch.dtype = torch.float64
@@ -143,10 +143,10 @@ class ShortCase:
 def short_errors(
     ranks: Ranks, sizes: list[int], cases: list[ShortCase]
 ) -> tuple[ErrorsOfCases[ShortCase], dict[str, float]]:
-    """As ``attention_errors``, for cross-attention and for a decoder's attention to itself.
+    """Like ``attention_errors``, for cross-attention and for a decoder's self-attention.
 
-    For each case and each number of ranks in ``sizes``. And the sums that must agree where weights
-    are dropped, over all ranks.
+    For each case and each number of ranks in ``sizes``. Also the sums that must agree with
+    attention dropout, over all ranks.
     """
     return errors_in_groups(ranks, sizes, cases, _short_errors), _dropout_sums(0.3)
 
@@ -160,10 +160,10 @@ def _short_errors(case: ShortCase, parallel: SequenceParallel) -> dict[str, floa
     short, long = case.length * parallel.size, case.long_length * parallel.size
     mask = torch.ones(4, long, dtype=torch.int64)
     if case.padded:
-        mask[0, -long // 2 :] = 0  # at P = 2 nothing of the last rank is seen
+        mask[0, -long // 2 :] = 0  # at P = 2 the last rank has only masked tokens
         mask[1, long // 4 : long // 3] = 0
-        mask[2, :-1] = 0  # one token of the last rank is seen
-        mask[3] = 0  # nothing is seen
+        mask[2, :-1] = 0  # one token of the last rank is visible
+        mask[3] = 0  # nothing is visible
     own_mask = local_slice(mask, parallel, 1)
     inputs = [random(short), random(long), random(long), random(short)]
     bias = full_bias(mask, False, short, long, inputs[0])
@@ -191,7 +191,7 @@ def _short_errors(case: ShortCase, parallel: SequenceParallel) -> dict[str, floa
 
 
 def _dropout_sums(probability: float) -> dict[str, float]:
-    """This rank's shares of what must agree where weights of cross-attention are dropped.
+    """This rank's shares of what must agree with dropout in cross-attention.
 
     <result, grad> is <v, gradient of v>; a small step of q and k moves it by <step, gradient>.
     """
@@ -226,10 +226,10 @@ def _dropout_sums(probability: float) -> dict[str, float]:
 
 
 def _compared(
-    alone: Any, shared: Any, inputs: list[torch.Tensor], parallel: SequenceParallel
+    one_rank: Any, shared: Any, inputs: list[torch.Tensor], parallel: SequenceParallel
 ) -> dict[str, float]:
     """Relative errors of this rank's part of a result and of its gradients."""
-    expected = _with_gradients(alone, *inputs)
+    expected = _with_gradients(one_rank, *inputs)
     found = _with_gradients(shared, *(local_slice(x, parallel, 2).contiguous() for x in inputs))
     errors = {}
     for name, whole, part in zip(("context", "q", "k", "v"), expected, found, strict=True):

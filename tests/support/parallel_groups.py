@@ -1,4 +1,4 @@
-"""Groups of some of a test's processes, whose ranks share sequences."""
+"""Process groups of some of a test's processes, whose ranks share sequences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def errors_in_groups(
 ) -> ErrorsOfCases[Case]:
     """``errors`` of each case in a group of the first ranks, for each number of ranks in ``sizes``.
 
-    The other ranks stand aside; every rank must call this, since it makes the groups.
+    The other ranks are idle; every rank must call this, since it creates the groups.
     """
     found: ErrorsOfCases[Case] = []
     for size in sizes:

@@ -28,7 +28,7 @@ def peak_memory(ranks: Ranks, length: int, hidden_size: int = 128) -> int:
         model.bert.set_sequence_parallel(sharing.parallel)
     one_step(model, sharing, 4096)  # libraries allocate their own buffers at first use
     ranks.barrier()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = status_bytes("VmRSS")
     one_step(model, sharing, length)
     return status_bytes("VmHWM") - before

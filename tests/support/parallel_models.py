@@ -1,4 +1,4 @@
-"""Models whose sequences ranks share, against the same models on one rank."""
+"""Models under sequence parallelism, compared with the same models on one rank."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.training.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
-LENGTH = 48  # 12 blocks: 2, 3 and 4 ranks divide them
+LENGTH = 48  # 12 blocks: divisible by 2, 3 and 4 ranks
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
     "block_size": 4,
@@ -36,10 +36,10 @@ SHAPE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SharedModelCase:
-    """One model and batch; the last sample ends in padding, and its target too.
+    """One model and batch; the last sample and its target end in padding.
 
     Attributes:
-        selective: what activation checkpointing keeps is chosen as on a GPU.
+        selective: activation checkpointing keeps the same tensors as on a GPU.
     """
 
     family: str
@@ -133,7 +133,7 @@ def _model_errors(case: SharedModelCase, parallel: SequenceParallel) -> dict[str
     errors = {}
     for name, value in expected.items():
         dist.all_reduce(found[name], group=parallel.group)
-        # A key's bias moves no weight of attention: its gradient is 0 up to rounding.
+        # A key's bias changes no attention weight: its gradient is 0 up to rounding.
         scale = max(float(value.abs().max()), 1e-6)
         errors[name] = float((found[name] - value).abs().max()) / scale
     assert len(errors) > 40
@@ -155,9 +155,9 @@ def _sums_and_gradients(model: Any, batch: dict[str, torch.Tensor]) -> dict[str,
 
 
 def refusals() -> dict[str, str]:
-    """What the shared encoder-decoder says to inputs that it cannot serve, to one rank of two."""
+    """Errors of the shared encoder-decoder for unsupported inputs, on one of two ranks."""
     base = build(SharedModelCase("pegasus")).model
-    nobody = cast("dist.ProcessGroup", None)  # all is refused before anything is sent
+    nobody = cast("dist.ProcessGroup", None)  # everything is refused before anything is sent
     base.set_sequence_parallel(SequenceParallel(nobody, 0, 2))
 
     def said(stack: Any, length: int, **options: Any) -> str:

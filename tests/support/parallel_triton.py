@@ -1,6 +1,6 @@
-"""Shared sequences through the Triton kernels: what each process computes.
+"""Sequence parallelism with the Triton kernels: what each process computes.
 
-Started with TRITON_INTERPRET=1 in the environment, so that ``auto`` finds the kernels to serve.
+Started with TRITON_INTERPRET=1 in the environment, so that ``auto`` supports the kernels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.fused_products import fused_products
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 from support.tiny_models import tiny_bigbird
 
-BLOCK = 16  # the smallest that the kernels know
+BLOCK = 16  # the smallest that the kernels support
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def triton_errors(
 ) -> tuple[ErrorsOfCases[TritonCase], dict[str, float]]:
     """The largest error of the result and of each gradient, for each case and number of ranks.
 
-    And how far the gradients of a model that two ranks share are, with activation checkpointing,
-    from those without.
+    Also the difference between the gradients with and without activation checkpointing, for a model
+    that two ranks share.
     """
-    block_lists.WHOLE, block_lists.PIECE = 4, 2  # so that lists of a few blocks are cut too
+    block_lists.WHOLE, block_lists.PIECE = 4, 2  # so that lists of a few blocks are split too
     with fused_products():
         found = errors_in_groups(ranks, sizes, cases, _errors)
     kept = errors_in_groups(ranks, [2], [""], lambda _, parallel: _checkpointed(parallel))
@@ -62,8 +62,8 @@ def _errors(case: TritonCase, parallel: SequenceParallel) -> dict[str, float]:
     )
     mask = None
     if case.padded:
-        # All that the last rank has of one sample; all that the first has, and a block inside, of
-        # another; the whole of the third.
+        # All tokens of one sample on the last rank; all on the first and a block inside, of
+        # another; the whole third sample.
         mask = torch.ones(3, length, dtype=torch.int64)
         mask[0, length // 2 - 5 :] = 0
         mask[1, : length // 2 + 5] = mask[1, -40:-8] = 0
@@ -89,7 +89,7 @@ def _errors(case: TritonCase, parallel: SequenceParallel) -> dict[str, float]:
 
 
 def _with_gradients(tensors: list[Tensor], function: Callable[..., Tensor]) -> list[Tensor]:
-    """The result of all but the last of ``tensors``, and their gradients; the last is its own."""
+    """Result for ``tensors`` without the last, its gradient; and the gradients of the others."""
     *inputs, grad = tensors
     inputs = [x.requires_grad_() for x in inputs]
     context = function(*inputs)
@@ -97,7 +97,7 @@ def _with_gradients(tensors: list[Tensor], function: Callable[..., Tensor]) -> l
 
 
 def _checkpointed(parallel: SequenceParallel) -> dict[str, float]:
-    """How far a model's gradients with activation checkpointing are from those without."""
+    """The difference between a model's gradients with and without activation checkpointing."""
     torch.manual_seed(0)
     config = tiny_bigbird(num_attention_heads=1, num_random_blocks=0, hidden_dropout_prob=0.0)
     model = BigBirdForMaskedLM(config).train()

@@ -1,4 +1,4 @@
-"""The judge of parity for the second family: as ``transformers_twin``, for BigBirdPegasus."""
+"""The reference for parity of the second family: like ``transformers_twin``, for BigBirdPegasus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY_PEGASUS: dict[str, Any] = {
     "decoder_ffn_dim": 20,
     "max_position_embeddings": 1024,
     "dropout": 0.0,
-    # many times the usual, so that attention is far from even and errors show
+    # many times the usual, so that attention is far from uniform and errors show
     "init_std": 0.15,
 }
 

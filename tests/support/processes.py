@@ -1,4 +1,4 @@
-"""Start training the way a user does: real commands, real launchers, real signals."""
+"""Start training as a user does: real commands, real launchers, real signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 300
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This environment without another launcher's variables, the interpreter's folder on PATH."""
+    """This environment without launcher variables, with the interpreter's folder on PATH."""
     own = {
         name: value
         for name, value in os.environ.items()
@@ -28,7 +28,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(*words: Any, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the repository's root to its end; stdout and stderr are captured."""
+    """Run a command in the root of the repository to its end; stdout and stderr are captured."""
     return subprocess.run(
         [str(word) for word in words],
         cwd=REPOSITORY,
@@ -53,7 +53,7 @@ def start(log: Path, *words: Any, **extra: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(log: Path, text: str, *processes: subprocess.Popen[bytes]) -> None:
-    """Wait until ``text`` stands in the log; fail if a process ends before."""
+    """Wait until the log contains ``text``; fail if a process ends before."""
     deadline = time.monotonic() + TIMEOUT_S
     while text not in log.read_text(errors="replace"):
         assert all(process.poll() is None for process in processes), log.read_text()
@@ -62,7 +62,7 @@ def wait_for(log: Path, text: str, *processes: subprocess.Popen[bytes]) -> None:
 
 
 def slurm_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
-    """What ``srun`` tells a task, on one node."""
+    """The variables that ``srun`` sets for a task, on one node."""
     return {
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank),
@@ -76,8 +76,21 @@ def slurm_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
     }
 
 
+def start_two_slurm_ranks(
+    folder: Path, *words: Any
+) -> tuple[list[Path], list[subprocess.Popen[bytes]]]:
+    """``launch/pretrain.py`` with ``words`` as two tasks of ``srun``: their logs and processes."""
+    port = free_port(22000, 29999)
+    logs = [folder / f"slurm{rank}.log" for rank in (0, 1)]
+    tasks = [
+        start(logs[rank], sys.executable, PRETRAIN, *words, **slurm_rank(rank, 2, port))
+        for rank in (0, 1)
+    ]
+    return logs, tasks
+
+
 def free_port(low: int = 1024, high: int = 65535) -> int:
-    """A port that nobody listens on now."""
+    """A port that nothing listens on now."""
     for port in range(low + os.getpid() % 1000, high):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

@@ -1,4 +1,4 @@
-"""Records out of files, as the readers give them."""
+"""Records from files, as the readers return them."""
 
 from __future__ import annotations
 

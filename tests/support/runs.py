@@ -46,9 +46,10 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) -> int:
-    """Train, the last rank asked to stop once the checkpoint of ``step`` stands; the exit code.
+    """Train; the last rank is asked to stop after the checkpoint of ``step``; return the exit code.
 
-    That is before the evaluation of the same step, if a checkpoint is written before it.
+    If a checkpoint is written before the evaluation of that step, the stop comes before the
+    evaluation.
     """
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
@@ -67,7 +68,8 @@ def stop_evaluation_and_go_on(
     ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any], step: int
 ) -> tuple[int, list[dict[str, Any]]]:
     """Train ``whole``; stop ``stopped`` in the evaluation of ``step`` (its exit code and metrics
-    lines are returned); and go on with it to its end."""
+    lines are returned); then resume it to its end.
+    """
     train_one(ranks, whole)
     code = train_stopped_once_saved(ranks, stopped, step)
     ranks.barrier()
@@ -80,7 +82,7 @@ def stop_evaluation_and_go_on(
 def train_and_count_graphs(
     ranks: Ranks, runs: list[dict[str, Any]]
 ) -> tuple[list[list[dict[str, Any]]], int]:
-    """``train_all``, and the number of graphs that torch.compile made meanwhile."""
+    """``train_all``, and the number of graphs that torch.compile built meanwhile."""
     from torch._dynamo.utils import counters
 
     return train_all(ranks, runs), counters["stats"]["unique_graphs"]
@@ -94,12 +96,12 @@ def train_and_differentiate(
 
 
 def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every parameter's full gradient before each run's first optimizer step, which is made too."""
+    """Every parameter's full gradient before each run's first optimizer step."""
     from deepspeed.utils import safe_get_full_grad
 
-    from bigbird_ds.training import loop
+    from bigbird_ds.training import step
 
-    original = loop.global_gradient_norm
+    original = step.global_gradient_norm
     found: list[dict[str, Any]] = []
 
     def look(engine: Any, model: Any) -> Any:
@@ -107,7 +109,7 @@ def first_gradients(ranks: Ranks, runs: list[dict[str, Any]]) -> list[dict[str, 
         found.append({name: grad.float().numpy().copy() for name, grad in pairs})
         return original(engine, model)
 
-    with mock.patch.object(loop, "global_gradient_norm", look):
+    with mock.patch.object(step, "global_gradient_norm", look):
         one_step = {"train.steps": 1, "schedule.warmup_steps": 0}
         train_all(ranks, [changed(run, **one_step) for run in runs])
     return found
@@ -133,7 +135,7 @@ def losses(lines: list[dict[str, Any]]) -> list[float]:
 
 
 def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
-    """What each run's set-up says is wrong; None where it says nothing."""
+    """The error of each run's set-up; None if there is none."""
     from bigbird_ds.training.setup import build_run
 
     found: list[str | None] = []
@@ -148,22 +150,12 @@ def errors_of(ranks: Ranks, runs: list[dict[str, Any]]) -> list[str | None]:
 
 
 def error_with_own_seed(ranks: Ranks, settings: dict[str, Any]) -> str | None:
-    """What the set-up says where every rank was started with another seed."""
+    """The error of the set-up if every rank was started with a different seed."""
     return errors_of(ranks, [changed(settings, **{"train.seed": ranks.rank})])[0]
 
 
-def failure_of_saving(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What the first save says where a file stands in the way of the checkpoints."""
-    (Path(settings["output"]) / "checkpoints").touch()
-    try:
-        train_one(ranks, settings)
-    except OSError as error:
-        return str(error)
-    raise AssertionError("the checkpoint was saved")
-
-
 def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What a save says where DeepSpeed returns weights in another order than it stores them."""
+    """The error of a save if DeepSpeed returns weights in a different order than it stores them."""
     from bigbird_ds.training.deepspeed import config
 
     scrambling = changed(
@@ -174,7 +166,7 @@ def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
         },
     )
     try:
-        with mock.patch.object(config, "REFUSED_ZERO_KEYS", {}):
+        with mock.patch.object(config, "REFUSED", {}):
             train_one(ranks, scrambling)
     except RuntimeError as error:
         return str(error)
@@ -182,7 +174,7 @@ def failure_of_scrambled_weights(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 
 def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
-    """What is said of a run whose numbers do not stay finite."""
+    """The error of a run whose numbers do not stay finite."""
     try:
         train_one(ranks, settings)
     except FloatingPointError as error:
@@ -191,8 +183,8 @@ def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
-    """What is said of a folder that all ranks share, of one of each rank's own, and of a shared one
-    on a file system without locks."""
+    """What is said of a folder that all ranks share, of one of each rank's own, of one on a file
+    system without locks, and of those where checkpoints or the lock cannot be written."""
     from bigbird_ds.training.run_folder import RunFolder
 
     def error_of(path: Path) -> str | None:
@@ -205,4 +197,62 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     no_locks = OSError(errno.ENOLCK, "No locks available")
     found = [error_of(root / "shared"), error_of(root / f"of rank {ranks.rank}")]
     with mock.patch("fcntl.lockf", side_effect=no_locks):
-        return [*found, error_of(root / "without locks")]
+        found.append(error_of(root / "without locks"))
+    if ranks.is_first:
+        (root / "file").mkdir()
+        (root / "file" / "checkpoints").touch()
+        (root / "folder" / ".lock").mkdir(parents=True)
+    return [*found, error_of(root / "file"), error_of(root / "folder")]
+
+
+def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:
+    """What is said at a save if a run on another node got the lock too."""
+    from bigbird_ds.training.run_folder import RunFolder
+
+    held = RunFolder(folder, [], ranks)
+    held.require_own()
+    (folder / ".lock").write_text("process 1 on elsewhere")
+    try:
+        held.require_own()
+    except UserError as error:
+        return str(error)
+    raise AssertionError("the lock counts as this run's")
+
+
+def stop_within_a_step(
+    ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any]
+) -> tuple[list[int], list[list[str]], list[bool]]:
+    """Train ``whole``. Of ``stopped``: ask for a save in step 1, ask rank 1 to stop within step 3,
+    go on with a file STOP, and go on to the end. Each rank computes two micro-batches a step.
+
+    Returns:
+        The exit codes of the stopped runs, the checkpoints after each, and whether each file was
+        still there then.
+    """
+    from bigbird_ds.training.loop import train
+    from bigbird_ds.training.setup import build_run
+    from bigbird_ds.training.stopping import StopRequest
+
+    train_one(ranks, whole)
+    output = Path(stopped["output"])
+    codes, saved, left = [], [], []
+    for name in ("SAVE", "STOP"):
+        run, request = build_run(check_run_config(stopped, "test"), ranks), StopRequest()
+        file, passes = output / name, 0
+
+        def ask(*_: Any, file: Path = file, request: StopRequest = request) -> None:
+            nonlocal passes
+            passes += 1
+            if passes == 1 and ranks.is_first:
+                file.touch()
+            if passes == 5 and ranks.rank == 1:
+                request.set("test")
+
+        run.engine.module.register_forward_pre_hook(ask)
+        codes.append(train(run, request))
+        ranks.barrier()
+        saved.append(sorted(path.name for path in (output / "checkpoints").glob("step-*")))
+        left.append(file.exists())
+        ranks.barrier()
+    train_one(ranks, stopped)
+    return codes, saved, left

@@ -33,5 +33,5 @@ def train_sentencepiece(
 
 
 def train_pegasus_of_the_hub(folder: Path) -> Path:
-    """A file of the kind on the Hub: no masks inside, ids to be shifted by 103."""
+    """A file as on the Hub: without mask pieces, whose ids are shifted by 103."""
     return train_sentencepiece(folder, unk=2)

@@ -74,7 +74,7 @@ def write_shards(
     split: str = TRAIN,
     per_shard: int = 3,
 ) -> Path:
-    """Write a split into ``folder``, beside the splits that are there already."""
+    """Write a split into ``folder``, in addition to the splits that exist already."""
     folder.mkdir(exist_ok=True)
     records: list[ShardRecord] = []
     for unit, first in enumerate(range(0, len(documents), per_shard)):
@@ -92,7 +92,7 @@ def write_shards(
 
 
 def index_of(documents: list[EncodedDocument]) -> DocumentIndex:
-    """The index that shards of these documents have, without writing any."""
+    """The index of shards of these documents, without writing any."""
     counts = [len(document.sentence_starts) for document in documents]
     return DocumentIndex(
         num_tokens=np.array([len(document.ids) for document in documents], dtype=np.int64),

@@ -1,4 +1,4 @@
-"""transformers' Trainer on tiny batches, on the CPU and in silence."""
+"""transformers' Trainer on tiny batches, on the CPU, without output."""
 
 from __future__ import annotations
 

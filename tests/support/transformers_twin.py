@@ -1,4 +1,4 @@
-"""The judge of parity: a transformers model with random weights, and its folder on disk."""
+"""The reference for parity: a transformers model with random weights, and its folder on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TINY = {
     "intermediate_size": 24,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
-    # many times the usual, so that attention is far from even and errors show
+    # many times the usual, so that attention is far from uniform and errors show
     "initializer_range": 0.15,
 }
 
@@ -66,7 +66,7 @@ def assert_same_loss_and_gradients(
     expected: Any,
     unseen: tuple[str, ...] = (),
 ) -> None:
-    """Of the outputs ``found`` and ``expected``, which this differentiates."""
+    """Differentiate the outputs ``found`` and ``expected``."""
     assert_close(found.loss, expected.loss)
     expected.loss.backward()
     found.loss.backward()
@@ -76,10 +76,10 @@ def assert_same_loss_and_gradients(
 def assert_same_gradients(
     ours: torch.nn.Module, theirs: torch.nn.Module, unseen: tuple[str, ...] = ()
 ) -> None:
-    """Every gradient within 1e-4 relative, by name.
+    """Compare every gradient by name, within 1e-4 relative.
 
-    A bias that shifts all scores of a softmax alike has no gradient in exact arithmetic: the key
-    biases, and those named in ``unseen``. Such a one is measured against the weight beside it.
+    A bias that shifts all scores of a softmax equally has no gradient in exact arithmetic: the key
+    biases, and those named in ``unseen``. Their error is relative to the gradient of their weight.
     """
     theirs_by_name = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():

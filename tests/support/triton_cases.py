@@ -29,7 +29,7 @@ def in_double(tensors):
 
 
 def gradients(context: torch.Tensor, inputs) -> list[torch.Tensor]:
-    """Of a fixed weighted sum of the context."""
+    """Gradients of a fixed weighted sum of the context."""
     weight = torch.linspace(-1, 2, context.numel(), dtype=context.dtype, device=DEVICE)
     return list(torch.autograd.grad((context * weight.view(context.shape)).sum(), inputs))
 
@@ -51,7 +51,7 @@ def reference_lse(q, k, pattern: BlockPattern, mask) -> torch.Tensor:
 
 
 def padding_cases(seq_len: int, block_size: int) -> dict[str, tuple[int, int]]:
-    """By name, the first real token of a sequence and the one behind its last."""
+    """By name, the first non-padding token of a sequence and the one after its last."""
     return {
         "half padded": (0, seq_len // 2 + 3),
         "a quarter is real": (0, seq_len // 4 - 5),

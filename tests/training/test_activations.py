@@ -77,7 +77,7 @@ def test_ranks_that_share_keep_nearly_their_part(
 
 
 def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:
-    """In the backward one layer at a time has its widest tensors, however many layers there are."""
+    """In the backward pass one layer at a time has its widest tensors, for any number of layers."""
     config = check_run_config(changed(BIGBIRD, **{"train.activation_checkpointing": True}), "test")
     wide = model_config_of(BIGBIRD).replace(intermediate_size=2048)
     few, many = (step_bytes(config, wide.replace(num_hidden_layers=n)) for n in (2, 5))

@@ -1,4 +1,4 @@
-"""Adafactor: its choice in the run config, the same run at any layout, and its resume."""
+"""Adafactor: its options in the run config, the same run at any layout, and resuming."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_state_is_factored_and_stored_by_parameter_name(
     with safe_open(folder / "optimizer.safetensors", framework="pt") as stream:
         shapes = {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
     parameters = load_file(folder / "model.safetensors")
-    del parameters["final_logits_bias"]  # a buffer, without a state
+    del parameters["final_logits_bias"]  # a buffer without state
     expected = {
         f"{kind}/{name}": shape
         for name, tensor in parameters.items()
@@ -123,7 +123,7 @@ def test_the_state_is_factored_and_stored_by_parameter_name(
 def test_a_checkpoint_of_the_other_optimizer_is_refused(runs: dict[str, dict[str, Any]]) -> None:
     adamw = changed(runs["whole"], optimizer={"name": "adamw"})
     (message,) = run_distributed(errors_of, 1, [adamw])[0]
-    assert message is not None and "the state of another optimizer" in message
+    assert message is not None and "the state of a different optimizer" in message
 
 
 def test_biases_and_norms_do_not_decay() -> None:
@@ -139,7 +139,7 @@ def test_biases_and_norms_do_not_decay() -> None:
 
 
 def test_small_gradients_move_the_weights_as_large_ones_do() -> None:
-    """The step is relative to the gradients' size; torch's default epsilon would stop that."""
+    """The step does not depend on the gradients' size; torch's default epsilon breaks that."""
     moved = []
     for size in (1.0, 1e-6):
         torch.manual_seed(0)

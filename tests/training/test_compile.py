@@ -37,10 +37,10 @@ def test_compiled_layers_give_the_same_losses_and_share_one_graph(
         assert losses(lines) == pytest.approx(losses(plain), rel=1e-4), name
         norms = [line["grad_norm"] for line in plain]
         assert [line["grad_norm"] for line in lines] == pytest.approx(norms, rel=1e-3), name
-    assert graphs == 2  # one a run, which its two layers share
+    assert graphs == 2  # one per run, shared by its two layers
 
 
 def test_ranks_that_share_sequences_refuse_compiled_layers(run_settings: dict[str, Any]) -> None:
     settings = changed(run_settings, **{"train.compile": True, "parallel.sequence": 2})
-    with pytest.raises(ConfigError, match="not compiled"):
+    with pytest.raises(ConfigError, match="does not support sequence parallelism"):
         check_run_config(settings, "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
@@ -22,10 +23,28 @@ raise SystemExit(2)
 
 
 def test_a_process_leaves_its_groups_before_the_interpreter_shuts_down() -> None:
-    """A thread of gloo that outlives the interpreter aborts it: another exit code than meant."""
+    """A gloo thread that outlives the interpreter aborts it, which changes the exit code."""
     done = run(sys.executable, "-c", _FAILS_AFTER_THE_START)
     assert done.returncode == 2, done.stderr
     assert "initialized at exit: False" in done.stdout
+
+
+def test_a_port_in_use_is_a_user_error_with_the_address() -> None:
+    script = (
+        "from bigbird_ds.errors import UserError\n"
+        "from bigbird_ds.training import distributed\n"
+        "try: distributed.start()\n"
+        "except UserError as error: print(error)\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ranks = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        done = run(sys.executable, "-c", script, **ranks)
+    assert done.returncode == 0, done.stderr
+    assert "the port where the ranks meet is in use\n" in done.stdout
+    assert f"  seen:   127.0.0.1:{port}: " in done.stdout and "change: MASTER_PORT" in done.stdout
 
 
 def test_a_rank_takes_the_only_visible_device_or_the_one_of_its_own_number() -> None:

@@ -1,4 +1,4 @@
-"""Evaluations within a run: after the checkpoint, stopped between two batches, made up for."""
+"""Evaluations during a run: after the checkpoint, stopped between batches, made up on resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bigbird_ds.errors import EXIT_REQUEUE
 
 
 @pytest.mark.launch
-def test_an_evaluation_stops_on_request_and_is_made_up_for_by_the_run_that_goes_on(
+def test_an_evaluation_stops_on_request_and_the_resumed_run_makes_it_up(
     run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     evaluated = {"train.save_every": 2, "train.eval_every": 2, "train.eval_windows": 5}

@@ -1,4 +1,4 @@
-"""The operations that a log line's MFU is computed from, against torch's own counter."""
+"""The FLOPs behind the MFU of a log line, compared with torch's counter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "train": {"steps": 1},
     "output": "run",
 }
-# Narrow, with a large vocabulary and few layers: each term of the sum is seen in the total.
+# Narrow, with a large vocabulary and few layers: each term is visible in the total.
 SIZES = {"vocab_size": 600, "max_position_embeddings": 256, "block_size": 8}
 BIGBIRD = tiny_bigbird(**SIZES, hidden_size=32, intermediate_size=96)
 PEGASUS = tiny_pegasus(
@@ -53,7 +53,7 @@ def test_short_sequences_and_full_attention_read_every_key() -> None:
 
 
 def counted(config: RunConfig, model_config: Any) -> int:
-    """What torch counts in the forward and backward of a micro-batch."""
+    """FLOPs that torch counts in forward and backward of a micro-batch."""
     model = config.objective.kind.model_class(model_config).train()
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, plain:
@@ -62,15 +62,17 @@ def counted(config: RunConfig, model_config: Any) -> int:
     return int(counter.get_total_flops())
 
 
-def test_a_forward_and_backward_of_bigbird_takes_the_operations_that_are_told() -> None:
+def test_the_flops_of_bigbird_are_those_that_torch_counts() -> None:
     objective = {"objective.name": "mlm", "objective.mask_fraction": 0.25}
     config = check_run_config(changed(SETTINGS, **objective), "test")
     full = BIGBIRD.replace(attention_type="original_full")
-    pooler = 2 * 32 * 32 * 2  # not told; of two samples, forward alone: nothing learns from it
+    pooler = (
+        2 * 32 * 32 * 2
+    )  # not counted by us; for two samples, forward only: nothing trains through it
     assert counted(config, full) - pooler == flops_of_run(full, config) * 2 * 64
 
 
-def test_a_forward_and_backward_of_pegasus_takes_the_operations_that_are_told() -> None:
+def test_the_flops_of_pegasus_are_those_that_torch_counts() -> None:
     objective = {
         "objective.name": "gap_sentences",
         "objective.target_length": 32,
@@ -78,6 +80,6 @@ def test_a_forward_and_backward_of_pegasus_takes_the_operations_that_are_told() 
     }
     config = check_run_config(changed(SETTINGS, **objective), "test")
     full = PEGASUS.replace(attention_type="original_full")
-    # torch counts the half of the decoder's own scores, and of their weights, that is masked.
+    # torch counts the masked half of the decoder's self-attention scores and weights.
     masked = 3 * 2 * 3 * (2 * 32 * 32 / 2) * 2 * 32
     assert counted(config, full) - masked == pytest.approx(flops_of_run(full, config) * 2 * 64)

@@ -95,7 +95,7 @@ def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
             **fp32_gradients,
             "resume": str(tmp_path / "half" / "checkpoints" / "step-2"),
         },
-        # The last: DeepSpeed then has put a linear layer of its own into torch, for good.
+        # The last one: DeepSpeed permanently replaces torch's linear layer.
         "zero 3": {**bf16, **fp32_gradients, STAGE: 3, PERSIST: 0},
     }
     runs = {
@@ -117,20 +117,20 @@ def test_bf16_trains_at_every_layout_near_fp32_and_resumes_exactly(
 
 
 @pytest.mark.launch
-def test_what_cannot_be_meant_is_said_before_the_first_step(
+def test_inconsistent_settings_are_errors_before_the_first_step(
     settings: dict[str, Any], corpus: Corpus
 ) -> None:
     cases = {
         "longer than the decoder has positions": {"objective.target_length": 129},
-        "does not belong to the objective": {
+        "wrong family for the objective": {
             "data.tokenizer": str(corpus.tokenizer),
             "data.train": str(corpus.shards),
         },
-        "only block-sparse attention can share": {
+        "needs block-sparse attention": {
             "parallel.sequence": 2,
             "data.sequence_length": 112,
         },
-        "of another model family": {"model.model_type": "big_bird"},
+        "of a different model family": {"model.model_type": "big_bird"},
     }
     runs = [changed(settings, **case) for case in cases.values()]
     found = run_distributed(errors_of, 2, runs)[0]
@@ -148,7 +148,7 @@ def test_documents_of_one_sentence_are_counted_and_a_corpus_of_them_is_refused(
         assert not caplog.records
         check_documents("shards", 12, 3)
     assert "3 of 12 documents have a single sentence" in caplog.text
-    with pytest.raises(DataError, match="no document has two sentences"):
+    with pytest.raises(DataError, match="no document has two or more sentences"):
         check_documents("shards", 12, 12)
 
 
@@ -163,7 +163,7 @@ def test_a_step_without_any_target_has_no_loss_and_no_gradient(
     model = build_model(config, resolve_model_config(config, vocabulary), None).train()
     *targets, tokens = count_batch(batch, objective.losses)
     assert targets == [0.0, 0.0]
-    counts = StepCounts.of(objective.losses, [*targets, tokens, 0.0])
+    counts = StepCounts.of(objective.losses, [*targets, tokens])
     loss = StepLoss(model, objective.losses)(batch, counts)["loss"]
     loss.backward()
     assert loss == 0

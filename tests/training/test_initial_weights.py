@@ -1,4 +1,4 @@
-"""A run starts from weights that know fewer tokens than its tokenizer, or that are not tied."""
+"""A run starts from weights with fewer tokens than its tokenizer, or with untied weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.deco
 
 
 def write_start(folder: Path, corpus: Corpus | None = None, **changes: Any) -> Path:
-    """Weights for the first pieces of the tokenizer, which lies beside them if given."""
+    """Weights for the first pieces of the tokenizer, which is copied next to them if given."""
     torch.manual_seed(0)
     config = BigBirdConfig(**{**TINY_MODEL, "vocab_size": KNOWN, **changes})
     BigBirdForMaskedLM(config).save_pretrained(folder)
@@ -44,14 +44,14 @@ def write_tokenizer(folder: Path, pieces: list[str]) -> None:
 
 
 def untie(folder: Path) -> None:
-    """Other values for the decoder on file, beside a config that ties it."""
+    """Give the decoder in the file other values, although the config ties it."""
     tensors = load_file(folder / "model.safetensors")
     tensors[DECODER] = tensors[WORDS] + torch.randn(tensors[WORDS].shape)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def start_run(settings: dict[str, Any], start: Path, folder: Path, *words: str) -> tuple[Any, Any]:
-    """The run config, and the model that the run begins with."""
+    """The run config, and the initial model of the run."""
     path = folder / "run.yaml"
     path.write_text(json.dumps(settings | {"model": str(start), "objective": {"name": "mlm"}}))
     config = load_run_config(path, list(words))
@@ -59,7 +59,7 @@ def start_run(settings: dict[str, Any], start: Path, folder: Path, *words: str) 
     return config, build_model(config, resolve_model_config(config, vocabulary), None)
 
 
-def test_a_model_is_extended_to_the_tokenizer_and_says_so(
+def test_a_model_is_extended_to_the_tokenizer_with_a_warning(
     run_settings: dict[str, Any],
     corpus: Corpus,
     tmp_path: Path,
@@ -69,7 +69,7 @@ def test_a_model_is_extended_to_the_tokenizer_and_says_so(
     old = BigBirdForMaskedLM.from_pretrained(start).state_dict()
     with caplog.at_level(logging.INFO, "bigbird_ds"):
         _, model = start_run(run_settings, start, tmp_path)
-    assert "has embeddings for 480 tokens, the model for 500: it is extended" in caplog.text
+    assert "has embeddings for 480 tokens, the model for 500: new embeddings" in caplog.text
     assert "not checked" not in caplog.text
     assert model.config.vocab_size == 500
     for name, tensor in model.state_dict().items():
@@ -93,10 +93,12 @@ def test_a_tokenizer_with_other_first_pieces_is_refused(
     start = write_start(tmp_path / "start")
     pieces = Vocabulary.from_folder(corpus.tokenizer).pieces
     write_tokenizer(start, [*pieces[:470], *pieces[471:480], pieces[470]])
-    with pytest.raises(ConfigError, match="another tokenizer than the shards"):
+    with pytest.raises(ConfigError, match="differs from that of the shards"):
         start_run(run_settings, start, tmp_path)
-    write_tokenizer(start, pieces[: KNOWN - 1])  # one that the weights must know is missing
-    with pytest.raises(ConfigError, match="another tokenizer than the shards"):
+    write_tokenizer(
+        start, pieces[: KNOWN - 1]
+    )  # one of the tokens that the weights must have is missing
+    with pytest.raises(ConfigError, match="differs from that of the shards"):
         start_run(run_settings, start, tmp_path)
     write_tokenizer(start, pieces[:KNOWN])
     with pytest.raises(ConfigError, match="fewer embeddings than the tokenizer"):
@@ -111,7 +113,7 @@ def test_copies_that_differ_start_a_run_untied(
     untie(start)
     with caplog.at_level(logging.INFO, "bigbird_ds"):
         _, model = start_run(run_settings, start, tmp_path)
-    assert caplog.text.count("loaded untied") == 1 and DECODER in caplog.text
+    assert caplog.text.count("both are loaded, untied") == 1 and DECODER in caplog.text
     assert model.config.tie_word_embeddings is False
     ids = torch.arange(120)[None]
     expected = BigBirdForMaskedLM.from_pretrained(start)(ids).logits
@@ -123,13 +125,13 @@ def test_weights_in_a_form_that_is_not_read_do_not_start_a_run_afresh(
 ) -> None:
     start = write_start(tmp_path / "start")
     (start / "model.safetensors").rename(start / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="not read as they are") as caught:
+    with pytest.raises(ConfigError, match="unsupported format") as caught:
         start_run(run_settings, start, tmp_path)
     assert f"bigbird-ds import {start} OUT" in str(caught.value.change)
 
 
 @pytest.mark.launch
-def test_such_a_run_is_resumed_exported_and_told_of_its_limit(
+def test_such_a_run_is_resumed_exported_and_warned_of_its_limit(
     run_settings: dict[str, Any],
     corpus: Corpus,
     tmp_path: Path,
@@ -143,7 +145,7 @@ def test_such_a_run_is_resumed_exported_and_told_of_its_limit(
     settings = changed(run_settings, output=str(output), **more)
     config, _ = start_run(settings, start, tmp_path)
     assert main(["plan", str(tmp_path / "run.yaml")]) == 0
-    limit = "transformers computes inputs of at most 80 tokens"
+    limit = "transformers supports inputs of at most 80 tokens"
     assert limit in capfd.readouterr().out
     values = config.model_dump(mode="json")
     for steps in (1, 2):

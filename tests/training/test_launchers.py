@@ -1,4 +1,4 @@
-"""What srun, mpirun and the absence of a launcher tell a process of its rank."""
+"""The rank variables from srun, from mpirun, and without a launcher."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPEN_MPI = {
 
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Stands in for ``os.environ``."""
+    """A stub of ``os.environ``."""
     empty: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", empty)
     return empty
@@ -64,7 +64,7 @@ def test_the_first_host_of_a_node_list(nodes: str, expected: str) -> None:
     assert first_host(nodes) == expected
 
 
-def test_a_task_of_srun_meets_the_others_at_the_first_host_of_its_step(
+def test_the_tasks_of_srun_rendezvous_at_the_first_host_of_their_step(
     variables: dict[str, str],
 ) -> None:
     assert rank_variables(variables, STEP) == {
@@ -85,7 +85,7 @@ def test_two_steps_of_a_job_have_different_ports(variables: dict[str, str]) -> N
     assert len(ports) == 50
 
 
-def test_a_batch_script_of_several_tasks_is_told_to_use_srun(variables: dict[str, str]) -> None:
+def test_a_batch_script_of_several_tasks_must_use_srun(variables: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="start with srun"):
         rank_variables(variables, JOB | {"SLURM_PROCID": "0"})
 

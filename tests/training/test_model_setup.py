@@ -1,4 +1,4 @@
-"""The model of a run takes its special ids from the tokenizer, and no other tokenizer's weights."""
+"""A run's model takes its special ids from the tokenizer, and rejects other tokenizers' weights."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_special_id_of_another_tokenizer_is_refused(
     name: str, index: int, needed: str, run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     for model in (TINY_MODEL | {name: index}, weights(tmp_path / "weights", **{name: index})):
-        with pytest.raises(ConfigError, match="special ids of another tokenizer") as caught:
+        with pytest.raises(ConfigError, match="differ from the tokenizer's") as caught:
             resolve(model, run_settings, tmp_path)
         assert caught.value.seen == f"model.{name}={index}"
         assert str(caught.value.needed).startswith(needed)
@@ -96,7 +96,7 @@ def test_weights_that_carry_the_tokenizer_of_the_shards_are_taken(
 def test_weights_with_another_tokenizer_are_refused(
     name: str, run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Though every special id that the config names is the same, as in a BERT."""
+    """Although every special id in the config is the same, as with a BERT."""
     folder = weights(tmp_path / "weights")
     tokens = ["[PAD]", "the", "[CLS]", "[SEP]", "[MASK]"]
     if name == "spiece.model":
@@ -110,7 +110,7 @@ def test_weights_with_another_tokenizer_are_refused(
         (folder / name).write_text(json.dumps(ids))
         if name == "tokenizer.json":
             Tokenizer(models.WordLevel(ids, "[PAD]")).save(str(folder / name))
-    with pytest.raises(ConfigError, match="another tokenizer than the shards") as caught:
+    with pytest.raises(ConfigError, match="differs from that of the shards") as caught:
         resolve(folder, run_settings, tmp_path)
     assert str(folder / name) in str(caught.value.seen)
     if name != "spiece.model":

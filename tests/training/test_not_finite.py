@@ -1,4 +1,4 @@
-"""What a run tells and leaves behind whose loss is a finite number no longer."""
+"""Messages and files of a run whose loss is no longer finite."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from bigbird_ds.hub.run_metrics import metrics_line
 from bigbird_ds.training.distributed import Ranks
 
 STEPS = {"schedule.total_steps": 8, "train.steps": 8, "schedule.warmup_steps": 0}
-# The step after the first: its weights are beyond what fp32 can multiply.
+# The second step: its weights exceed what fp32 can multiply.
 BREAKS = STEPS | {"optimizer.lr": 1e30, "train.log_every": 5}
 
 
 def failures(ranks: Ranks, fresh: dict[str, Any], resumed: dict[str, Any]) -> list[str]:
-    """What is said of a run that breaks at once, and of one that breaks once it goes on."""
+    """The errors of a run that fails at once, and of one that fails after a resume."""
     said = [failure_of_numbers(ranks, changed(fresh, **BREAKS))]
     train_one(ranks, changed(resumed, **STEPS | {"train.steps": 2}))
     return [*said, failure_of_numbers(ranks, changed(resumed, **BREAKS))]
 
 
 @pytest.mark.launch
-def test_a_broken_run_says_since_when_and_what_was_saved_and_its_metrics_stay_json(
+def test_a_failed_run_says_since_when_and_what_was_saved_and_its_metrics_stay_json(
     run_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fresh = changed(run_settings, output=str(tmp_path / "fresh"))
@@ -35,7 +35,7 @@ def test_a_broken_run_says_since_when_and_what_was_saved_and_its_metrics_stay_js
     assert "is not finite between steps 2 and 5; nothing was saved yet (" in said[0]
     assert "between steps 4 and 5; the last checkpoint (step-2) is untouched (" in said[1]
 
-    # The last line is JSON as every parser reads it, and every report takes it.
+    # The last line is valid JSON, and every report accepts it.
     run = Path(run_settings["output"])
     last = (run / "metrics.jsonl").read_text().splitlines()[-1]
     line = json.loads(last, parse_constant=pytest.fail)

@@ -1,4 +1,4 @@
-"""Optimizer state and weights in the host's memory: the same run, with checkpoints both ways."""
+"""Optimizer state and weights in host memory: the same run, with checkpoints both ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bigbird_ds.training.plan import PlanOptions, describe_plan
 ZERO = "deepspeed.zero_optimization."
 OPTIMIZER = {ZERO + "offload_optimizer.device": "cpu"}
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "on the card": {ZERO + "stage": 1},
+    "on the GPU": {ZERO + "stage": 1},
     "stage 1": {ZERO + "stage": 1, **OPTIMIZER},
     "stage 2": {ZERO + "stage": 2, **OPTIMIZER},
     "stage 3": {
@@ -37,7 +37,7 @@ def test_an_offloaded_run_has_the_same_losses_and_resumes_from_and_to_any_other(
         name: changed(settings, **layout, **half, output=str(tmp_path / name))
         for name, layout in LAYOUTS.items()
     }
-    # Each layout goes on from the checkpoint of the one before it.
+    # Each layout resumes from the checkpoint of the one before it.
     seconds = [
         changed(
             settings,
@@ -45,9 +45,9 @@ def test_an_offloaded_run_has_the_same_losses_and_resumes_from_and_to_any_other(
             resume=firsts[before]["output"],
             output=f"{tmp_path}/to {name}",
         )
-        for before, name in zip(LAYOUTS, [*list(LAYOUTS)[1:], "on the card"], strict=True)
+        for before, name in zip(LAYOUTS, [*list(LAYOUTS)[1:], "on the GPU"], strict=True)
     ]
-    whole = changed(settings, **LAYOUTS["on the card"], output=str(tmp_path / "whole"))
+    whole = changed(settings, **LAYOUTS["on the GPU"], output=str(tmp_path / "whole"))
     run_distributed(train_all, 2, [whole, *firsts.values(), *seconds])
 
     expected = losses(metrics(whole))
@@ -62,7 +62,7 @@ def test_a_plan_counts_an_offloaded_optimizer_as_host_memory(run_settings: dict[
     larger = changed(run_settings, **{"model.hidden_size": 1024})
     plain, offloaded = (
         describe_plan(check_run_config(changed(larger, **layout), "test"), PlanOptions(ranks=2))
-        for layout in (LAYOUTS["on the card"], LAYOUTS["stage 1"])
+        for layout in (LAYOUTS["on the GPU"], LAYOUTS["stage 1"])
     )
     line = next(line for line in plain.splitlines() if line.startswith("  optimizer"))
     gib = line.split()[1]

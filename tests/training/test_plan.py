@@ -31,7 +31,7 @@ FP32_SUMS = {"deepspeed.data_types.grad_accum_dtype": "fp32"}
 @pytest.mark.parametrize(
     ("changes", "weights", "gradients", "optimizer"),
     [
-        # AdamW has two moments; ZeRO and bf16 an fp32 copy of the weights besides.
+        # AdamW has two moments; ZeRO and bf16 also need an fp32 copy of the weights.
         ({STAGE: 0}, 4, 4, 8),
         ({STAGE: 1}, 4, 4, 12 / 4),
         ({STAGE: 2}, 4, 4 / 4, 12 / 4),
@@ -50,4 +50,6 @@ def test_bytes_of_a_parameter_on_each_of_four_ranks(
     number = sum(p.numel() for p in BigBirdForMaskedLM(MODEL).parameters())
     found = (memory.weights, memory.gradients, memory.optimizer)
     expected = tuple(number * size for size in (weights, gradients, optimizer))
-    assert found == pytest.approx(expected, abs=1)  # a byte, where four ranks do not divide it
+    assert found == pytest.approx(
+        expected, abs=1
+    )  # one byte, where the size is not divisible by four ranks

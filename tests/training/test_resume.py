@@ -1,4 +1,4 @@
-"""A run that stops and goes on is the run that never stopped, also on another layout."""
+"""A run that is stopped and resumed equals an uninterrupted one, also on another layout."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_at_any_ranks_and_zero_stage(
 
 
 @pytest.mark.launch
-def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
+def test_auto_resumes_from_the_newest_intact_checkpoint_and_logs_each_step_once(
     run_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = changed(
@@ -88,7 +88,7 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
     newest = Path(settings["output"]) / "checkpoints" / "step-4"
     weights = newest / "model.safetensors"
     content = bytearray(weights.read_bytes())
-    content[-100] ^= 1  # a flipped bit: the size is right
+    content[-100] ^= 1  # a flipped bit: the size is unchanged
     weights.write_bytes(content)
     copy = tmp_path / "copy"
     shutil.copytree(settings["output"], copy)
@@ -99,13 +99,17 @@ def test_auto_goes_on_from_the_newest_intact_checkpoint_and_logs_each_step_once(
     run_distributed(train_all, 1, [longer, shorter])
 
     names = sorted(path.name for path in (copy / "checkpoints").iterdir())
-    assert names == ["step-3", "step-4"]  # one is kept, the one just saved; step-4 is the damaged
+    assert names == [
+        "step-3",
+        "step-4",
+    ]  # one is kept, the one just saved; step-4 is the damaged one
     lines = metrics(longer)
     assert [line["step"] for line in lines] == list(range(1, 9))
     names = sorted(path.name for path in newest.parent.iterdir())
-    assert names == ["step-4", "step-6", "step-8"]  # the last three; step-4 was written again
+    assert names == ["step-4", "step-6", "step-8"]  # the last three; step-4 was saved again
     state = json.loads((newest.parent / "step-8" / "state.json").read_text())
     assert state["step"] == 8
+    assert state["environment"]["ranks"] == 1 and state["environment"]["torch"] == torch.__version__
     assert state["data"]["samples_seen"] == 8 * settings["batch"]["sequences"]
 
 

@@ -1,6 +1,6 @@
-"""An encoder-decoder whose ranks share sequences: the run on one rank, at every layout.
+"""An encoder-decoder under sequence parallelism equals the run on one rank, at every layout.
 
-Every gradient is compared for both families here. Processes start slowly, so they are started once.
+Here every gradient is compared for both families, because starting processes is slow.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ EPSILON = float(np.finfo(np.float32).eps)  # 1.2e-7
 
 @dataclass(frozen=True)
 class Trained:
-    """What runs on one rank and on ranks that share found.
+    """Results of runs on one rank and of runs on ranks that share sequences.
 
     Attributes:
-        alone: metrics of the run on one rank.
+        one_rank: metrics of the run on one rank.
         shared: layout -> metrics on two ranks that share.
         resumed: metrics of a run on two ranks that share, then on four.
-        gradients_alone: family -> parameter -> its gradient in the first step, on one rank.
-        gradients_shared: family -> for each layout of two groups of two, the same.
+        gradients_one_rank: family -> parameter -> its gradient in the first step, on one rank.
+        gradients_shared: family -> the same for each layout of two groups of two.
     """
 
-    alone: list[dict[str, Any]]
+    one_rank: list[dict[str, Any]]
     shared: dict[str, list[dict[str, Any]]]
     resumed: list[dict[str, Any]]
-    gradients_alone: dict[str, dict[str, Any]]
+    gradients_one_rank: dict[str, dict[str, Any]]
     gradients_shared: dict[str, list[dict[str, Any]]]
 
 
@@ -60,7 +60,7 @@ def trained(
     def run(settings: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
         return changed(settings, **changes, output=str(folder / name))
 
-    # 47 tokens of a target: two ranks have 24 places each, four have 12.
+    # 47 target tokens: two ranks have 24 positions each, four have 12.
     pegasus = changed(
         pegasus_run_settings(pegasus_corpus, folder), **{"objective.target_length": 47}
     )
@@ -74,11 +74,11 @@ def trained(
         "bigbird": bigbird_run_settings(corpus, folder),
     }
     layouts = {**FP32, "bf16": {**BF16, STAGE: 2}}
-    alone, gradients_alone = run_distributed(
+    one_rank, gradients_one_rank = run_distributed(
         train_and_differentiate,
         1,
-        [run(pegasus, "alone")],
-        [run(settings, name + " alone") for name, settings in families.items()],
+        [run(pegasus, "one_rank")],
+        [run(settings, name + " one_rank") for name, settings in families.items()],
     )[0]
     shared, _ = run_distributed(
         train_and_differentiate,
@@ -100,10 +100,10 @@ def trained(
         ],
     )[0]
     return Trained(
-        alone[0],
+        one_rank[0],
         dict(zip(layouts, shared, strict=False)),
         resumed,
-        dict(zip(families, gradients_alone, strict=True)),
+        dict(zip(families, gradients_one_rank, strict=True)),
         {"pegasus": gradients[:2], "bigbird": gradients[2:]},
     )
 
@@ -113,14 +113,14 @@ def trained(
 def test_every_gradient_of_two_groups_of_two_equals_that_of_one_rank(
     trained: Trained, family: str
 ) -> None:
-    expected = trained.gradients_alone[family]
+    expected = trained.gradients_one_rank[family]
     assert len(expected) > 40
     largest = max(abs(gradient).max() for gradient in expected.values())
     for found in trained.gradients_shared[family]:
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             # Some gradients cancel: that of a key's bias, and those of next-sentence prediction
-            # over pairs of both kinds. fp32 cannot tell them to less than it tells the largest.
+            # over pairs of both kinds. fp32 resolves them no better than relative to the largest.
             allowed = max(1e-5 * abs(gradient).max(), EPSILON * largest)
             assert np.abs(found[name] - gradient).max() < allowed, name
 
@@ -128,8 +128,8 @@ def test_every_gradient_of_two_groups_of_two_equals_that_of_one_rank(
 @pytest.mark.launch
 @pytest.mark.parametrize("layout", FP32)
 def test_losses_and_evaluation_equal_those_of_one_rank(trained: Trained, layout: str) -> None:
-    assert len(losses(trained.alone)) == 4
-    for line, same in zip(trained.shared[layout], trained.alone, strict=True):
+    assert len(losses(trained.one_rank)) == 4
+    for line, same in zip(trained.shared[layout], trained.one_rank, strict=True):
         for name, value in same.items():
             if name.endswith(("loss", "accuracy")) or name in ("step", "tokens"):
                 assert line[name] == pytest.approx(value, rel=1e-4), name
@@ -138,9 +138,9 @@ def test_losses_and_evaluation_equal_those_of_one_rank(trained: Trained, layout:
 @pytest.mark.launch
 def test_bf16_stays_near_fp32(trained: Trained) -> None:
     # bf16 keeps 8 bits: losses agree to about 2 ** -8.
-    assert losses(trained.shared["bf16"]) == pytest.approx(losses(trained.alone), rel=4e-3)
+    assert losses(trained.shared["bf16"]) == pytest.approx(losses(trained.one_rank), rel=4e-3)
 
 
 @pytest.mark.launch
-def test_a_run_goes_on_when_more_ranks_share(trained: Trained) -> None:
-    assert losses(trained.resumed) == pytest.approx(losses(trained.alone), rel=1e-4)
+def test_a_run_resumes_when_more_ranks_share(trained: Trained) -> None:
+    assert losses(trained.resumed) == pytest.approx(losses(trained.one_rank), rel=1e-4)

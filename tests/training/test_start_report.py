@@ -1,11 +1,22 @@
-"""What a run says before its first step."""
+"""The log lines before the first step."""
 
 from __future__ import annotations
 
-import pytest
+import logging
+from pathlib import Path
+from typing import Any
 
+import pytest
+from support.runs import changed
+
+from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.training.start_report import attention_in_words
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.start_report import (
+    attention_in_words,
+    learning_rate_change,
+    report_resume,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,3 +32,46 @@ def test_the_attention_is_called_full_where_it_is_full(
 ) -> None:
     config = BigBirdConfig(attention_type=attention_type, random_style="google")
     assert attention_in_words(config, length) == words
+
+
+SETTINGS: dict[str, Any] = {
+    "model": {},
+    "data": {"train": "shards", "tokenizer": "tokenizer", "sequence_length": 128},
+    "batch": {"sequences": 1, "micro": 1},
+    "optimizer": {"lr": 0.7},
+    "train": {"steps": 9},
+    "output": "run",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"train.steps": 90}, "was 0.07, is 0.623 (to keep it, set schedule.total_steps=9,"),
+        ({"optimizer.lr": 0.35, "train.steps": 12}, "was 0.07, is 0.0808 "),
+        ({"optimizer.betas": [0.8, 0.9], "train.keep_checkpoints": 1}, None),
+    ],
+)
+def test_a_resume_says_what_it_does_to_the_learning_rate(
+    changes: dict[str, Any], line: str | None
+) -> None:
+    saved = check_run_config(SETTINGS, "test").model_dump(mode="json")
+    state = TrainingState(step=9, tokens=0, data={}, run_config=saved)
+    found = learning_rate_change(state, check_run_config(changed(SETTINGS, **changes), "test"))
+    assert found is None if line is None else f"learning rate of the next step: {line}" in found
+
+
+def test_a_resume_lists_what_differs_in_the_config_and_the_environment(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="bigbird_ds")
+    config = check_run_config(SETTINGS, "test")
+    saved = changed(config.model_dump(mode="json"), **{"batch.micro": 2})
+    state = TrainingState(3, 0, {}, saved, {"torch": "2.12.0", "hosts": ["a", "b"]})
+    report_resume(Path("step-3"), state, config, {"torch": "2.13.0", "hosts": ["a", "b"]})
+    assert [record.getMessage() for record in caplog.records] == [
+        "resume: from step-3 (step 3)",
+        "resume: batch.micro was 2, is now 1",
+        "resume: environment.torch was '2.12.0', is now '2.13.0'",
+    ]

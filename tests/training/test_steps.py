@@ -1,4 +1,4 @@
-"""What an optimizer step does beside the loss: dropout, its random numbers, and clipping."""
+"""Parts of an optimizer step other than the loss: dropout, its random numbers, clipping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIP = 0.25
 
 
 def forward_passes(ranks: Ranks, runs: list[dict[str, Any]]) -> list[list[tuple[bool, int]]]:
-    """Of every forward pass of each run: whether weights drop out, and the seed of the dropout."""
+    """Per forward pass of each run: whether dropout is active, and its seed."""
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.stopping import StopRequest
@@ -72,7 +72,7 @@ def test_every_forward_pass_of_training_drops_other_weights_and_an_evaluation_no
     for of_rank in passes:
         modes = [training for training, _ in of_rank["whole"]]
         evaluation = [False] * (modes.count(False) // 3)
-        assert evaluation and modes == [True, True, *evaluation] * 3  # two micro-batches a step
+        assert evaluation and modes == [True, True, *evaluation] * 3  # two micro-batches per step
         seeds += [seed for training, seed in of_rank["whole"] if training]
     assert len(set(seeds)) == len(seeds) == 2 * 3 * 2
 

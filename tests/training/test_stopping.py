@@ -1,4 +1,4 @@
-"""Signals set a flag while a run lives, and do not change the exit code that it ends with."""
+"""Signals set a flag while a run is alive, and do not change its exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.distributed import run_distributed
 from support.processes import PRETRAIN, free_port, run, start, wait_for
+from support.runs import changed, losses, metrics, stop_within_a_step
 
 _ENDS = """
 import atexit, os, signal, sys
@@ -33,7 +35,7 @@ sys.exit(75)
 
 
 @pytest.mark.parametrize(("how", "code"), [("saves", 75), ("fails", -signal.SIGTERM)])
-def test_signals_after_the_end_change_the_exit_code_of_a_failed_run_alone(
+def test_signals_after_the_end_change_the_exit_code_only_of_a_failed_run(
     how: str, code: int
 ) -> None:
     done = run(sys.executable, "-c", _ENDS, how)
@@ -65,7 +67,9 @@ def test_a_stop_at_any_moment_of_the_start_ends_with_75(
         wait_for(log, "step 1/", process)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=120) == 75, log.read_text()
-    assert f"SIGHUP: finishing the step, then saving (process {process.pid})" in log.read_text()
+    plan = "stopping before the first step" if moment == "imports" else "finishing "
+    said = log.read_text()
+    assert f"SIGHUP: {plan}" in said and f"(process {process.pid}; SIGHUP again" in said
 
 
 @pytest.mark.launch
@@ -87,10 +91,25 @@ def test_ranks_save_and_end_when_their_launcher_is_killed(
     while Path(f"/proc/{rank}").exists():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    assert f"the launcher (process {killed}) has ended: finishing the step" in log.read_text()
+    assert f"the launcher (process {killed}) has ended: finishing " in log.read_text()
     assert list((Path(run_settings["output"]) / "checkpoints").iterdir())
 
 
 def parent_of(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+
+
+@pytest.mark.launch
+def test_a_stop_within_a_step_keeps_the_last_finished_one_and_files_ask_for_saves_and_stops(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    stopped = changed(run_settings, **{"batch.micro": 1})
+    whole = changed(stopped, output=str(tmp_path / "whole"))
+    for codes, saved, left in run_distributed(stop_within_a_step, 2, whole, stopped):
+        assert codes == [75, 75]
+        assert saved == [["step-2"], ["step-2"]]
+        assert left == [False, False]
+    lines = metrics(stopped)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert losses(lines) == pytest.approx(losses(metrics(whole)), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Mistakes in a run are found before the first step, in four parts, and nothing is lost."""
+"""User errors of a run are found before the first step, have four parts, and lose nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
     shutil.copytree(shards, target)
     tar = next(iter(sorted(target.glob("train-*.tar"))))
     content = bytearray(tar.read_bytes())
-    if damage == "cut short":
+    if damage == "truncated":
         content = content[:-1000]
     else:
         content[len(content) // 2] ^= 1
@@ -29,12 +29,12 @@ def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
 
 
 @pytest.mark.launch
-def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
+def test_every_user_error_says_what_was_seen_needed_and_to_change(
     run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
 ) -> None:
     other_tokenizer = tmp_path / "other"
     command(["tokenizer", corpus.documents, "--out", other_tokenizer, "--vocab-size", "400"])
-    cut = _damaged_copy(corpus.shards, tmp_path / "cut", "cut short")
+    cut = _damaged_copy(corpus.shards, tmp_path / "cut", "truncated")
     flipped = _damaged_copy(corpus.shards, tmp_path / "flipped", "flipped")
     trained = changed(run_settings, **{"output": str(tmp_path / "trained"), "train.save_every": 2})
     run_distributed(train_one, 1, trained)
@@ -42,36 +42,43 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
     cases: dict[str, tuple[dict[str, Any], list[str]]] = {
         "sequence length": (
             {"data.sequence_length": 120},
-            ["the block size does not divide", "data.sequence_length=120", "multiple of 16"],
+            ["is not a multiple of the block size", "data.sequence_length=120", "multiple of 16"],
         ),
         "too long": ({"data.sequence_length": 512}, ["longer than the model", "at most 256"]),
-        "batch": ({"batch.sequences": 5}, ["the batch does not divide", "multiple of micro"]),
+        "batch": (
+            {"batch.sequences": 5},
+            ["the global batch does not divide", "multiple of micro"],
+        ),
         "model key": ({"model.hiden_size": 8}, ["unknown key in a model config", "hidden_size"]),
         "small vocabulary": ({"model.vocab_size": 100}, ["fewer embeddings", "at least 500"]),
         "tokenizer": (
             {"data.tokenizer": str(other_tokenizer)},
-            ["not the one that made the shards", "data.tokenizer"],
+            ["differs from the one that wrote the shards", "data.tokenizer"],
+        ),
+        "shards as tokenizer": (
+            {"data.tokenizer": str(corpus.shards)},
+            ["data.tokenizer is a shards folder", "the tokenizer folder that made the shards"],
         ),
         "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
         "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),
-        "cut shard": ({"data.train": str(cut)}, ["train-", "cut short"]),
+        "cut shard": ({"data.train": str(cut)}, ["train-", "truncated"]),
         "deepspeed key": (
             {"deepspeed.zero_optimisation": {}},
             ["unknown key in the DeepSpeed config", "zero_optimization"],
         ),
         "deepspeed batch": (
             {"deepspeed.train_batch_size": 8},
-            ["decided by the run config", "batch.sequences"],
+            ["the run config sets", "batch.sequences"],
         ),
         "fp16": ({"deepspeed.fp16": {"enabled": True}}, ["fp16 is not supported", "bf16"]),
         "flipped byte": ({"data.train": str(flipped)}, ["train-", "damaged"]),
         "another model": (
             {"model.hidden_size": 64, "resume": str(tmp_path / "trained")},
-            ["a checkpoint of another model", "hidden_size=32", "hidden_size=64"],
+            ["of a different model", "hidden_size=32", "hidden_size=64"],
         ),
         "another seed": (
             {"train.seed": 8, "resume": str(tmp_path / "trained")},
-            ["another seed", "train.seed=7"],
+            ["a different seed", "train.seed=7"],
         ),
         "another objective": (
             {"objective.mask_fraction": 0.4, "resume": str(tmp_path / "trained")},
@@ -89,7 +96,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             {"resume": "never", "output": str(tmp_path / "trained")},
             ["would overwrite checkpoints", "resume=auto"],
         ),
-        "output": ({"output": str(corpus.documents)}, ["cannot be written", "it is no folder"]),
+        "output": ({"output": str(corpus.documents)}, ["cannot be written", "not a folder"]),
         "no checkpoint": ({"resume": str(tmp_path / "nowhere")}, ["is missing", "nowhere"]),
     }
     fresh = {"output": str(tmp_path / "never")}
@@ -101,7 +108,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
             assert text in error, f"{name}: {text!r} is not in\n{error}"
     assert not (tmp_path / "never").exists()
 
-    # What a plan can see it says in the same words; damage and checkpoints are the run's to find.
+    # A plan gives the same messages, except for damage and checkpoints, which only a run reads.
     for name, settings, error in zip(cases, runs, found, strict=True):
         if name == "flipped byte":
             break
@@ -113,21 +120,24 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
 @pytest.mark.parametrize(
     ("override", "texts"),
     [
-        ("batch.sequence=8", ["unknown key", "batch.sequences (the nearest known key)"]),
+        ("batch.sequence=8", ["unknown key", "batch.sequences (closest match)"]),
         ("trian.steps=8", ["unknown key", "train"]),
         ("train.steps=many", ["wrong kind", "train.steps", "optimizer steps"]),
         ("train.steps=0", ["wrong kind", "greater than 0"]),
+        ("train.steps=yes", ["wrong kind", "train.steps=true", "not true or false"]),
+        ("optimizer.betas=[0.9, on]", ["wrong kind", "optimizer.betas", "not true or false"]),
+        ("train.seed=18446744073709551616", ["wrong kind", "less than 9223372036854775808"]),
         ("train.steps", ["not of the form key.sub=value"]),
         ("optimizer.lr=.inf", ["wrong kind", "optimizer.lr=Infinity", "finite"]),
         ("optimizer.weight_decay=.nan", ["wrong kind", "weight_decay=NaN", "finite"]),
         ("optimizer.betas=[0.9, 2]", ["optimizer.betas", "decay rates", "less than 1"]),
         ("optimizer.betas=[-0.1, 0.9]", ["optimizer.betas", "greater than or equal to 0"]),
         ("optimizer.eps=0", ["optimizer.eps=0", "greater than 0"]),
-        ("objective.name=mlm_nps", ["wrong kind", "mlm_nsp"]),
-        ("train.eval_every=5", ["without validation data", "data.validation"]),
-        ("train.eval_windows=5", ["without validation data", "train.eval_windows=5"]),
+        ("objective.name=mlm_nps", ["invalid value", "mlm_nsp"]),
+        ("train.eval_every=5", ["needs validation data", "data.validation"]),
+        ("train.eval_windows=5", ["needs validation data", "train.eval_windows=5"]),
         ("schedule.warmup_steps=9", ["warm-up is longer", "at most 4"]),
-        ("schedule.total_steps=2", ["fallen to 0", "at least train.steps=4"]),
+        ("schedule.total_steps=2", ["ends before the run", "at least train.steps=4"]),
         ("model=no/such.json", ["no file no/such.json"]),
         (
             "model=/no/such",
@@ -135,7 +145,7 @@ def test_every_mistake_is_told_with_what_was_seen_needed_and_to_change(
         ),
         ("deepspeed=/", ["no file /", "needed: a JSON file", "change: deepspeed"]),
         ("model=google/bigbird", ["no folder google/bigbird", "model: DIR, after `hf download"]),
-        ("output.x=1", ["goes into a value that has no keys"]),
+        ("output.x=1", ["of a value that is not a mapping"]),
     ],
 )
 def test_a_wrong_override_is_refused(
@@ -147,13 +157,13 @@ def test_a_wrong_override_is_refused(
         assert text in str(caught.value)
 
 
-def test_a_missing_key_and_a_file_that_is_no_yaml_are_named(tmp_path: Path) -> None:
+def test_a_missing_key_and_invalid_yaml_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("model: {}\ntrain: {steps: 1}\noutput: x\n")
     with pytest.raises(ConfigError, match="no data in"):
         load_run_config(path)
     path.write_text("a: [")
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         load_run_config(path)
     with pytest.raises(ConfigError, match="is missing"):
         load_run_config(tmp_path / "none.yaml")

@@ -1,12 +1,11 @@
-"""Do the releases of transformers at both ends of our range read what we write?
+"""Check that the oldest and newest supported releases of transformers load our exports.
 
     python tests/versions/check_exports.py [--versions 4.57.6 5.24.0] [EXPORT_FOLDER...]
 
-Makes a throw-away virtual environment for each release, which borrows torch and the rest from the
-one that runs this. In each, ``read_folders.py`` loads models of ours (BigBird and BigBirdPegasus,
-tied and not, in bf16, in shards; and the folders that are named) and compares logits with ours.
-Exit code 1 where a release reads something else. Takes minutes, and pip; ``make
-test-export-versions``.
+Creates a temporary virtual environment for each release, which shares torch and the other packages
+of this one. In each, ``read_folders.py`` loads models of ours (BigBird and BigBirdPegasus, tied and
+untied, in bf16, sharded; and the given folders) and compares logits with ours. Exit code 1 if a
+release reads something else. Takes minutes and needs pip; ``make test-export-versions``.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from safetensors.torch import save_file
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.hub.auto import MODEL_CLASSES, load_pretrained
 
-# The oldest release that we support; two that tie by what is on file, differently; the newest.
+# The oldest supported release; two that tie by the stored tensors, differently; the newest.
 VERSIONS = ["4.57.6", "5.0.0", "5.3.0", "5.24.0"]
 READER = Path(__file__).with_name("read_folders.py")
 
@@ -40,7 +39,7 @@ _BIGBIRD = {
     "intermediate_size": 64,
     "max_position_embeddings": 256,
     "sep_token_id": 3,
-    "initializer_range": 0.15,  # attention is far from even, so that errors show
+    "initializer_range": 0.15,  # attention is far from uniform, so that errors show
 }
 _PEGASUS = {
     "d_model": 32,
@@ -69,7 +68,7 @@ def main() -> int:
         for version in options.versions:
             python = make_environment(Path(scratch) / version, version)
             print(f"transformers {version}", flush=True)
-            # alone, and with the warnings of others out of the way
+            # in a separate process, without warnings of other libraries
             done = subprocess.run(
                 [python, READER, *cases], env={**os.environ, "PYTHONWARNINGS": "ignore"}
             )
@@ -139,7 +138,7 @@ def write_expected(folder: Path, case: Path) -> Path:
 
 
 def make_environment(folder: Path, version: str) -> Path:
-    """A virtual environment with this transformers, and all the rest from ours; its Python."""
+    """A virtual environment with this transformers, and everything else from ours; its Python."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     purelib = f"lib/python{sysconfig.get_python_version()}/site-packages"

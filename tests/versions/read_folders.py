@@ -1,6 +1,6 @@
-"""Run by ``check_exports.py`` under one release of transformers: read folders, compare logits.
+"""Run by ``check_exports.py`` under one release of transformers: load folders, compare logits.
 
-Imports nothing of ours.
+Imports nothing from bigbird_ds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
         folder = Path(json.loads((case / "folder.json").read_text()))
         try:
             found = [*check_loading(folder), *check_logits(folder, case), *check_larger(folder)]
-        except Exception as cause:  # of any kind: it is what a user of this release would see
+        except Exception as cause:  # of any kind: a user of this release would see it
             found = [f"{type(cause).__name__}: {str(cause).splitlines()[0]}"]
         print(f"  {folder.name}: {'; '.join(found) or 'the same'}", flush=True)
         faults += len(found)
@@ -38,7 +38,7 @@ def class_of(folder: Path) -> Any:
 
 
 def check_loading(folder: Path) -> list[str]:
-    """Nothing missing, unexpected or of another shape; tied where the config says so."""
+    """Nothing missing, unexpected or of the wrong shape; tied if the config says so."""
     model, info = class_of(folder).from_pretrained(folder, output_loading_info=True)
     faults = [f"{kind}: {sorted(keys)[:4]}" for kind, keys in info.items() if keys]
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -54,7 +54,7 @@ def check_logits(folder: Path, case: Path) -> list[str]:
     lengths = {int(name.split(".")[0]) for name in expected}
     # a model of each: after a short input transformers stays in full attention
     for length in sorted(lengths):
-        # called so since 4.56, and torch_dtype before
+        # its name since 4.56; torch_dtype before
         model = class_of(folder).from_pretrained(folder, dtype=torch.float32).eval()
         field = next(n for n in expected if n.startswith(f"{length}.") and n.endswith("logits"))
         output = model(
@@ -68,7 +68,7 @@ def check_logits(folder: Path, case: Path) -> list[str]:
 
 @torch.no_grad()
 def check_larger(folder: Path) -> list[str]:
-    """A vocabulary of another size starts the tensors over tokens afresh, and computes."""
+    """A vocabulary of another size re-initializes the tensors over tokens, and the model runs."""
     config = transformers.AutoConfig.from_pretrained(folder)
     size = config.vocab_size + MORE_TOKENS
     model = class_of(folder).from_pretrained(folder, vocab_size=size, ignore_mismatched_sizes=True)

@@ -4,7 +4,7 @@ Legend of all files in this package:
 B = batch, H = heads, D = head dimension, s = block size,
 P = ranks, N = tokens of the sequence, S = N / P = tokens per rank,
 n = blocks of the sequence, R = middle block rows of this rank, W = key blocks per row,
-M = key blocks that this rank holds after the exchange (a "place" is the index of one of these),
+M = key blocks that this rank holds after the exchange (a "position" is the index of one of these),
 T = tables of the pattern (H, or 1 if all heads agree),
 Q = queries of a call, L = tokens per rank of a short sequence, such as a decoder's.
 The two global rows are the query blocks 0 and n - 1, which read all keys; the middle rows are all

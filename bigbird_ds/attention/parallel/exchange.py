@@ -43,8 +43,8 @@ def start_exchange(k: Tensor, v: Tensor, plan: ExchangePlan, parallel: SequenceP
             buffer = held.new_empty(2, batch, heads, len(numbers), size, width)
         waits.append(parallel.broadcast(buffer, owner, "forward", "shared"))
         shared.append(buffer)
-    sent = _take_pairs(list(held), plan.send_places)
-    received = sent.new_empty(len(plan.receive_places), *sent.shape[1:])
+    sent = _take_pairs(list(held), plan.send_indices)
+    received = sent.new_empty(len(plan.receive_indices), *sent.shape[1:])
     waits.append(
         parallel.exchange(received, sent, plan.receive_counts, plan.send_counts, "forward", "pairs")
     )
@@ -80,7 +80,7 @@ class _Held(torch.autograd.Function):
         for buffer in pending.shared:
             held[:, :, :, start : start + buffer.shape[3]] = buffer
             start += buffer.shape[3]
-        held.flatten(2, 3).index_copy_(2, plan.receive_places, pending.received.movedim(0, 2))
+        held.flatten(2, 3).index_copy_(2, plan.receive_indices, pending.received.movedim(0, 2))
         return held[0].flatten(2, 3), held[1].flatten(2, 3)
 
     @staticmethod
@@ -90,8 +90,8 @@ class _Held(torch.autograd.Function):
         grads = [x.unflatten(2, (plan.num_key_blocks, -1)) for x in (grad_k, grad_v)]
         # Gradients are sums over many ranks, accumulated in fp32 or wider.
         wide = torch.promote_types(grad_k.dtype, torch.float32)
-        returned = _take_pairs(grads, plan.receive_places)
-        back = returned.new_empty(len(plan.send_places), *returned.shape[1:])
+        returned = _take_pairs(grads, plan.receive_indices)
+        back = returned.new_empty(len(plan.send_indices), *returned.shape[1:])
         waits = [
             parallel.exchange(
                 back, returned, plan.send_counts, plan.receive_counts, "backward", "pairs"
@@ -121,7 +121,7 @@ class _Held(torch.autograd.Function):
         return own_k, own_v, None, None, None
 
 
-def _take_pairs(blocks: Sequence[Tensor], places: Tensor) -> Tensor:
+def _take_pairs(blocks: Sequence[Tensor], positions: Tensor) -> Tensor:
     """Gather (head, block) pairs of keys and values (B, H, M, s, D) as (pairs, 2, B, s, D)."""
-    taken = [x.flatten(1, 2).index_select(1, places).movedim(1, 0) for x in blocks]
+    taken = [x.flatten(1, 2).index_select(1, positions).movedim(1, 0) for x in blocks]
     return torch.stack(taken, dim=1)

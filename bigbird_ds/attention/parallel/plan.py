@@ -34,21 +34,21 @@ class ExchangePlan:
         num_local, num_key_blocks: n / P, and M = own + shared + maximum received by any head.
         rows: query blocks (local indices) of the middle rows, as (start, stop).
         shared: for each owner, the local indices of its shared blocks, (owner, (k,) int64).
-        send_places: (sent,) int64, ``head * M + place`` of each pair to send, ordered by receiver.
+        send_indices: (sent,) int64, ``head * M + position`` per pair to send, by receiver.
         send_pairs: (sent,) int64, the same pairs as ``head * num_local + local block``.
-        receive_places: (received,) int64, ``head * M + place`` of each received pair, by sender.
+        receive_indices: (received,) int64, ``head * M + position`` per received pair, by sender.
         send_counts, receive_counts: number of pairs to and from each rank.
-        held_blocks: (T, M) int64, the block of the sequence at each place; -1 if unused.
-        tables: (T, R, W), the tables of the rows, with places instead of blocks.
+        held_blocks: (T, M) int64, the block of the sequence at each position; -1 if unused.
+        tables: (T, R, W), the tables of the rows, with positions instead of blocks.
     """
 
     num_local: int
     num_key_blocks: int
     rows: tuple[int, int]
     shared: tuple[tuple[int, torch.Tensor], ...]
-    send_places: torch.Tensor
+    send_indices: torch.Tensor
     send_pairs: torch.Tensor
-    receive_places: torch.Tensor
+    receive_indices: torch.Tensor
     send_counts: list[int]
     receive_counts: list[int]
     held_blocks: torch.Tensor
@@ -56,14 +56,14 @@ class ExchangePlan:
 
     @functools.cached_property
     def middle_lists(self) -> AttentionLists:
-        """The GPU work lists of the middle rows, over the places of this rank."""
-        places = self.tables.key_blocks.cpu().numpy()
+        """The GPU work lists of the middle rows, over the positions of this rank."""
+        positions = self.tables.key_blocks.cpu().numpy()
         counts = self.tables.key_counts.cpu().numpy()
         table, row, slot = np.nonzero(counts)
         pairs = BlockPairs(
             table=table,
             query=row,
-            key=places[table, row, slot],
+            key=positions[table, row, slot],
             count=counts[table, row, slot],
             num_tables=counts.shape[0],
             num_query_blocks=counts.shape[1],
@@ -106,28 +106,28 @@ def exchange_plan(
 
     owners = shared // num_local
     own_start = rank * num_local
-    # Places: own blocks, then all shared ones, then the received pairs of each head.
-    place = np.full((tables, n), -1, dtype=np.int64)
-    place[:, shared] = num_local + np.arange(len(shared))
-    place[:, own_start : own_start + num_local] = np.arange(num_local)
+    # Positions: own blocks, then all shared ones, then the received pairs of each head.
+    position = np.full((tables, n), -1, dtype=np.int64)
+    position[:, shared] = num_local + np.arange(len(shared))
+    position[:, own_start : own_start + num_local] = np.arange(num_local)
     first_received = num_local + len(shared)
     slots = np.cumsum(need[rank], axis=-1) - 1
-    place = np.where(need[rank], first_received + slots, place)
+    position = np.where(need[rank], first_received + slots, position)
     num_key_blocks = first_received + int(need[rank].sum(axis=-1).max(initial=0))
 
     held = np.full((tables, num_key_blocks), -1, dtype=np.int64)
     held[:, :num_local] = own_start + np.arange(num_local)
     held[:, num_local:first_received] = shared
     table, block = np.nonzero(need[rank])
-    held[table, place[table, block]] = block
+    held[table, position[table, block]] = block
 
     start, stop = max(1, own_start), min(n - 1, own_start + num_local)
     counts = pattern.key_counts[:, start - 1 : max(stop, start) - 1]
     blocks = pattern.key_blocks[:, start - 1 : max(stop, start) - 1]
-    places = np.take_along_axis(
-        place, blocks.reshape(tables, -1).astype(np.int64), axis=-1
+    positions = np.take_along_axis(
+        position, blocks.reshape(tables, -1).astype(np.int64), axis=-1
     ).reshape(blocks.shape)
-    assert (places[counts > 0] >= 0).all(), "a row reads a block that this rank does not hold"
+    assert (positions[counts > 0] >= 0).all(), "a row reads a block that this rank does not hold"
 
     by_head = (
         np.broadcast_to(need, (size, tables, n))
@@ -135,8 +135,8 @@ def exchange_plan(
         else np.repeat(need, heads, axis=1)
     )
     send_heads, send_blocks, send_counts = _sent(by_head, rank, num_local)
-    receive_places, receive_counts = _received(
-        by_head[rank], np.broadcast_to(place, (heads, n)), num_local, num_key_blocks, size
+    receive_indices, receive_counts = _received(
+        by_head[rank], np.broadcast_to(position, (heads, n)), num_local, num_key_blocks, size
     )
     to_device = functools.partial(_tensor, device=device)
     return ExchangePlan(
@@ -147,14 +147,14 @@ def exchange_plan(
             (int(owner), to_device(shared[owners == owner] - owner * num_local))
             for owner in np.unique(owners)
         ),
-        send_places=to_device(send_heads * num_key_blocks + send_blocks),  # own blocks come first
+        send_indices=to_device(send_heads * num_key_blocks + send_blocks),  # own blocks come first
         send_pairs=to_device(send_heads * num_local + send_blocks),
-        receive_places=to_device(receive_places),
+        receive_indices=to_device(receive_indices),
         send_counts=send_counts,
         receive_counts=receive_counts,
         held_blocks=to_device(held),
         tables=RowTables(
-            to_device(np.where(counts > 0, places, 0)),
+            to_device(np.where(counts > 0, positions, 0)),
             to_device(counts.astype(np.int32)),
             pattern.block_size,
         ),
@@ -165,7 +165,7 @@ def check_divides(num_blocks: int, block_size: int, size: int) -> None:
     """Raise ConfigError unless ``size`` divides ``num_blocks``."""
     if num_blocks % size:
         raise ConfigError(
-            "the ranks that share a sequence do not divide its blocks",
+            "the number of blocks is not a multiple of the sequence-parallel size",
             seen=f"parallel.sequence={size}, {num_blocks} blocks of {block_size} tokens",
             needed=f"a divisor of {num_blocks}",
             change="parallel.sequence or data.sequence_length",
@@ -207,12 +207,12 @@ def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, np.n
 
 
 def _received(
-    need: np.ndarray, place: np.ndarray, num_local: int, num_key_blocks: int, size: int
+    need: np.ndarray, position: np.ndarray, num_local: int, num_key_blocks: int, size: int
 ) -> tuple[np.ndarray, list[int]]:
-    """``head * M + place`` of each received pair in order of arrival, and counts per sender."""
+    """``head * M + position`` of each received pair in order of arrival, and counts per sender."""
     block, head = np.nonzero(need.T)
     counts = np.bincount(block // num_local, minlength=size)
-    return head * num_key_blocks + place[head, block], counts.tolist()
+    return head * num_key_blocks + position[head, block], counts.tolist()
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:

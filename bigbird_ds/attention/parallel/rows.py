@@ -30,8 +30,8 @@ class RowBackend(Protocol):
         Args:
             q: (B, H, R * s, D).
             k, v: (B, H, M * s, D), all blocks that this rank holds, its own first.
-            real: (B, T, M * s) bool, the keys that are neither padding nor in an unused place;
-                None: no key is padding (rows never read unused places).
+            real: (B, T, M * s) bool, the keys that are neither padding nor in an unused position;
+                None: no key is padding (rows never read unused positions).
 
         Returns:
             (B, H, R * s, D). Padding rows are arbitrary but finite.

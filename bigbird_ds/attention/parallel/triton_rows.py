@@ -1,7 +1,7 @@
 """Sequence-parallel attention with the Triton kernels (for the arguments see ``rows.py``).
 
 The kernels work on lists of (query block, key block) pairs, independent of which rank owns a block.
-The middle rows read the places in which this rank holds key blocks; the two global rows read all
+The middle rows read the positions in which this rank holds key blocks; the two global rows read all
 its own blocks. (Legend: ``__init__.py``.)
 """
 

@@ -11,24 +11,24 @@ results are bitwise reproducible. Padding rows have log-sum-exp -inf and contrib
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton.block_lists import WorkList
-from bigbird_ds.attention.triton.forward import key_mask_strides, padded_blocks
+from bigbird_ds.attention.triton.forward import key_mask_strides, least_of_blocks
 from bigbird_ds.attention.triton.launch import (
     LOG2_E,
     VARIES_BY_RUN,
     block_pointers,
     dot_precision,
+    launch,
     launch_options,
     load_item,
     on,
     pack,
+    place_in_grid,
     unpack,
     unpack_floats,
 )
@@ -62,9 +62,7 @@ def _delta_kernel(
 
     Both in one int64, so that a program of the key gradients fetches them with one copy.
     """
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
-    block = tl.program_id(0)
+    block, pair, batch, head = place_in_grid(num_queries // BLOCK, heads)
     out_base = out_ptr + batch * out_batch + head * out_head
     grad_base = grad_out_ptr + batch * grad_batch + head * grad_head
     out = tl.load(block_pointers(out_base, block, out_row, BLOCK, WIDTH)).to(tl.float32)
@@ -91,7 +89,7 @@ def _query_kernel(
     items_ptr,
     entries_ptr,
     key_mask_ptr,
-    padding_ptr,
+    least_ptr,
     q_batch,
     q_head,
     q_row,
@@ -122,11 +120,9 @@ def _query_kernel(
     PRECISION: tl.constexpr,
 ):
     """Gradient of one query block over its list of key blocks."""
-    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     rows = tl.arange(0, BLOCK)
     k_base = k_ptr + batch * k_batch + head * k_head
     v_base = v_ptr + batch * v_batch + head * v_head
@@ -150,7 +146,7 @@ def _query_kernel(
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[:, None])
         if MASK_KEYS:
-            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            has_padding = tl.load(least_ptr + mask_base // BLOCK + key_block) == 0
             if has_padding:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 weights = tl.where((seen != 0)[None, :], weights, 0.0)
@@ -215,11 +211,9 @@ def _key_kernel(
     Scores are held transposed, keys first. Keys of padding are rows of their own here, cleared once
     at the end.
     """
-    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     rows = tl.arange(0, BLOCK)
     q_base = q_ptr + batch * q_batch + head * q_head
     go_base = grad_out_ptr + batch * go_batch + head * go_head
@@ -290,69 +284,47 @@ def backward(
     grad_k, grad_v = new_like_projection(k), new_like_projection(v)
     tensors = (q, k, v, grad_out, row_values)
     input_strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
-    shared: dict[str, Any] = {
-        "BLOCK": block_size,
-        "WIDTH": width,
-        "MASK_KEYS": key_mask is not None,
-        "PRECISION": dot_precision(q.dtype),
-    }
+    constants = (block_size, width, key_mask is not None, dot_precision(q.dtype))
     scales = (scale, scale * LOG2_E)
     mask_strides = key_mask_strides(key_mask)
     options = (block_size, width, q.dtype, q.device)
+    pairs = batch * heads
     with on(q.device):
-        _delta_kernel[(num_queries // block_size, batch * heads)](
-            out,
-            grad_out,
-            lse,
-            grad_lse,
-            row_values,
-            *out.stride()[:3],
-            *grad_out.stride()[:3],
-            heads,
-            num_queries,
-            LOG2_E,
-            BLOCK=block_size,
-            WIDTH=width,
-            HAS_GRAD_LSE=grad_lse is not None,
+        launch(
+            _delta_kernel,
+            num_queries // block_size * pairs,
+            (out, grad_out, lse, grad_lse, row_values),
+            (*out.stride()[:3], *grad_out.stride()[:3], heads, num_queries, LOG2_E),
+            (block_size, width, grad_lse is not None),
         )
-        part = _slots(q, rows, block_size)
-        _query_kernel[(rows.items.shape[1], batch * heads)](
-            *tensors,
-            grad_q,
-            part,
-            rows.items,
-            rows.entries,
-            key_mask,
-            padded_blocks(key_mask, block_size),
-            *input_strides,
-            *grad_q.stride()[:3],
-            *mask_strides,
-            *_sizes(rows, q),
-            *scales,
-            **shared,
-            **launch_options("query_gradients", *options),
+        part = _slots(1, q, rows, block_size)
+        launch(
+            _query_kernel,
+            rows.items.shape[1] * pairs,
+            (
+                *tensors,
+                grad_q,
+                part,
+                rows.items,
+                rows.entries,
+                key_mask,
+                least_of_blocks(key_mask, block_size),
+            ),
+            (*input_strides, *grad_q.stride()[:3], *mask_strides, *_sizes(rows, q), *scales),
+            constants,
+            launch_options("query_gradients", *options),
         )
-        sum_slots(part, grad_q, rows, block_size)
-        part_k, part_v = _slots(k, columns, block_size), _slots(k, columns, block_size)
-        _key_kernel[(columns.items.shape[1], batch * heads)](
-            *tensors,
-            grad_k,
-            grad_v,
-            part_k,
-            part_v,
-            columns.items,
-            columns.entries,
-            key_mask,
-            *input_strides,
-            *grad_k.stride()[:3],
-            *mask_strides,
-            *_sizes(columns, q),
-            *scales,
-            **shared,
-            **launch_options("key_gradients", *options),
+        sum_slots(part, grad_q, None, rows, block_size)
+        part = _slots(2, k, columns, block_size)
+        launch(
+            _key_kernel,
+            columns.items.shape[1] * pairs,
+            (*tensors, grad_k, grad_v, *part, columns.items, columns.entries, key_mask),
+            (*input_strides, *grad_k.stride()[:3], *mask_strides, *_sizes(columns, q), *scales),
+            constants,
+            launch_options("key_gradients", *options),
         )
-        sum_slots(part_k, grad_k, columns, block_size)
-        sum_slots(part_v, grad_v, columns, block_size)
+        sum_slots(part, grad_k, grad_v, columns, block_size)
     return grad_q, grad_k, grad_v
 
 
@@ -362,7 +334,8 @@ def _sizes(work: WorkList, q: torch.Tensor) -> tuple[int, ...]:
     return num_items, tables, work.num_slots, q.shape[1], q.shape[2]
 
 
-def _slots(like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:
+def _slots(results: int, like: torch.Tensor, work: WorkList, block_size: int) -> torch.Tensor:
     """Allocate fp32 buffers for the partial results of split blocks."""
     batch, heads, _, width = like.shape
-    return like.new_empty(batch, heads, work.num_slots, block_size, width, dtype=torch.float32)
+    shape = (results, batch, heads, work.num_slots, block_size, width)
+    return like.new_empty(shape, dtype=torch.float32)

@@ -23,6 +23,7 @@ from bigbird_ds.attention.triton.launch import (
     VARIES_BY_RUN,
     block_pointers,
     dot_precision,
+    launch,
     launch_options,
     load_item,
     on,
@@ -47,7 +48,7 @@ def _forward_kernel(
     entries_ptr,
     query_mask_ptr,
     key_mask_ptr,
-    padding_ptr,
+    least_ptr,
     q_batch,
     q_head,
     q_row,
@@ -74,11 +75,9 @@ def _forward_kernel(
     MASK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
+    batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     rows = tl.arange(0, BLOCK)
 
     q_base = q_ptr + batch * q_batch + head * q_head
@@ -104,7 +103,7 @@ def _forward_kernel(
         v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if MASK_KEYS:
-            has_padding = tl.load(padding_ptr + mask_base // BLOCK + key_block) != 0
+            has_padding = tl.load(least_ptr + mask_base // BLOCK + key_block) == 0
             if has_padding:
                 seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
                 scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
@@ -158,46 +157,52 @@ def forward(
     part_lse = q.new_empty(part_shape, dtype=torch.float32)
     tables, num_items = rows.items.shape[:2]
     with on(q.device):
-        _forward_kernel[(num_items, batch * heads)](
-            q,
-            k,
-            v,
-            out,
-            lse,
-            part_out,
-            part_lse,
-            rows.items,
-            rows.entries,
-            query_mask,
-            key_mask,
-            padded_blocks(key_mask, block_size),
-            *q.stride()[:3],
-            *k.stride()[:3],
-            *v.stride()[:3],
-            *out.stride()[:3],
-            *key_mask_strides(key_mask),
-            num_items,
-            tables,
-            rows.num_slots,
-            heads,
-            num_queries,
-            scale * LOG2_E,
-            BLOCK=block_size,
-            WIDTH=width,
-            MASK_QUERIES=query_mask is not None,
-            MASK_KEYS=key_mask is not None,
-            PRECISION=dot_precision(q.dtype),
-            **launch_options("forward", block_size, width, q.dtype, q.device),
+        launch(
+            _forward_kernel,
+            num_items * batch * heads,
+            (
+                q,
+                k,
+                v,
+                out,
+                lse,
+                part_out,
+                part_lse,
+                rows.items,
+                rows.entries,
+                query_mask,
+                key_mask,
+                least_of_blocks(key_mask, block_size),
+            ),
+            (
+                *q.stride()[:3],
+                *k.stride()[:3],
+                *v.stride()[:3],
+                *out.stride()[:3],
+                *key_mask_strides(key_mask),
+                num_items,
+                tables,
+                rows.num_slots,
+                heads,
+                num_queries,
+                scale * LOG2_E,
+            ),
+            (
+                block_size,
+                width,
+                query_mask is not None,
+                key_mask is not None,
+                dot_precision(q.dtype),
+            ),
+            launch_options("forward", block_size, width, q.dtype, q.device),
         )
         merge_slots(part_out, part_lse, out, lse, rows, block_size)
     return out, lse
 
 
-def padded_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
-    """``(B, 1 or H, n)`` uint8: 1 for each block of ``mask`` (B, 1 or H, T) with padding."""
-    if mask is None:
-        return None
-    return (mask.unflatten(-1, (-1, block_size)).amin(-1) == 0).view(torch.uint8)
+def least_of_blocks(mask: torch.Tensor | None, block_size: int) -> torch.Tensor | None:
+    """``(B, 1 or H, n)`` uint8: the least of each block of ``mask`` (B, 1 or H, T); 0: padding."""
+    return None if mask is None else mask.unflatten(-1, (-1, block_size)).amin(-1)
 
 
 def key_mask_strides(mask: torch.Tensor | None) -> tuple[int, int]:

@@ -6,9 +6,12 @@ Legend: B = batch, H = heads, D = head dimension.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -28,11 +31,25 @@ LN_2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def load_item(items_ptr, num_items, tables, heads):
-    """Block, first entry, entry after the last, and slot of this program's item."""
-    head = tl.program_id(1) % heads
+    """Batch, head and (batch, head) pair of this program; block, first entry, entry after the last
+    and slot of its item.
+    """
+    item, pair, batch, head = place_in_grid(num_items, heads)
     table = tl.where(tables == 1, 0, head)
-    line = items_ptr + (table * num_items + tl.program_id(0)) * 4
-    return tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+    line = items_ptr + (table.to(tl.int32) * num_items + item) * 4
+    return batch, head, pair, tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+
+
+@triton.jit
+def place_in_grid(programs, heads):
+    """A program's index among the ``programs`` of its pair; pair, batch and head (int64).
+
+    The grid has one axis, which may have 2^31 - 1 programs; the other two end at 65,535, and batch
+    times heads may exceed that. The programs of a pair are neighbours and share its keys in cache.
+    """
+    index = tl.program_id(0)
+    pair = (index // programs).to(tl.int64)
+    return index % programs, pair, pair // heads, pair % heads
 
 
 @triton.jit
@@ -64,6 +81,41 @@ def unpack_floats(word):
     return low.to(tl.float32, bitcast=True), high
 
 
+_runners: dict[tuple[Any, ...], Callable[..., None]] = {}
+_MOST_RUNNERS = 1024
+
+
+def launch(
+    kernel: Any,
+    programs: int,
+    tensors: tuple[Any, ...],
+    numbers: tuple[float, ...],
+    constants: tuple[Any, ...],
+    options: tuple[tuple[str, Any], ...] = (),
+) -> None:
+    """Launch a kernel on ``programs`` programs; its parameters are tensors (or None), numbers and
+    constants, in this order.
+
+    Triton derives for each launch anew which compiled kernel the arguments need: from dtypes and
+    alignment of the tensors, from the numbers and from the options. It is looked up here by just
+    these, which takes less of the host's time (``benchmarks/gpu/host_time.py``).
+    """
+    if not isinstance(kernel, triton.JITFunction):  # the interpreter
+        kernel[(programs,)](*tensors, *numbers, *constants, **dict(options))
+        return
+    described = [None if x is None else (x.dtype, x.data_ptr() & 15) for x in tensors]
+    key = (id(kernel), programs, numbers, constants, options, tensors[0].device, *described)
+    runner = _runners.get(key)
+    if runner is not None:
+        runner(*tensors, *numbers, *constants)
+        return
+    compiled = kernel[(programs,)](*tensors, *numbers, *constants, **dict(options))
+    if isinstance(compiled, triton.compiler.CompiledKernel):
+        if len(_runners) >= _MOST_RUNNERS:  # of many lengths
+            _runners.clear()
+        _runners[key] = compiled[(programs, 1, 1)]
+
+
 @dataclass
 class LaunchSettings:
     """Warps per program and pipeline stages of one kernel.
@@ -82,15 +134,23 @@ SETTINGS = {name: LaunchSettings() for name in ("forward", "query_gradients", "k
 
 def launch_options(
     kernel: str, block: int, width: int, dtype: torch.dtype, device: torch.device
-) -> dict[str, int | bool]:
-    """Launch options of a kernel for tiles (block, width)."""
-    return options_for(kernel, block, width, dtype, _shared_memory(device))
+) -> tuple[tuple[str, int | bool], ...]:
+    """Launch options of a kernel for tiles (block, width), as the items of a dictionary."""
+    settings = SETTINGS[kernel]
+    return _options(kernel, block, width, dtype, device, settings.warps, settings.stages)
+
+
+@functools.cache
+def _options(
+    kernel: str, block: int, width: int, dtype: torch.dtype, device: torch.device, *settings: Any
+) -> tuple[tuple[str, int | bool], ...]:
+    return tuple(options_for(kernel, block, width, dtype, _shared_memory(device)).items())
 
 
 def options_for(
     kernel: str, block: int, width: int, dtype: torch.dtype, shared: int
 ) -> dict[str, int | bool]:
-    """``launch_options`` for ``shared`` bytes of shared memory per program.
+    """Launch options for ``shared`` bytes of shared memory per program.
 
     Each stage holds a pair of tiles (keys and values, or queries and gradients). Another pair stays
     in shared memory for the tensor cores, and one tile of scores passes through it.

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from bigbird_ds.attention.triton.block_lists import WorkList
-from bigbird_ds.attention.triton.launch import VARIES_BY_RUN
+from bigbird_ds.attention.triton.launch import VARIES_BY_RUN, launch, place_in_grid
 
 # mypy: allow-untyped-defs
 # (Triton infers the types of kernel arguments.)
@@ -41,12 +41,11 @@ def _merge_kernel(
     WIDTH: tl.constexpr,
 ):
     """Partial results to the result of ROWS rows of a cut query block, by their log-sum-exp."""
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
     strips = BLOCK // ROWS
-    strip = tl.program_id(0) % strips
-    table = tl.where(tables == 1, 0, head)
-    line = merges_ptr + (table * num_merges + tl.program_id(0) // strips) * 3
+    index, pair, batch, head = place_in_grid(num_merges * strips, heads)
+    strip = index % strips
+    table = tl.where(tables == 1, 0, head).to(tl.int32)
+    line = merges_ptr + (table * num_merges + index // strips) * 3
     block, first, last = tl.load(line), tl.load(line + 1), tl.load(line + 2)
     if block < 0:
         return
@@ -82,10 +81,11 @@ def _merge_kernel(
     tl.store(lse_ptr + pair * num_queries + places, base + tl.log(total))
 
 
-@triton.jit(do_not_specialize=[*VARIES_BY_RUN[1:], "num_merges"])
+@triton.jit(do_not_specialize=[*VARIES_BY_RUN[1:], "num_merges", "pairs"])
 def _sum_kernel(
     part_ptr,
     result_ptr,
+    second_ptr,
     merges_ptr,
     result_batch,
     result_head,
@@ -94,17 +94,21 @@ def _sum_kernel(
     tables,
     num_slots,
     heads,
+    pairs,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Sum of the partial results of ROWS rows of a cut block, slot after slot."""
-    pair = tl.program_id(1).to(tl.int64)
-    batch, head = pair // heads, pair % heads
+    """Sum of the partial results of ROWS rows of a cut block, slot after slot.
+
+    Those of a second result, if there is one, lie behind those of the first.
+    """
     strips = BLOCK // ROWS
-    strip = tl.program_id(0) % strips
-    table = tl.where(tables == 1, 0, head)
-    line = merges_ptr + (table * num_merges + tl.program_id(0) // strips) * 3
+    index, part, _, head = place_in_grid(num_merges * strips, heads)
+    batch = part % pairs // heads
+    strip = index % strips
+    table = tl.where(tables == 1, 0, head).to(tl.int32)
+    line = merges_ptr + (table * num_merges + index // strips) * 3
     block, first, last = tl.load(line), tl.load(line + 1), tl.load(line + 2)
     if block < 0:
         return
@@ -114,13 +118,16 @@ def _sum_kernel(
     for start in range(first, last, _AT_ONCE):
         for step in tl.static_range(_AT_ONCE):
             known = tl.full([ROWS], start + step, tl.int32) < last
-            place = (pair * num_slots + start + step) * BLOCK + rows
+            place = (part * num_slots + start + step) * BLOCK + rows
             tile = part_ptr + place[:, None] * WIDTH + columns[None, :]
             total += tl.load(tile, mask=known[:, None], other=0.0)
     places = block.to(tl.int64) * BLOCK + rows
-    base = result_ptr + batch * result_batch + head * result_head
+    places = batch * result_batch + head * result_head + places[:, None] * result_row
     result = total.to(result_ptr.dtype.element_ty)
-    tl.store(base + places[:, None] * result_row + columns[None, :], result)
+    if part < pairs:
+        tl.store(result_ptr + places + columns[None, :], result)
+    else:
+        tl.store(second_ptr + places + columns[None, :], result)
 
 
 def merge_slots(
@@ -137,41 +144,34 @@ def merge_slots(
     if not num_merges:
         return
     strip = min(_STRIP_ROWS, block_size)
-    _merge_kernel[(num_merges * (block_size // strip), batch * heads)](
-        part_out,
-        part_lse,
-        out,
-        lse,
-        work.merges,
-        *out.stride()[:3],
-        num_merges,
-        tables,
-        work.num_slots,
-        heads,
-        num_queries,
-        BLOCK=block_size,
-        ROWS=strip,
-        WIDTH=width,
+    launch(
+        _merge_kernel,
+        num_merges * (block_size // strip) * batch * heads,
+        (part_out, part_lse, out, lse, work.merges),
+        (*out.stride()[:3], num_merges, tables, work.num_slots, heads, num_queries),
+        (block_size, strip, width),
     )
 
 
-def sum_slots(part: torch.Tensor, result: torch.Tensor, work: WorkList, block_size: int) -> None:
-    """Write the split blocks of ``result`` (B, H, S, D): the sums of their slots in ``part``."""
+def sum_slots(
+    part: torch.Tensor,
+    result: torch.Tensor,
+    second: torch.Tensor | None,
+    work: WorkList,
+    block_size: int,
+) -> None:
+    """Write the split blocks of ``result`` (B, H, S, D), and of ``second`` with the same strides:
+    the sums of their slots in ``part`` (1 or 2, B, H, slots, block_size, D)."""
     batch, heads, _, width = result.shape
     tables, num_merges = work.merges.shape[:2]
     if not num_merges:
         return
-    strip = min(_STRIP_ROWS, block_size)
-    _sum_kernel[(num_merges * (block_size // strip), batch * heads)](
-        part,
-        result,
-        work.merges,
-        *result.stride()[:3],
-        num_merges,
-        tables,
-        work.num_slots,
-        heads,
-        BLOCK=block_size,
-        ROWS=strip,
-        WIDTH=width,
+    assert second is None or second.stride() == result.stride()
+    strip, pairs = min(_STRIP_ROWS, block_size), batch * heads
+    launch(
+        _sum_kernel,
+        num_merges * (block_size // strip) * pairs * len(part),
+        (part, result, result if second is None else second, work.merges),
+        (*result.stride()[:3], num_merges, tables, work.num_slots, heads, pairs),
+        (block_size, strip, width),
     )

@@ -98,7 +98,7 @@ class BigBirdConfig(HubConfig):
         check_choice("random_style", self.random_style, STYLES)
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
-                "the number of heads does not divide the hidden size",
+                "the hidden size is not a multiple of the number of heads",
                 seen=f"hidden_size {self.hidden_size}, {self.num_attention_heads} heads",
                 needed="a hidden_size that is a multiple of num_attention_heads",
                 change="hidden_size or num_attention_heads",
@@ -112,7 +112,7 @@ class BigBirdConfig(HubConfig):
             )
         if self.add_cross_attention and not self.is_decoder:
             raise ConfigError(
-                "cross-attention belongs to a decoder",
+                "cross-attention needs a decoder",
                 seen="add_cross_attention true, is_decoder false",
                 needed="is_decoder: true",
                 change="is_decoder or add_cross_attention",

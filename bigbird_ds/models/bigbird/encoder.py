@@ -15,7 +15,7 @@ from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdLayer, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.checkpointing import checkpointed
-from bigbird_ds.models.compilation import compile_layer, seen_in_graph
+from bigbird_ds.models.compilation import compile_layer, mask_in_graph
 
 
 class EncoderOutput(NamedTuple):
@@ -55,7 +55,7 @@ class LayerStack(nn.Module):
         self,
         layers: nn.ModuleList,
         hidden: torch.Tensor,
-        sees: AttentionMask,
+        attention_mask: AttentionMask,
         memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
         want_states: bool = False,
@@ -66,22 +66,24 @@ class LayerStack(nn.Module):
         Raises:
             ConfigError: attention weights are requested under sequence parallelism.
         """
-        if want_weights and sees.parallel is not None:
+        if want_weights and attention_mask.parallel is not None:
             raise ConfigError(
-                "no rank has the attention weights of a shared sequence",
-                seen="output_attentions, and set_sequence_parallel before",
-                needed="one of the two",
-                change="leave output_attentions out, or set_sequence_parallel(None)",
+                "attention weights are not available under sequence parallelism",
+                seen="output_attentions after set_sequence_parallel",
+                needed="only one of the two",
+                change="leave out output_attentions, or set_sequence_parallel(None)",
             )
         states, all_weights, all_memory_weights = [hidden], [], []
         # Attention weights, caches and sequence parallelism are not compiled.
-        in_graph = self.compiled and not want_weights and cache is None and sees.parallel is None
+        in_graph = (
+            self.compiled and not want_weights and cache is None and attention_mask.parallel is None
+        )
         for layer in layers:
-            arguments = (hidden, sees, want_weights, memory, cache)
+            arguments = (hidden, attention_mask, want_weights, memory, cache)
             if in_graph:
-                layer_sees = seen_in_graph(sees, layer)
+                layer_mask = mask_in_graph(attention_mask, layer)
                 hidden, weights, memory_weights = layer(
-                    hidden, layer_sees, memory, checkpoints=self.checkpoints_now
+                    hidden, layer_mask, memory, checkpoints=self.checkpoints_now
                 )
             elif self.checkpoints_now:
                 hidden, weights, memory_weights = checkpointed(layer, *arguments)
@@ -111,11 +113,13 @@ class BigBirdEncoder(LayerStack):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask,
+        attention_mask: AttentionMask,
         memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
         want_states: bool = False,
         want_weights: bool = False,
     ) -> EncoderOutput:
         """Run the layers on (B, S, D)."""
-        return self.run_layers(self.layer, hidden, sees, memory, cache, want_states, want_weights)
+        return self.run_layers(
+            self.layer, hidden, attention_mask, memory, cache, want_states, want_weights
+        )

@@ -108,36 +108,38 @@ class BigBirdSelfAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask | EncoderStates,
+        source: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the context (B, S, D) and, if ``want_weights``, the weights (B, H, S, keys).
 
         Args:
-            sees: the attention mask (self-attention), or the encoder states to read
+            source: the attention mask (self-attention), or the encoder states to read
                 (cross-attention).
             cache: keys and values of earlier calls, read and extended.
         """
         q = self._heads(self.query(hidden))
-        memory = sees.states if isinstance(sees, EncoderStates) else None
+        memory = source.states if isinstance(source, EncoderStates) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         weights = None
-        if isinstance(sees, AttentionMask) and sees.sparse:
-            if sees.recipe is not None:
-                context = attention_in_graph(q, k, v, sees.recipe, sees.mask)
-            elif sees.parallel is not None:
-                pattern = self.recipe().build(hidden.shape[1] * sees.parallel.size)
-                context = sequence_parallel_attention(q, k, v, pattern, sees.mask, sees.parallel)
+        if isinstance(source, AttentionMask) and source.sparse:
+            if source.recipe is not None:
+                context = attention_in_graph(q, k, v, source.recipe, source.mask)
+            elif source.parallel is not None:
+                pattern = self.recipe().build(hidden.shape[1] * source.parallel.size)
+                context = sequence_parallel_attention(
+                    q, k, v, pattern, source.mask, source.parallel
+                )
             else:
-                context = pattern_attention(q, k, v, self.recipe(), sees.mask)
+                context = pattern_attention(q, k, v, self.recipe(), source.mask)
             if want_weights:
-                weights = pattern_probabilities(q, k, self.recipe(), sees.mask)
+                weights = pattern_probabilities(q, k, self.recipe(), source.mask)
         else:
             dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-            context = full_attention(q, k, v, sees.bias, dropout)
+            context = full_attention(q, k, v, source.bias, dropout)
             if want_weights:
-                weights = full_probabilities(q, k, sees.bias)
+                weights = full_probabilities(q, k, source.bias)
         return context.transpose(1, 2).flatten(2), weights
 
     def _keys_and_values(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,11 +186,11 @@ class BigBirdAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask | EncoderStates,
+        source: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        context, weights = self.self(hidden, sees, want_weights, cache)
+        context, weights = self.self(hidden, source, want_weights, cache)
         return self.output(context, hidden), weights
 
 
@@ -218,13 +220,13 @@ class BigBirdLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask,
+        attention_mask: AttentionMask,
         want_weights: bool = False,
         memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""
-        attended, weights = self.attention(hidden, sees, want_weights, cache)
+        attended, weights = self.attention(hidden, attention_mask, want_weights, cache)
         memory_weights = None
         if memory is not None:
             attended, memory_weights = self.crossattention(attended, memory, want_weights, cache)

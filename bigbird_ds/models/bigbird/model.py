@@ -134,13 +134,13 @@ class BigBirdModel(BigBirdPreTrainedModel):
             inputs.input_ids, inputs.token_type_ids, inputs.position_ids, inputs.inputs_embeds
         )
         if sparse:
-            sees = AttentionMask(sparse=True, mask=inputs.mask, parallel=self.parallel)
+            layer_mask = AttentionMask(sparse=True, mask=inputs.mask, parallel=self.parallel)
         else:
             bias = full_bias(inputs.mask, config.is_decoder, seq_len, past + seq_len, hidden)
-            sees = AttentionMask(sparse=False, bias=bias)
+            layer_mask = AttentionMask(sparse=False, bias=bias)
         outputs = self.encoder(
             hidden,
-            sees,
+            layer_mask,
             self._memory(encoder_hidden_states, encoder_attention_mask, hidden),
             kept := self._cache(given, use_cache),
             want_states=_chosen(output_hidden_states, config.output_hidden_states),
@@ -177,7 +177,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
                 "this model has no cross-attention",
                 seen="encoder_hidden_states, add_cross_attention false",
                 needed="is_decoder: true and add_cross_attention: true",
-                change="the model's config, or leave encoder_hidden_states out",
+                change="the model's config, or leave out encoder_hidden_states",
             )
         bias = full_bias(mask, False, like.shape[1], states.shape[1], like)
         return EncoderStates(states, bias)
@@ -187,10 +187,10 @@ class BigBirdModel(BigBirdPreTrainedModel):
         if not self.config.is_decoder:
             if given is not None:
                 raise ConfigError(
-                    "an encoder keeps no cache",
+                    "an encoder has no key-value cache",
                     seen="past_key_values, is_decoder false",
                     needed="is_decoder: true",
-                    change="the model's config, or leave past_key_values out",
+                    change="the model's config, or leave out past_key_values",
                 )
             return None
         if given is not None:

@@ -74,7 +74,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             separator = self.config.sep_token_id
             if separator is None:
                 raise ConfigError(
-                    "nothing says where the question ends",
+                    "unknown end of the question",
                     seen="neither question_lengths nor sep_token_id",
                     needed="one of the two",
                     change="sep_token_id of the model's config, or the arguments of forward",
@@ -85,8 +85,8 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         if question_lengths is not None:
             given = input_ids if inputs_embeds is None else inputs_embeds
             assert given is not None
-            places = torch.arange(given.shape[1], device=given.device)
-            in_question = places[None] < question_lengths
+            positions = torch.arange(given.shape[1], device=given.device)
+            in_question = positions[None] < question_lengths
             if token_type_ids is None:
                 token_type_ids = (~in_question).long()
         outputs = self.bert(
@@ -100,7 +100,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         )
         logits = self.qa_classifier(outputs.last_hidden_state)
         if in_question is not None:
-            barred = in_question & (places > 0)
+            barred = in_question & (positions > 0)
             # fp32 from here on, as in transformers: fp16 cannot represent the penalty.
             logits = logits - barred[..., None] * QUESTION_PENALTY
         start_logits, end_logits = logits.unbind(-1)

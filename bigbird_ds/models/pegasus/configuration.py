@@ -128,7 +128,7 @@ class BigBirdPegasusConfig(HubConfig):
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, name):
                 raise ConfigError(
-                    "the number of heads does not divide the hidden size",
+                    "the hidden size is not a multiple of the number of heads",
                     seen=f"d_model {self.d_model}, {name} {getattr(self, name)}",
                     needed=f"a d_model that is a multiple of {name}",
                     change=f"d_model or {name}",

@@ -142,8 +142,8 @@ class BigBirdPegasusForConditionalGeneration(GenerationInputs, BigBirdPegasusPre
         loss, number, correct = summed_loss(self._scores(hidden), labels)
         sums = {"target_loss": loss, "target_tokens": number, "target_correct": correct}
         if target_positions is not None and target_ids is not None:
-            places, ids = own_targets(target_positions, target_ids, encoded.shape[1], parallel)
-            logits = self._scores(select_positions(encoded, places))
+            positions, ids = own_targets(target_positions, target_ids, encoded.shape[1], parallel)
+            logits = self._scores(select_positions(encoded, positions))
             loss, number, correct = summed_loss(logits, ids)
             sums |= {"mlm_loss": loss, "mlm_targets": number, "mlm_correct": correct}
         return sums

@@ -44,9 +44,9 @@ class BigBirdPegasusEncoderAttention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model, bias=config.use_bias)
 
     def forward(
-        self, hidden: torch.Tensor, sees: AttentionMask, want_weights: bool = False
+        self, hidden: torch.Tensor, attention_mask: AttentionMask, want_weights: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        context, weights = self.self(hidden, sees, want_weights)
+        context, weights = self.self(hidden, attention_mask, want_weights)
         return self.output(context), weights
 
 
@@ -67,25 +67,25 @@ class BigBirdPegasusDecoderAttention(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask | EncoderStates,
+        source: AttentionMask | EncoderStates,
         want_weights: bool = False,
         cache: KeyValueCache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return states (B, S, D) and, if ``want_weights``, the weights (B, H, S, keys)."""
         q = self._heads(self.q_proj(hidden))
-        memory = sees.states if isinstance(sees, EncoderStates) else None
+        memory = source.states if isinstance(source, EncoderStates) else None
         k, v = cached_keys_and_values(cache, self.layer, self._keys_and_values, hidden, memory)
         dropout = self.dropout if self.training else 0.0
-        parallel = sees.parallel
+        parallel = source.parallel
         if parallel is not None and memory is not None:
-            bias = None if sees.bias is None else sees.bias[:, :, 0]
+            bias = None if source.bias is None else source.bias[:, :, 0]
             context = cross_attention(q, k, v, bias, parallel, dropout)
         else:
             if parallel is not None:
                 seen = q.shape[2] * (parallel.rank + 1)
                 k, v = (x[:, :, :seen] for x in gather_keys_and_values(k, v, parallel))
-            context = full_attention(q, k, v, sees.bias, dropout)
-        weights = full_probabilities(q, k, sees.bias) if want_weights else None
+            context = full_attention(q, k, v, source.bias, dropout)
+        weights = full_probabilities(q, k, source.bias) if want_weights else None
         return self.out_proj(context.transpose(1, 2).flatten(2)), weights
 
     def _keys_and_values(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,14 +113,16 @@ class BigBirdPegasusEncoderLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask,
+        attention_mask: AttentionMask,
         want_weights: bool = False,
         memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
         """Return states (B, S, D) and, if ``want_weights``, the attention weights."""
         assert memory is None and cache is None, "an encoder reads one sequence, at once"
-        attended, weights = self.self_attn(self.self_attn_layer_norm(hidden), sees, want_weights)
+        attended, weights = self.self_attn(
+            self.self_attn_layer_norm(hidden), attention_mask, want_weights
+        )
         hidden = hidden + self.dropout(attended)
         return token_by_token(self._feed_forward, hidden), weights, None
 
@@ -152,14 +154,14 @@ class BigBirdPegasusDecoderLayer(nn.Module):
     def forward(
         self,
         hidden: torch.Tensor,
-        sees: AttentionMask,
+        attention_mask: AttentionMask,
         want_weights: bool = False,
         memory: EncoderStates | None = None,
         cache: KeyValueCache | None = None,
     ) -> LayerResult:
         """Return states (B, S, D), and self- and cross-attention weights if ``want_weights``."""
         normed = self.self_attn_layer_norm(hidden)
-        attended, weights = self.self_attn(normed, sees, want_weights, cache)
+        attended, weights = self.self_attn(normed, attention_mask, want_weights, cache)
         hidden = hidden + self.dropout(attended)
         memory_weights = None
         if memory is not None:

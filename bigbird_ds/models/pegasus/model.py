@@ -171,8 +171,8 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
     def _ids_for_decoder(self, input_ids: torch.Tensor | None) -> torch.Tensor:
         if input_ids is None:
             raise ConfigError(
-                "the decoder has nothing to read",
-                seen="neither decoder_input_ids nor decoder_inputs_embeds, and no input_ids",
+                "the decoder has no input",
+                seen="no decoder_input_ids, decoder_inputs_embeds or input_ids",
                 needed="one of the three",
                 change="the arguments of forward",
             )

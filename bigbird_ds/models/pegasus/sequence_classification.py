@@ -101,5 +101,5 @@ class BigBirdPegasusForSequenceClassification(BigBirdPegasusPreTrainedModel):
                 needed="the same number in each text, at least one",
                 change="input_ids: end each text with eos_token_id",
             )
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return torch.where(is_end, places, 0).amax(1)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return torch.where(is_end, positions, 0).amax(1)

@@ -89,12 +89,12 @@ class BigBirdPegasusEncoder(_PegasusStack):
                 if mask is None:
                     mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
                 hidden, mask = F.pad(hidden, (0, 0, 0, extra)), F.pad(mask, (0, extra))
-            sees = AttentionMask(sparse=True, mask=mask, parallel=self.parallel)
+            layer_mask = AttentionMask(sparse=True, mask=mask, parallel=self.parallel)
         else:
             bias = full_bias(mask, False, seq_len, seq_len, hidden)
-            sees = AttentionMask(sparse=False, bias=bias)
+            layer_mask = AttentionMask(sparse=False, bias=bias)
         outputs = self.run_layers(
-            self.layers, hidden, sees, want_states=want_states, want_weights=want_weights
+            self.layers, hidden, layer_mask, want_states=want_states, want_weights=want_weights
         )
         last = self.layernorm_embedding(outputs.hidden)[:, :seq_len]
         states = outputs.states and (*(s[:, :seq_len] for s in outputs.states[:-1]), last)
@@ -186,8 +186,9 @@ class BigBirdPegasusDecoder(_PegasusStack):
     def _check_no_cache(self, given: KeyValueCache | None) -> None:
         if given is not None:
             raise ConfigError(
-                "ranks that share a sequence keep no cache",
+                "sequence parallelism has no key-value cache",
                 seen="past_key_values",
-                needed="none: they train and evaluate, and do not write token by token",
-                change="leave past_key_values out, or set_sequence_parallel(None)",
+                needed="no cache: sequence parallelism supports training and evaluation, not "
+                "generation",
+                change="leave out past_key_values, or set_sequence_parallel(None)",
             )

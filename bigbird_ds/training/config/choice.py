@@ -52,7 +52,7 @@ class Choice(Section):
             raise ConfigError(
                 f"{section}.{option} has no effect on {self.name}",
                 seen=f"{section}.{option}={value!r}, {section}.name={self.name}",
-                needed=f"options of {self.name} alone",
+                needed=f"only options of {self.name}",
                 change=f"leave out {section}.{option}, or change {section}.name",
             )
 
@@ -67,7 +67,7 @@ def choice(registry: Registry[Any], default: str) -> Any:
     for entry in registry.values():
         for name, field in entry.options_class.model_fields.items():
             if name not in fields:
-                fields[name] = (field.rebuild_annotation(), _told_of_its_readers(registry, name))
+                fields[name] = (field.rebuild_annotation(), _described_with_readers(registry, name))
             known = _first_of(registry, name)
             assert repr(known) == repr(field), f"two options {registry.option}: {name} that differ"
     base = create_model(f"{registry.kind.title()}Choice", __base__=Choice, **fields)
@@ -84,9 +84,9 @@ def _first_of(registry: Registry[Any], option: str) -> Any:
     return next(known[option] for known in fields if option in known)
 
 
-def _told_of_its_readers(registry: Registry[Any], option: str) -> Any:
+def _described_with_readers(registry: Registry[Any], option: str) -> Any:
     """The field of an option; the description names its readers, unless all entries read it."""
     readers = [e.name for e in registry.values() if option in e.options_class.model_fields]
     field = _first_of(registry, option)
-    told = "" if len(readers) == len(registry) else f"{', '.join(sorted(readers))}: "
-    return Field(field.default, description=told + (field.description or ""))
+    prefix = "" if len(readers) == len(registry) else f"{', '.join(sorted(readers))}: "
+    return Field(field.default, description=prefix + (field.description or ""))

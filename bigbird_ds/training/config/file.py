@@ -99,14 +99,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (UnicodeDecodeError, IsADirectoryError, yaml.YAMLError) as cause:
         raise ConfigError(
-            "the run config is no YAML",
+            "the run config is not valid YAML",
             seen=f"{path}: {' '.join(str(cause).split())}",
             needed="a YAML file",
             change="the file",
         ) from cause
     if not isinstance(settings, dict):
         raise ConfigError(
-            "the run config is no mapping",
+            "the run config is not a mapping",
             seen=f"{path}: {type(settings).__name__}",
             needed="keys such as model:, data:, batch:, train:, output:",
             change="the file",
@@ -119,18 +119,18 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
     keys = key.split(".")
     if not equals or not all(keys):
         raise ConfigError(
-            "an override is not of the form key.sub=value",
+            "invalid override",
             seen=repr(word),
-            needed="for example train.steps=100",
+            needed="key.sub=value, e.g. train.steps=100",
             change="the command line",
         )
     try:
         return keys, parse_yaml(text, repr(word))
     except yaml.YAMLError as cause:
         raise ConfigError(
-            "the value of an override is no YAML",
+            "the value of an override is not valid YAML",
             seen=repr(word),
-            needed="a number, a word, or a quoted text",
+            needed="a number, a word or a quoted string",
             change="the command line",
         ) from cause
 
@@ -139,10 +139,10 @@ def _require_each_key_once(keys: list[list[str]], overrides: Sequence[str]) -> N
     for first, second in itertools.combinations(range(len(keys)), 2):
         if keys[first] == keys[second]:
             raise ConfigError(
-                "an override is given twice",
+                "duplicate override",
                 seen=f"{overrides[first]} and {overrides[second]}",
                 needed="each key once (the first would have no effect)",
-                change="the command line, or the script that adds to it",
+                change="the command line, or the script that extends it",
             )
 
 
@@ -152,9 +152,9 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
         following = inner.setdefault(key, {})
         if not isinstance(following, dict):
             raise ConfigError(
-                "an override goes into a value that has no keys",
+                "an override sets a key of a value that is not a mapping",
                 seen=f"{'.'.join(keys)} where {key} is {following!r}",
-                needed=f"{key} a mapping",
+                needed=f"a mapping under {key}",
                 change="the command line or the run config",
             )
         inner = following
@@ -170,11 +170,11 @@ def _expand_files(settings: dict[str, Any]) -> None:
             settings["initial_weights"] = model
         elif others := other_weights(Path(model)):
             raise ConfigError(
-                "the weights of this folder are not read as they are",
+                "unsupported format of the weights",
                 seen=f"model={model} with {', '.join(others)}",
-                needed="model.safetensors, or an index of shards",
+                needed="model.safetensors, or sharded safetensors with an index",
                 change=f"model: {how_to_read(Path(model))}; or the path of its config.json, to "
-                "start fresh",
+                "train from scratch",
             )
         settings["model"] = str(Path(model) / MODEL_CONFIG_NAME)
     for key in FILE_KEYS:
@@ -182,15 +182,15 @@ def _expand_files(settings: dict[str, Any]) -> None:
         if isinstance(name, str):
             if not Path(name).exists() or Path(name).is_dir():
                 raise ConfigError(
-                    f"the file that `{key}` names is missing",
+                    f"the file given as `{key}` is missing",
                     seen=f"no file {name}",
                     needed=FILE_KEYS[key],
                     change=key,
                 )
-            value = files.read_json(Path(name), ConfigError, f"the file that `{key}` names")
+            value = files.read_json(Path(name), ConfigError, f"the file given as `{key}`")
             if not isinstance(value, dict):
                 raise ConfigError(
-                    f"the file that `{key}` names holds no mapping",
+                    f"the file given as `{key}` is not a mapping",
                     seen=f"{name}: {type(value).__name__}",
                     needed="a JSON object",
                     change=key,
@@ -210,18 +210,18 @@ def _explain(cause: ValidationError, origin: str) -> UserError:
         return ConfigError(
             f"unknown key in the run config{more}",
             seen=f"{key} in {origin}",
-            needed=f"{near} (the nearest known key)" if near else "one of " + ", ".join(siblings),
+            needed=f"{near} (closest match)" if near else "one of " + ", ".join(siblings),
             change=key,
         )
     if first["type"] == "missing":
         return ConfigError(
-            f"the run config lacks a key{more}",
+            f"missing key in the run config{more}",
             seen=f"no {key} in {origin}",
             needed=f"{key}: {_description(key)}",
             change=key,
         )
     return ConfigError(
-        f"a value in the run config is of the wrong kind{more}",
+        f"invalid value in the run config{more}",
         seen=f"{key}={json.dumps(first['input'], default=str)}",
         needed=f"{_description(key)} ({first['msg'][0].lower()}{first['msg'][1:]})",
         change=key,
@@ -253,4 +253,4 @@ def _description(key: str) -> str:
         assert _is_section(annotation)
         section = annotation
     field = section.model_fields.get(last)
-    return (field.description if field else None) or "a section with its own keys"
+    return (field.description if field else None) or "a section with keys of its own"

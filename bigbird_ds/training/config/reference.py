@@ -13,14 +13,20 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.deepspeed.config import DECIDED_ELSEWHERE, PASSED_ON
+from bigbird_ds.training.deepspeed.keys import (
+    DECIDED_ELSEWHERE,
+    PASSED_ON,
+    PASSED_ON_IN,
+    REFUSED,
+)
 
 _INTRODUCTION = """# Run config
 
 A YAML file; any key can be set on the command line as `key.sub=value`, the value in YAML. File
 names are relative to the current folder. Unknown keys are errors.
-`launch/pretrain.py CONFIG --print-config` prints the resolved config, checked as far as that takes
-no data and tokenizer, and stops. `bigbird-ds plan CONFIG` checks it with these.
+`launch/pretrain.py CONFIG --print-config` validates everything that needs neither data nor
+tokenizer, prints the resolved config, and exits. `bigbird-ds plan CONFIG` also checks data and
+tokenizer.
 
 (Written by `python -m bigbird_ds.training.config.reference`.)
 """
@@ -28,7 +34,7 @@ no data and tokenizer, and stops. `bigbird-ds plan CONFIG` checks it with these.
 
 def config_reference() -> str:
     """The whole page."""
-    sections = [_INTRODUCTION, "## At the top", _table(_top_rows())]
+    sections = [_INTRODUCTION, "## Top-level keys", _table(_top_rows())]
     for name, field in RunConfig.model_fields.items():
         section = _section_of(field.annotation)
         if section is not None:
@@ -37,17 +43,41 @@ def config_reference() -> str:
     decided = [(f"`{key}`", value) for key, value in DECIDED_ELSEWHERE.items()]
     sections += [
         "## DeepSpeed's own keys",
-        "Without `deepspeed` a run has ZeRO-1, and single keys on the command line go into that. A "
-        "mapping or a file stands for itself: one without `zero_optimization.stage` is DeepSpeed's "
-        "own default, ZeRO-0. The first lines of a run and `bigbird-ds plan` name the stage.",
-        f"`deepspeed` takes {passed}, with DeepSpeed's meanings. These are decided by the run "
-        'config; a DeepSpeed file may leave them out or say `"auto"`:',
+        "The default is ZeRO-1; `deepspeed.` keys on the command line change it. A mapping or a "
+        "file "
+        "replaces the default: without `zero_optimization.stage` the stage is DeepSpeed's default, "
+        "ZeRO-0. `bigbird-ds plan` and the first log lines show the stage.",
+        f"`deepspeed` accepts {passed}; they mean what they mean in DeepSpeed. The keys below are "
+        'set by the run config; a DeepSpeed file may omit them or say `"auto"`:',
         "\n".join(
-            ["| DeepSpeed key | decided by |", "|---|---|"]
+            ["| DeepSpeed key | set by |", "|---|---|"]
             + [f"| {key} | {value} |" for key, value in decided]
+        ),
+        "In the sections, these are passed on (tested with DeepSpeed 0.19.8: training, saving and "
+        'resuming). `"auto"` sizes of `zero_optimization` become those of the Hugging Face trainer '
+        "where `model` gives `hidden_size` or `d_model`.",
+        "\n".join(
+            ["| section | keys |", "|---|---|"]
+            + [
+                f"| `{section}` | {', '.join(f'`{key}`' for key in keys)} |"
+                for section, keys in PASSED_ON_IN.items()
+            ]
+        ),
+        "All other keys of DeepSpeed are refused, unless they have their default:",
+        "\n".join(
+            ["| refused | why |", "|---|---|"]
+            + [f"| {', '.join(keys)} | {reason} |" for reason, keys in _refused().items()]
         ),
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _refused() -> dict[str, list[str]]:
+    """The refused keys by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in REFUSED.items():
+        by_reason.setdefault(reason, []).append(f"`{key}`")
+    return by_reason
 
 
 def _top_rows() -> Iterator[tuple[str, str, str]]:

@@ -27,64 +27,93 @@ class ObjectiveConfig(_Objective):
 
 
 class DataConfig(Section):
-    train: str = Field(description="shards folder; its train split is read")
+    train: str = Field(description="shards folder, whose train split is used")
     validation: str | None = Field(
-        None, description="shards folder; its validation split is read (null: no evaluation)"
+        None, description="shards folder, whose validation split is used (null: no evaluation)"
     )
-    tokenizer: str = Field(description="tokenizer folder that made the shards")
+    tokenizer: str = Field(description="tokenizer folder that the shards were written with")
     sequence_length: PositiveInt = Field(
-        description="tokens in a window, [CLS] and [SEP] counted; a multiple of the block size"
+        description="tokens in a window, including [CLS] and [SEP]; a multiple of the block size"
     )
-    workers: int = Field(2, ge=0, description="processes per rank that read and mask ahead")
+    workers: int = Field(
+        2, ge=0, description="data-loader processes per rank (0: load in the training process)"
+    )
     check_hashes: bool = Field(
-        True, description="compare every shard's sha256 with the manifest before the first step"
+        True, description="check every shard's sha256 against the manifest before the first step"
     )
 
 
 class BatchConfig(Section):
-    sequences: PositiveInt = Field(description="sequences in an optimizer step, over all ranks")
-    micro: PositiveInt = Field(description="sequences that one rank computes at a time")
+    sequences: PositiveInt = Field(
+        description="global batch size: sequences per optimizer step over all ranks"
+    )
+    micro: PositiveInt = Field(
+        description="micro-batch size: sequences per forward pass of a data-parallel rank"
+    )
 
 
 class ParallelConfig(Section):
-    sequence: PositiveInt = Field(1, description="ranks that share one sequence")
+    sequence: PositiveInt = Field(
+        1, description="sequence (context) parallelism: ranks that share one sequence"
+    )
 
 
 class OptimizerConfig(_Optimizer):
     lr: float = Field(
         1e-4,
         gt=0,
-        description="peak learning rate; adafactor's is relative to the size of the weights, and "
-        "never above 1 / sqrt(step)",
+        description="peak learning rate; for adafactor relative to the size of the weights, and "
+        "at most 1 / sqrt(step)",
     )
-    weight_decay: float = Field(0.01, ge=0, description="not applied to biases and norms")
-    clip: float = Field(1.0, ge=0, description="largest global gradient norm (0: no clipping)")
+    weight_decay: float = Field(
+        0.01, ge=0, description="weight decay, not applied to biases and norms"
+    )
+    clip: float = Field(1.0, ge=0, description="maximum global gradient norm (0: no clipping)")
 
 
 class ScheduleConfig(_Schedule):
-    warmup_steps: int = Field(0, ge=0, description="steps over which lr rises linearly")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     total_steps: PositiveInt | None = Field(
-        None, description="step at which lr has fallen linearly to 0 (null: train.steps)"
+        None, description="step at which the schedule ends with lr 0 (null: train.steps)"
     )
 
 
 class TrainConfig(Section):
     steps: PositiveInt = Field(description="optimizer steps")
-    seed: int = Field(0, ge=0, description="of weights, order, masks, partners and dropout")
-    save_every: int = Field(1000, ge=0, description="steps between checkpoints (0: the last alone)")
-    keep_checkpoints: PositiveInt = Field(3, description="older checkpoints are removed")
-    eval_every: int = Field(0, ge=0, description="steps between evaluations (0: after the last)")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="seed of weights, sample order, masks, sentence pairs and dropout",
+    )
+    save_every: int = Field(
+        1000, ge=0, description="steps between checkpoints (0: only after the last step)"
+    )
+    keep_checkpoints: PositiveInt = Field(
+        3, description="number of checkpoints to keep; older ones are removed"
+    )
+    eval_every: int = Field(
+        0, ge=0, description="steps between evaluations (0: only after the last step)"
+    )
     eval_windows: PositiveInt | None = Field(
-        None, description="windows of an evaluation, spread over the validation split (null: all)"
+        None, description="windows per evaluation, spread over the validation split (null: all)"
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
+    hang_timeout: float = Field(
+        600.0,
+        ge=0,
+        description="seconds without progress on any rank after which a run is ended (0: never); "
+        "three times as long for the first step, a save and the start of an evaluation, six times "
+        "before the first step",
+    )
     activation_checkpointing: bool = Field(
-        False, description="recompute each layer in backward: less memory, a third more time"
+        False,
+        description="recompute each layer in the backward pass: less memory, a third more time",
     )
     compile: bool = Field(
         False,
-        description="run each layer as one graph of torch.compile, with its small operations "
-        "fused; for GPUs (on a CPU it gained 1 to 4 %)",
+        description="compile each layer as one torch.compile graph, which fuses its small "
+        "operations; for GPUs (on a CPU it gained 1 to 4 %)",
     )
 
 
@@ -92,11 +121,11 @@ class RunConfig(Section):
     """The config of a run. ``model`` and ``deepspeed`` are mappings, already read from any file."""
 
     model: dict[str, Any] = Field(
-        description="Hub-format config.json, a folder with one (its weights are the start), "
+        description="Hub-format config.json, a Hub-format folder (whose weights are loaded), "
         "or the same keys inline"
     )
     initial_weights: str | None = Field(
-        None, description="set from `model` where it names a folder with weights"
+        None, description="set automatically when `model` is a folder with weights"
     )
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig
@@ -104,14 +133,16 @@ class RunConfig(Section):
     parallel: ParallelConfig = ParallelConfig()
     deepspeed: dict[str, Any] = Field(
         default_factory=lambda: {"zero_optimization": {"stage": 1}},
-        description="DeepSpeed JSON file or the same keys inline: ZeRO, bf16, offload",
+        description="DeepSpeed JSON file, or the same keys inline: ZeRO, bf16, offload",
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
     output: str = Field(description="run folder: checkpoints, metrics, TensorBoard events")
     resume: str = Field(
-        "auto", description="auto: go on from the newest checkpoint of `output`, never, or a path"
+        "auto",
+        description="auto (newest intact checkpoint of `output`), never, or the path of a "
+        "checkpoint",
     )
 
     @model_validator(mode="after")
@@ -120,16 +151,16 @@ class RunConfig(Section):
             value, default = getattr(self.train, key), TrainConfig.model_fields[key].default
             if value != default and self.data.validation is None:
                 raise ConfigError(
-                    "an evaluation is asked for without validation data",
+                    "evaluation needs validation data",
                     seen=f"train.{key}={value}, data.validation=null",
                     needed="a shards folder with a validation split",
                     change=f"data.validation, or leave out train.{key}",
                 )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(
-                "layers that exchange blocks between ranks are not compiled",
+                "train.compile does not support sequence parallelism",
                 seen=f"train.compile=true, parallel.sequence={self.parallel.sequence}",
-                needed="one of the two",
+                needed="only one of the two",
                 change="train.compile=false, or parallel.sequence=1",
             )
         if self.schedule.warmup_steps > self.total_steps:
@@ -141,7 +172,7 @@ class RunConfig(Section):
             )
         if self.total_steps < self.train.steps:
             raise ConfigError(
-                "the run goes on after its learning rate has fallen to 0",
+                "the schedule ends before the run",
                 seen=f"schedule.total_steps={self.total_steps}",
                 needed=f"at least train.steps={self.train.steps}",
                 change="schedule.total_steps or train.steps",
@@ -163,11 +194,11 @@ class RunConfig(Section):
         per_round = self.batch.micro * data_ranks
         if self.batch.sequences % per_round:
             raise ConfigError(
-                "the batch does not divide over the ranks",
+                "the global batch does not divide into micro-batches of the ranks",
                 seen=f"batch.sequences={self.batch.sequences}, batch.micro={self.batch.micro}, "
                 f"{data_ranks} data-parallel rank(s)",
-                needed=f"batch.sequences a multiple of micro x ranks = {per_round} "
-                "(the rest is gradient accumulation)",
+                needed=f"batch.sequences: a multiple of micro x data-parallel ranks = {per_round} "
+                "(the quotient is the gradient accumulation)",
                 change="batch.sequences or batch.micro",
             )
         return self.batch.sequences // per_round

@@ -40,12 +40,12 @@ class _Loader(yaml.SafeLoader):
             if key.value in first:
                 lines = [n.start_mark.line + 1 for n in (first[key.value], key)]
                 raise ConfigError(
-                    "a key is given twice",
+                    "duplicate key",
                     seen=f"{key.value} in lines {lines[0]} and {lines[1]} of {self.name}"
                     if lines[0] != lines[1]
                     else f"{key.value} twice in line {lines[0]} of {self.name}",
                     needed="each key once (the first would have no effect)",
-                    change=f"{key.value}: put both under one, or leave one out",
+                    change=f"{key.value}: merge the two, or remove one",
                 )
             first[key.value] = key
         return super().construct_mapping(node, deep)

@@ -12,50 +12,7 @@ from typing import Any
 from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.check import check_sections
-
-# DeepSpeed key -> the run config key that replaces it.
-DECIDED_ELSEWHERE = {
-    "train_batch_size": "batch.sequences",
-    "train_micro_batch_size_per_gpu": "batch.micro",
-    "gradient_accumulation_steps": "batch.sequences and batch.micro",
-    "gradient_clipping": "optimizer.clip",
-    "optimizer": "optimizer",
-    "scheduler": "schedule",
-    "activation_checkpointing": "train.activation_checkpointing",
-    "sequence_parallel_size": "parallel.sequence",
-    "steps_per_print": "train.log_every",
-    "tensorboard": "output (TensorBoard events are always written)",
-    "seed": "train.seed",
-}
-
-# Keys that are passed to DeepSpeed unchanged -> the type of their value. ``check.py`` validates
-# the mappings.
-PASSED_ON: dict[str, type | tuple[type, ...]] = {
-    "zero_optimization": dict,
-    "bf16": dict,
-    "data_types": dict,
-    "communication_data_type": str,
-    "prescale_gradients": bool,
-    "gradient_predivide_factor": (int, float),
-    "zero_allow_untested_optimizer": bool,
-    "zero_force_ds_cpu_optimizer": bool,
-    "wall_clock_breakdown": bool,
-    "memory_breakdown": bool,
-    "dump_state": bool,
-    "flops_profiler": dict,
-    "comms_logger": dict,
-    "csv_monitor": dict,
-    "wandb": dict,
-    "disable_allgather": bool,
-}
-
-# Keys of zero_optimization that may only be false or 0 -> why. Observed with DeepSpeed 0.19.8.
-REFUSED_ZERO_KEYS = {
-    "round_robin_gradients": "DeepSpeed stores weights in another order than it returns them: "
-    "checkpoints would be scrambled",
-    "legacy_stage1": "DeepSpeed ends the run with an error",
-    "stage3_module_granularity_threshold": "DeepSpeed ends the run with an error",
-}
+from bigbird_ds.training.deepspeed.keys import DECIDED_ELSEWHERE, DEFAULTS, PASSED_ON, REFUSED
 
 DEFAULT_REDUCE_BUCKET = 500_000_000  # elements, in DeepSpeed 0.19.8
 
@@ -81,7 +38,10 @@ def reduce_bucket_elements(config: RunConfig) -> int:
     if stage == 0:
         return 0
     double = stage < 3 and zero.get("overlap_comm") is True
-    return int(zero.get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)) * (2 if double else 1)
+    elements = zero.get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)
+    if elements == "auto":
+        elements = _auto_sizes(config).get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)
+    return int(elements) * (2 if double else 1)
 
 
 def _offload_device(zero: dict[str, Any], what: str) -> str:
@@ -99,30 +59,31 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict[str, Any]:
     user = copy.deepcopy(config.deepspeed)
     for key in list(user):
         if key in DECIDED_ELSEWHERE:
-            if user[key] != "auto":
+            if not _is_left_to_the_run(key, user[key], config):
                 raise ConfigError(
-                    "a DeepSpeed key is decided by the run config",
+                    "the run config sets this DeepSpeed key",
                     seen=f"deepspeed.{key}={user[key]!r}",
                     needed=f'no such key, or "auto"; set {DECIDED_ELSEWHERE[key]}',
                     change=f"deepspeed.{key}",
                 )
             del user[key]
+    _check_refused(user)
+    _fill_auto_sizes(user, config)
     _check_keys(user)
     _check_precision(user)
     stage = user.get("zero_optimization", {}).get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise ConfigError(
-            "this ZeRO stage does not exist",
+            "invalid ZeRO stage",
             seen=f"deepspeed.zero_optimization.stage={stage!r}",
             needed="0, 1, 2 or 3",
             change="deepspeed.zero_optimization.stage",
         )
     check_sections(user)
-    _check_refused(user.get("zero_optimization", {}))
     if config.optimizer.kind.needs_whole_matrices and stage:
         raise ConfigError(
-            f"{config.optimizer.name} needs whole matrices, and ZeRO gives an optimizer flat "
-            "pieces of them: a piece has no rows and columns, and its norm depends on the number "
+            f"{config.optimizer.name} needs whole matrices, but ZeRO gives the optimizer flat "
+            "partitions, which have no rows and columns and whose norms depend on the number "
             "of ranks",
             seen=f"optimizer.name={config.optimizer.name}, "
             f"deepspeed.zero_optimization.stage={stage}",
@@ -148,32 +109,80 @@ def _check_keys(user: dict[str, Any]) -> None:
     for key, value in user.items():
         kind = dict if key == "fp16" else PASSED_ON.get(key)
         if kind is None:
-            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE))
+            near = nearest(key, (*PASSED_ON, *DECIDED_ELSEWHERE, *REFUSED))
             raise ConfigError(
                 "unknown key in the DeepSpeed config",
                 seen=f"deepspeed.{key}",
-                needed=f"{near} (the nearest known key)" if near else ", ".join(PASSED_ON),
+                needed=f"{near} (closest match)" if near else ", ".join(PASSED_ON),
                 change=f"deepspeed.{key}",
             )
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            words = {dict: "a mapping of keys", str: "a word", bool: "true or false"}
+        if not isinstance(value, kind):
+            words = {dict: "a mapping", str: "a string", bool: "true or false"}
             raise ConfigError(
-                "a value in the DeepSpeed config is of the wrong kind",
+                "invalid value in the DeepSpeed config",
                 seen=f"deepspeed.{key}={value!r}",
-                needed=words[kind] if isinstance(kind, type) else "a number",
+                needed=words[kind],
                 change=f"deepspeed.{key}",
             )
 
 
-def _check_refused(zero: dict[str, Any]) -> None:
-    for key, reason in REFUSED_ZERO_KEYS.items():
-        if zero.get(key):
-            raise ConfigError(
-                f"a DeepSpeed key is not supported: {reason}",
-                seen=f"deepspeed.zero_optimization.{key}={zero[key]!r}",
-                needed="no such key, or its default",
-                change=f"leave out deepspeed.zero_optimization.{key}",
-            )
+def _is_left_to_the_run(key: str, value: Any, config: RunConfig) -> bool:
+    """Whether a file leaves ``key`` to the run, as files for the Hugging Face trainer do."""
+    if key == "steps_per_print":
+        return value == "auto" or isinstance(value, int)
+    if isinstance(value, dict) and isinstance(value.get("params"), dict):
+        kinds = {
+            ("optimizer", "adamw"): ("Adam", "AdamW"),
+            ("scheduler", "linear"): ("WarmupLR", "WarmupDecayLR"),
+        }
+        name = config.optimizer.name if key == "optimizer" else config.schedule.name
+        return value.get("type", "auto") in (*kinds.get((key, name), ()), "auto") and all(
+            inner == "auto" for inner in value["params"].values()
+        )
+    return bool(value == "auto")
+
+
+def _check_refused(user: dict[str, Any]) -> None:
+    for key, reason in REFUSED.items():
+        *sections, last = key.split(".")
+        inner: Any = user
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last not in inner:
+            continue
+        value = inner[last]
+        is_off = isinstance(value, dict) and value.get("enabled", True) in (False, "auto")
+        if value == DEFAULTS[key] if key in DEFAULTS else not value or is_off:
+            del inner[last]
+            continue
+        raise ConfigError(
+            f"a DeepSpeed key is not supported: {reason}",
+            seen=f"deepspeed.{key}={value!r}",
+            needed="no such key, or its default",
+            change=f"leave out deepspeed.{key}",
+        )
+
+
+def _fill_auto_sizes(user: dict[str, Any], config: RunConfig) -> None:
+    """Replace "auto" sizes of ZeRO by those that the Hugging Face trainer computes."""
+    zero = user.get("zero_optimization")
+    if not isinstance(zero, dict):
+        return
+    sizes = _auto_sizes(config)
+    for key, value in zero.items():
+        if value == "auto" and key in sizes:
+            zero[key] = sizes[key]
+
+
+def _auto_sizes(config: RunConfig) -> dict[str, int]:
+    hidden = config.model.get("hidden_size", config.model.get("d_model"))
+    if not isinstance(hidden, int):
+        return {}
+    return {
+        "reduce_bucket_size": hidden * hidden,
+        "stage3_prefetch_bucket_size": int(0.9 * hidden * hidden),
+        "stage3_param_persistence_threshold": 10 * hidden,
+    }
 
 
 def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
@@ -181,14 +190,14 @@ def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:
     own = "bf16" if user.get("bf16", {}).get("enabled") else "fp32"
     if wanted not in (None, "fp32", "bf16"):
         raise ConfigError(
-            "gradients are not summed in this precision",
+            "unsupported dtype of gradient accumulation",
             seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r}",
             needed="fp32 or bf16",
             change="deepspeed.data_types.grad_accum_dtype",
         )
     if stage == 0 and wanted not in (None, own):
         raise ConfigError(
-            "without ZeRO, DeepSpeed sums gradients in the precision of the weights",
+            "at ZeRO stage 0 DeepSpeed accumulates gradients in the dtype of the weights",
             seen=f"deepspeed.data_types.grad_accum_dtype={wanted!r} at stage 0 with {own} weights",
             needed=f"{own}, or ZeRO stage 1 to 3",
             change="leave out deepspeed.data_types.grad_accum_dtype, or "
@@ -202,7 +211,7 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
     for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
         if zero.get(old):
             raise ConfigError(
-                "an offload is asked for by an old name",
+                "deprecated name of an offload key",
                 seen=f"deepspeed.zero_optimization.{old}={zero[old]!r}",
                 needed=f"{new}.device: cpu",
                 change=f"deepspeed.zero_optimization.{new}.device=cpu",
@@ -211,7 +220,7 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
         device = _offload_device(zero, name)
         if device == "nvme":
             raise ConfigError(
-                "offload to NVMe is not supported: no checkpoint of such a run was ever tried",
+                "offload to NVMe is not supported (its checkpoints are not tested)",
                 seen=f"deepspeed.zero_optimization.{name}.device=nvme",
                 needed="cpu",
                 change=f"deepspeed.zero_optimization.{name}.device=cpu",
@@ -227,9 +236,9 @@ def _prepare_offload(user: dict[str, Any], stage: int) -> None:
     device = _offload_device(zero, "offload_optimizer")
     if device != "none" and user.setdefault(_FORCE, False):
         raise ConfigError(
-            "DeepSpeed's own CPU optimizer is asked for, and a run brings its own",
+            "DeepSpeed's CPU optimizer is not supported; a run builds its own optimizer",
             seen=f"deepspeed.{_FORCE}=true with an offloaded optimizer",
-            needed="false, which is what a run with offload has",
+            needed="false, the default here",
             change=f"leave out deepspeed.{_FORCE}",
         )
 
@@ -245,7 +254,7 @@ def _check_precision(user: dict[str, Any]) -> None:
     enabled = user.get("bf16", {}).get("enabled", False)
     if not isinstance(enabled, bool):
         raise ConfigError(
-            "the precision is left open",
+            "the precision is not set",
             seen=f"deepspeed.bf16.enabled={enabled!r}",
             needed="true (bf16) or false (fp32)",
             change="deepspeed.bf16.enabled",

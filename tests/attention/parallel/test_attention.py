@@ -1,4 +1,4 @@
-"""Attention over a sequence cut into parts equals attention on one rank, with flat traffic."""
+"""Attention over a sharded sequence equals attention on one rank; communication stays constant."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_result_and_gradients_equal_those_of_one_rank(ranks: int) -> None:
 
 @pytest.fixture(scope="module")
 def single_blocks() -> list[tuple[list[dict[str, float]], list[int]]]:
-    """``errors_and_roundings`` on each of six ranks, which have a block each."""
+    """``errors_and_roundings`` on each of six ranks, which hold one block each."""
     cases = [
         AttentionCase(6, style="hf_eval", num_random_blocks=1, padded=True),
         AttentionCase(6, style="uniform", num_random_blocks=1),

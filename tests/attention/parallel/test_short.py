@@ -1,4 +1,4 @@
-"""A short sequence cut into parts beside a long one: a decoder that reads a shared input."""
+"""A short sharded sequence with a long one: a decoder that reads a shared input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CASES = [
     ShortCase(5, 24),
     ShortCase(5, 24, padded=True),
     ShortCase(1, 8, padded=True),  # one query a rank
-    ShortCase(160, 2600),  # more keys than are worked on at once
+    ShortCase(160, 2600),  # more keys than one chunk holds
     ShortCase(5, 24, padded=True, dtype=torch.float32),
 ]
 

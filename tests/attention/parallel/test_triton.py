@@ -1,4 +1,4 @@
-"""The Triton kernels serve a shared sequence, chosen by ``auto``, under Triton's interpreter."""
+"""The Triton kernels under sequence parallelism, chosen by ``auto``, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.parallel_triton import TritonCase, triton_errors
 CASES = [
     TritonCase("hf", 12),
     TritonCase("hf", 6, training=False, padded=True),  # one table for all heads
-    TritonCase("uniform", 12, padded=True),  # heads hold other blocks, some of them fewer
+    TritonCase("uniform", 12, padded=True),  # heads with different blocks, some of them fewer
 ]
 
 

@@ -1,11 +1,13 @@
-"""What must hold of the Triton kernels. Run by test_kernels.py under Triton's interpreter, which
-has to be chosen before Triton is imported; on a machine with a GPU also directly:
+"""Properties of the Triton kernels.
+
+test_kernels.py runs them under Triton's interpreter, which must be chosen before Triton is
+imported; on a machine with a GPU run them directly:
 
     python -m pytest tests/attention/triton/checks.py
 
-The interpreter is slow: shapes are tiny, and lists of blocks are cut early so that partial results
-occur. It multiplies bf16 as if it were integers, so half precision is checked in fp16 here and in
-bf16 on a GPU (test_gpu.py).
+The interpreter is slow: shapes are tiny, and lists of blocks are split early so that partial
+results occur. It multiplies bf16 as integers, so half precision is checked in fp16 here and in bf16
+on a GPU (test_gpu.py).
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ CASES = [
     (1, 32, 64, 8, 1, "hf_eval", True, "scattered"),
     (1, 64, 64, 9, 1, "uniform", True, "lengths"),
     (1, 64, 128, 5, 1, "hf_eval", True, "none"),
-    (1, 16, 12, 5, 0, "uniform", True, "none"),  # heads of no power of two
+    (1, 16, 12, 5, 0, "uniform", True, "none"),  # a number of heads that is not a power of two
     (2, 16, 48, 9, 0, "hf", True, "lengths"),
 ]
 
@@ -80,7 +82,7 @@ def test_results_gradients_and_lse_equal_the_reference_in_double_precision(case)
     mask = make_mask(case[-1], batch, pattern.seq_len)
     inputs = random_qkv(batch, case[0], pattern.seq_len, case[2])
     exact = in_double(inputs)
-    # Whatever a kernel forgets to write is nan.
+    # Whatever a kernel does not write is nan.
     torch.use_deterministic_algorithms(True)
     try:
         context, lse = triton_attention_with_lse(*inputs, pattern, mask)
@@ -141,7 +143,7 @@ def test_the_gradient_of_the_lse_is_right() -> None:
 
 
 def test_parts_of_the_keys_merge_by_their_lse() -> None:
-    """As ranks do that hold parts of a sequence: other queries than keys, then a merge."""
+    """As on ranks that hold parts of a sequence: different queries and keys, then a merge."""
     pattern, size, half = make_pattern(CASES[3]), 16, 4
     mask = make_mask("lengths", 1, pattern.seq_len)
     q, k, v = inputs = random_qkv(1, 3, pattern.seq_len, 16)
@@ -183,7 +185,7 @@ def test_each_head_may_have_a_mask_of_its_own_and_a_row_that_sees_no_key_stays_f
     seen = torch.rand(2, 2, pattern.seq_len, generator=generator) < 0.7
     seen[0, 0, 32:50] = False
     seen[0, 1, 64:96] = False
-    seen[1, 1] = False  # as on a rank that has nothing but padding of a sample
+    seen[1, 1] = False  # as on a rank with only padding of a sample
     seen = seen.to(DEVICE)
     work = (lists.tensors(), lists.num_slots, pattern.block_size, False)
     context, lse = block_sparse_forward(*inputs, None, mask_bytes(seen), *work)
@@ -203,7 +205,7 @@ def test_each_head_may_have_a_mask_of_its_own_and_a_row_that_sees_no_key_stays_f
         torch.testing.assert_close(have.double(), want, **EXACT)
 
 
-def test_a_rank_without_middle_rows_gets_an_empty_result_and_gives_gradients_of_zeros() -> None:
+def test_a_rank_without_middle_rows_has_an_empty_result_and_zero_gradients() -> None:
     q, k, v = random_qkv(1, 2, 48, 16)
     q = q[:, :, :0]
     nothing = np.zeros(0, dtype=np.int64)
@@ -247,7 +249,7 @@ def test_the_same_input_gives_the_same_bits() -> None:
 
 
 def op_arguments(masked: bool):
-    pattern = BlockPattern.build(9 * 16 if masked else 5 * 16, 1, 16, 0)  # with and without cuts
+    pattern = BlockPattern.build(9 * 16 if masked else 5 * 16, 1, 16, 0)  # with and without splits
     lists = lists_of(pattern, DEVICE)
     mask = make_mask("lengths", 1, pattern.seq_len) if masked else None
     bits = None if mask is None else mask_bytes(mask)
@@ -261,12 +263,13 @@ def test_the_operators_pass_the_checks_of_torch(masked: bool) -> None:
     arguments = op_arguments(masked)
     # The schema, the registration of the gradients and the fake implementations. What is traced
     # with symbolic shapes keeps fp32 results within 1e-4, not bits.
-    torch.library.opcheck(block_sparse_forward, arguments)
+    torch.library.opcheck(torch.ops.bigbird_ds.block_sparse_forward.default, arguments)
     q, k, v, _, bits, *rest, _ = arguments
     with torch.no_grad():
         out, lse = block_sparse_forward(*arguments)
         torch.library.opcheck(
-            block_sparse_backward, (torch.ones_like(out), None, q, k, v, out, lse, bits, *rest)
+            torch.ops.bigbird_ds.block_sparse_backward.default,
+            (torch.ones_like(out), None, q, k, v, out, lse, bits, *rest),
         )
 
 
@@ -282,6 +285,38 @@ def test_compiled_code_holds_the_operator_as_one_call() -> None:
     assert torch.equal(one, other)
     for have, want in zip(gradients(other, inputs), gradients(one, inputs), strict=True):
         assert torch.equal(have, want)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a GPU has the real limit: test_gpu.py")
+def test_batch_times_heads_may_exceed_the_short_axes_of_a_grid(monkeypatch) -> None:
+    """A card allows 65,535 programs on the second and third axis; here they allow 5."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    real_run = InterpretedFunction.run
+
+    def limited(self, *arguments, grid, **options):
+        assert all(size <= 5 for size in grid[1:])
+        return real_run(self, *arguments, grid=grid, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", limited)
+    monkeypatch.setattr(block_lists, "WHOLE", 4)
+    pattern = BlockPattern.build(5 * 16, 2, 16, 0, "uniform", layer=1)
+    assert pairs_of(pattern).lists(DEVICE).rows.num_slots
+    inputs = random_qkv(3, 2, pattern.seq_len, 16)
+    exact = in_double(inputs)
+    context = block_sparse_attention(*inputs, pattern, None, "triton")
+    expected = block_sparse_attention(*exact, pattern, None, "reference")
+    found, wanted = gradients(context, inputs), gradients(expected, exact)
+    for have, want in zip([context, *found], [expected, *wanted], strict=True):
+        torch.testing.assert_close(have.double(), want, **EXACT)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    pattern, inputs = make_pattern(CASES[8]), random_qkv(1, 1, 80, 16)
+    context = block_sparse_attention(*inputs, pattern, None, "triton")
+    (grad,) = torch.autograd.grad(context.square().sum(), inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
 
 
 @pytest.fixture
@@ -300,7 +335,9 @@ def launches(monkeypatch) -> list[int]:
 
 def test_the_operator_of_graphs_runs_the_same_kernels(launches) -> None:
     pattern, mask = make_pattern(CASES[0]), make_mask("lengths", 1, 160)
-    inputs = random_qkv(1, 2, 160, 24)  # no power of two: its gradients pass through zeros as well
+    inputs = random_qkv(
+        1, 2, 160, 24
+    )  # not a power of two: its gradients pass through zeros as well
     recipe = PatternRecipe(2, 16, 1, "hf", layer=1, training=True, max_positions=4096)
     assert recipe.build(160) is pattern
     found = attention_in_graph(*inputs, recipe.as_tensor(), mask)
@@ -360,7 +397,7 @@ def test_a_compiled_model_that_runs_the_kernels_equals_the_model_in_double_preci
     launches,
 ) -> None:
     exact = step(small_model().double())
-    assert not launches  # the kernels know no fp64
+    assert not launches  # the kernels do not support fp64
     model = small_model()
     model.compile_layers()
     found = step(model)

@@ -1,7 +1,7 @@
-"""The Triton kernels on padded input, with products computed as a GPU computes them.
+"""The Triton kernels on padded input, with matrix products computed as a GPU computes them.
 
-Run as checks.py is, which says how. Under the interpreter every product that is added to
-something is fused with the sum (``support/fused_products.py``), as the compiler does it.
+Run like checks.py, which says how. Under the interpreter every product that is added to something
+is fused with the sum (``support/fused_products.py``), as the compiler does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def products_of_a_gpu() -> Iterator[None]:
 
 
 def compare(pattern: BlockPattern, mask: torch.Tensor, width: int) -> None:
-    """Context, log-sum-exp and gradients of the kernels with the reference in double precision."""
+    """Compare context, log-sum-exp and gradients of the kernels with the reference in fp64."""
     inputs = random_qkv(len(mask), pattern.num_heads, pattern.seq_len, width)
     exact = in_double(inputs)
     context, lse = triton_attention_with_lse(*inputs, pattern, mask)
@@ -57,8 +57,8 @@ def compare(pattern: BlockPattern, mask: torch.Tensor, width: int) -> None:
     torch.testing.assert_close(lse.double(), wanted_lse, **EXACT)
 
 
-def test_rows_cut_into_pieces_are_right_behind_padding() -> None:
-    """40 blocks, so that the global rows are cut as they are in a real run."""
+def test_rows_cut_into_pieces_are_correct_after_padding() -> None:
+    """40 blocks, so that the global rows are split as in a real run."""
     assert block_lists.WHOLE < 40
     pattern = BlockPattern.build(40 * 16, 1, 16, 1, "hf", layer=1)
     assert lists_of(pattern, DEVICE).rows.num_slots > 0
@@ -74,7 +74,7 @@ def test_gradients_are_right_whatever_is_padding(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("width", HEAD_SIZES)
-def test_every_head_size_is_right_behind_padding(width: int) -> None:
+def test_every_head_size_is_correct_after_padding(width: int) -> None:
     """The rounding error of a product depends on the scale, and so on the head size."""
     pattern = BlockPattern.build(5 * 16, 1, 16, 0)
     mask = padding_masks(pattern.seq_len, 16, "one block of left padding")
@@ -84,7 +84,7 @@ def test_every_head_size_is_right_behind_padding(width: int) -> None:
     torch.testing.assert_close(found.double(), expected, **EXACT)
 
 
-def test_a_part_of_the_keys_that_is_padding_alone_adds_nothing() -> None:
+def test_a_part_of_the_keys_that_is_only_padding_adds_nothing() -> None:
     """As on a rank whose keys are all padding: no result, no log-sum-exp, no gradients."""
     pattern, size, half = BlockPattern.build(12 * 16, 1, 16, 1, "hf", layer=1), 16, 6
     mask = padding_masks(pattern.seq_len, size, "a quarter is real")
@@ -97,7 +97,7 @@ def test_a_part_of_the_keys_that_is_padding_alone_adds_nothing() -> None:
         part["key"] -= first
         lists = dataclasses.replace(whole, **part, num_key_blocks=last - first).lists(DEVICE)
         keys = slice(first * size, last * size)
-        # No mask of queries: a row's results merge, padding or not.
+        # No query mask: the results of all rows are merged, including padding.
         arguments = (mask_bytes(mask[:, None, keys]), lists.tensors(), lists.num_slots, size)
         parts.append((k[:, :, keys].detach(), v[:, :, keys].detach(), arguments))
 

@@ -1,4 +1,4 @@
-"""The work lists hold every meeting once, in both directions, in even pieces and linear space."""
+"""The work lists hold every block pair once, in both directions, balanced, in linear space."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def build(arguments: dict) -> BlockPattern:
 
 
 def unpacked(entries: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The blocks of packed entries, and how often they count."""
+    """The blocks of packed entries, and their counts."""
     blocks, bits = entries.numpy().view(np.int32).reshape(-1, 2).T
     return blocks, np.exp2(bits.copy().view(np.float32)).round().astype(np.int64)
 
 
 def dense_from(work: WorkList, tables: int, owners: int, others: int) -> np.ndarray:
-    """How often each owner meets each other block, added up from the items."""
+    """How often each owner is paired with each other block, summed over the items."""
     counts = np.zeros((tables, owners, others), dtype=np.int64)
     blocks, times = unpacked(work.entries)
     for table, items in enumerate(work.items.numpy()):
@@ -75,7 +75,7 @@ def test_every_block_has_one_writer_and_every_slot_one_block(arguments: dict) ->
 
 @pytest.mark.parametrize("style", ["hf", "uniform"])
 def test_a_long_sequence_has_no_long_item_and_linear_tables(style: str) -> None:
-    """65,536 tokens in blocks of 64: no program does more than a few dozen tiles."""
+    """65,536 tokens in blocks of 64: no program computes more than a few dozen tiles."""
     pattern = BlockPattern.build(65_536, num_heads=2, style=style)
     lists, n = lists_of(pattern, CPU), pattern.num_blocks
     for work in (lists.rows, lists.columns):

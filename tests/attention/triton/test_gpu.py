@@ -1,6 +1,6 @@
-"""The Triton kernels on a real GPU, at real sizes. Skips itself without one.
+"""The Triton kernels on a real GPU, at real sizes; skipped without one.
 
-checks.py holds the rest of what must hold of them, and runs on a GPU too.
+checks.py holds all other properties, and runs on a GPU too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_results_and_gradients_equal_the_reference(
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("width", [16, 32, 48, 64, 80, 96, 112, 128])
 def test_padding_is_right_wherever_it_lies(dtype: torch.dtype, width: int) -> None:
-    """48 blocks, so that rows are cut into pieces of which some see nothing but padding."""
+    """48 blocks, so that rows are split into pieces, some of which hold only padding."""
     seq_len = 48 * 64
     pattern = BlockPattern.build(seq_len, 2, layer=2)
     masks = padding_masks(seq_len, 64)
@@ -66,10 +66,12 @@ def test_padding_is_right_wherever_it_lies(dtype: torch.dtype, width: int) -> No
     like = [torch.randn(len(masks), 2, seq_len, width, device=CUDA).to(dtype) for _ in range(3)]
     found = results(dtype, like, pattern, masks, "triton")
     wanted = results(torch.float64, like, pattern, masks, "gathered")
-    for have, want in zip(found, wanted, strict=True):
-        for name, one, other in zip(padding_cases(seq_len, 64), have, want, strict=True):
-            distance = (one.double() - other).norm()
-            assert distance <= BOUNDS[dtype] * other.norm(), name
+    for sample, name in enumerate(padding_cases(seq_len, 64)):
+        sizes = [want[sample].norm() for want in wanted]
+        for have, want, size in zip(found, wanted, sizes, strict=True):
+            # The exact gradients of a query that sees one key are 0: rounding is all there is.
+            bound = BOUNDS[dtype] * max(size, max(sizes) / 20)
+            assert (have[sample].double() - want[sample]).norm() <= bound, name
 
 
 @pytest.mark.parametrize("seq_len", [1024, 4096, 4160, 16_384, 65_536])
@@ -78,6 +80,17 @@ def test_long_sequences_equal_the_gathered_backend_in_double_precision(seq_len: 
     pattern = BlockPattern.build(seq_len, 2, layer=3, max_positions=65_536)
     torch.manual_seed(0)
     like = [torch.randn(1, 2, seq_len, 64, device=CUDA).bfloat16() for _ in range(3)]
+    found = results(torch.bfloat16, like, pattern, None, "triton")
+    wanted = results(torch.float64, like, pattern, None, "gathered")
+    for have, want in zip(found, wanted, strict=True):
+        assert (have.double() - want).norm() < BOUNDS[torch.bfloat16] * want.norm()
+
+
+def test_batch_times_heads_may_exceed_the_short_axes_of_a_grid() -> None:
+    """They end at 65,535."""
+    pattern = BlockPattern.build(5 * 16, 3, 16, 0)
+    torch.manual_seed(0)
+    like = [torch.randn(22_000, 3, 80, 16, device=CUDA).bfloat16() for _ in range(3)]
     found = results(torch.bfloat16, like, pattern, None, "triton")
     wanted = results(torch.float64, like, pattern, None, "gathered")
     for have, want in zip(found, wanted, strict=True):

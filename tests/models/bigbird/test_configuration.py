@@ -1,4 +1,4 @@
-"""The config: transformers' fields and defaults, strict for people, lenient for Hub files."""
+"""The config: transformers' fields and defaults; strict for users, lenient for Hub files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_hub_files_may_carry_what_shapes_nothing() -> None:
 @pytest.mark.parametrize(
     "values,problem",
     [
-        ({"hidden_size": 50, "num_attention_heads": 12}, "does not divide"),
+        ({"hidden_size": 50, "num_attention_heads": 12}, "not a multiple"),
         ({"hidden_size": "768"}, "hidden_size is of the wrong type"),
         ({"use_bias": 1}, "use_bias is of the wrong type"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is out of range"),
@@ -72,32 +72,32 @@ def test_hub_files_may_carry_what_shapes_nothing() -> None:
         ({"attention_type": "sparse"}, "unknown attention_type"),
         ({"random_style": "goggle"}, "unknown random_style"),
         ({"hidden_act": "gelu_now"}, "unknown hidden_act"),
-        ({"num_labels": 2, "id2label": {0: "a", 1: "b", 2: "c"}}, "contradict"),
-        ({"add_cross_attention": True}, "cross-attention belongs to a decoder"),
+        ({"num_labels": 2, "id2label": {0: "a", 1: "b", 2: "c"}}, "inconsistent"),
+        ({"add_cross_attention": True}, "cross-attention needs a decoder"),
         ({"pad_token_id": 60000}, "not in the vocabulary"),
-        ({"model_type": "bert"}, "another model family"),
+        ({"model_type": "bert"}, "a different model family"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(values: dict, problem: str) -> None:
+def test_invalid_values_are_refused(values: dict, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         BigBirdConfig.from_dict(values)
 
 
-def test_a_copy_is_checked_anew() -> None:
+def test_a_copy_is_checked_again() -> None:
     config = BigBirdConfig()
     assert config.replace(num_hidden_layers=2).num_hidden_layers == 2
     assert config.num_hidden_layers == 12
     assert config.replace(num_labels=5).id2label == {i: f"LABEL_{i}" for i in range(5)}
-    with pytest.raises(ConfigError, match="does not divide"):
+    with pytest.raises(ConfigError, match="not a multiple"):
         config.replace(num_attention_heads=7)
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="no JSON object"):
+    with pytest.raises(CheckpointError, match="not a JSON object"):
         BigBirdConfig.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is no JSON"):
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
         BigBirdConfig.from_pretrained(tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_a_field_is_set_and_the_whole_is_checked() -> None:
     config.id2label = {0: "no", 1: "yes"}
     assert config.num_labels == 2 and config.label2id == {"no": 0, "yes": 1}
     before = config.to_dict()
-    with pytest.raises(ConfigError, match="number of heads does not divide"):
+    with pytest.raises(ConfigError, match="not a multiple of the number of heads"):
         config.hidden_size = 7
     with pytest.raises(ConfigError, match="use_cache is of the wrong type"):
         config.use_cache = "no"  # type: ignore[assignment]

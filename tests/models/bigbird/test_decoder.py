@@ -1,7 +1,8 @@
 """BigBird as a decoder: causal, with a cache, with cross-attention.
 
-transformers is the judge where its decoder is right. Its cross-attention is not (its self-attention
-then reads the other sequence), so there its BERT is the judge, the same network at dropout 0.
+The reference is transformers where its decoder is correct. Its cross-attention is not (its
+self-attention then reads the other sequence), so there its BERT is the reference, the same network
+at dropout 0.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def test_several_tokens_after_a_cache_see_each_other_causally(folder: Path) -> N
     )
     assert_close(rest.logits, whole.logits[:, 8:])
     assert_close(rest.attentions[1], whole.attentions[1][:, :, 8:])
-    with pytest.raises(ConfigError, match="does not cover the tokens"):
+    with pytest.raises(ConfigError, match="does not match the tokens"):
         ours(
             batch["input_ids"][:, 8:],
             batch["attention_mask"][:, 8:],
@@ -84,7 +85,7 @@ def test_several_tokens_after_a_cache_see_each_other_causally(folder: Path) -> N
         )
 
 
-def test_logits_of_the_last_or_of_chosen_places(folder: Path) -> None:
+def test_logits_of_the_last_or_of_chosen_positions(folder: Path) -> None:
     ours = BigBirdForCausalLM.from_pretrained(folder)
     batch = random_batch(2, 20)
     logits = ours(**batch).logits
@@ -94,7 +95,7 @@ def test_logits_of_the_last_or_of_chosen_places(folder: Path) -> None:
 
 
 def test_a_decoder_never_sees_the_future_at_any_length() -> None:
-    """transformers' does on inputs beyond the fallback, where it attends block-sparsely."""
+    """transformers' decoder reads them, on inputs beyond the fallback, where it is block-sparse."""
     torch.manual_seed(0)
     config = BigBirdConfig(**TINY, is_decoder=True, block_size=4, num_random_blocks=1)
     model = BigBirdForCausalLM(config).eval()
@@ -174,7 +175,7 @@ def test_gradient_checkpointing_with_cross_attention_changes_no_gradient(
         if checkpointing:
             model.gradient_checkpointing_enable()
         output = model(**batch, encoder_hidden_states=states, labels=batch["input_ids"])
-        assert (output.past_key_values is None) == checkpointing  # layers run twice then
+        assert (output.past_key_values is None) == checkpointing  # then layers run twice
         output.loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -185,5 +186,5 @@ def test_what_only_a_decoder_takes_is_refused_by_others() -> None:
     batch = random_batch(1, 20)
     with pytest.raises(ConfigError, match="no cross-attention"):
         encoder(**batch, encoder_hidden_states=torch.randn(1, 3, 16))
-    with pytest.raises(ConfigError, match="keeps no cache"):
+    with pytest.raises(ConfigError, match="has no key-value cache"):
         encoder(**batch, past_key_values=KeyValueCache())

@@ -1,4 +1,4 @@
-"""The prediction head over many targets gives the same numbers a chunk at a time."""
+"""The prediction head gives the same results in chunks, for many targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bigbird_ds.models.bigbird.lm_heads import IGNORED, own_targets, summed_head
 
 
 class CountedHead(nn.Linear):
-    """A head that notes how many places each call computes."""
+    """A head that records how many positions each call computes."""
 
     def __init__(self) -> None:
         super().__init__(8, 30)

@@ -111,10 +111,10 @@ def test_question_answering(tmp_path: Path, seq_len: int, training: bool, questi
     batch["input_ids"][0, 12] = batch["input_ids"][1, 7] = SEPARATOR
     del batch["token_type_ids"]
     batch["start_positions"] = torch.tensor([20, 15])
-    batch["end_positions"] = torch.tensor([24, 10_000])  # beyond the input: does not count
+    batch["end_positions"] = torch.tensor([24, 10_000])  # beyond the input: ignored
     if question == "lengths":
         batch["question_lengths"] = torch.tensor([[5], [9]])
-    if question == "vectors":  # nothing is known of the question
+    if question == "vectors":  # the length of the question is unknown
         del batch["input_ids"]
         batch["inputs_embeds"] = torch.randn(2, seq_len, TINY["hidden_size"])
     assert_equals_transformers(

@@ -1,4 +1,4 @@
-"""Folders of BigBirdPegasus models: ours read by transformers, theirs by us."""
+"""Folders of BigBirdPegasus models: transformers reads ours, we read theirs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_config_has_the_defaults_of_transformers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decoder_attention_heads": 3}, "does not divide"),
+        ({"decoder_attention_heads": 3}, "not a multiple"),
         ({"decoder_layerdrop": 0.1}, "decoder_layerdrop is out of range"),
         ({"activation_function": "gelu_nwe"}, "gelu_new"),
         ({"decoder_start_token_id": 120}, "decoder_start_token_id is out of range"),
@@ -117,7 +117,7 @@ def test_the_config_has_the_defaults_of_transformers() -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_values_that_cannot_be_meant_are_refused(settings: dict, message: str) -> None:
+def test_invalid_values_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BigBirdPegasusConfig.from_dict({**TINY_PEGASUS, **settings})
 

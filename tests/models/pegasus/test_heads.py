@@ -57,13 +57,13 @@ def test_question_answering_equals_transformers(tmp_path: Path) -> None:
     expected, found = theirs(**batch, **places), ours(**batch, **places)
     assert_close(found.start_logits, expected.start_logits)
     assert_close(found.end_logits, expected.end_logits)
-    # what shifts all places alike has no gradient in exact arithmetic
+    # a shift of all positions has no gradient in exact arithmetic
     unseen = ("qa_outputs.bias", "decoder.layernorm_embedding.bias")
     assert_same_loss_and_gradients(ours, theirs, found, expected, unseen)
 
 
-@pytest.mark.parametrize("reads", [False, True], ids=["alone", "reading"])
-def test_the_decoder_alone_equals_transformers(tmp_path: Path, reads: bool) -> None:
+@pytest.mark.parametrize("reads", [False, True], ids=["without encoder", "with encoder"])
+def test_the_decoder_without_encoder_equals_transformers(tmp_path: Path, reads: bool) -> None:
     name = "BigBirdPegasusForCausalLM"
     save_pegasus_twin(tmp_path, name)
     theirs = load_twin(tmp_path, name).train()
@@ -79,7 +79,7 @@ def test_the_decoder_alone_equals_transformers(tmp_path: Path, reads: bool) -> N
     assert torch.equal(ours(ids, logits_to_keep=2).logits, ours(ids).logits[:, -2:])
 
 
-def test_writing_token_by_token_gives_the_scores_of_the_whole(tmp_path: Path) -> None:
+def test_decoding_token_by_token_gives_the_scores_of_the_whole(tmp_path: Path) -> None:
     config = BigBirdPegasusConfig(**TINY_PEGASUS)
     model = BigBirdPegasusForConditionalGeneration(config).eval()
     batch = pegasus_batch(2, 720, 9, padding=30)

@@ -1,4 +1,4 @@
-"""BigBirdPegasus gives the numbers of transformers: in eval, in training, and backwards."""
+"""BigBirdPegasus gives the results of transformers: in eval, training and backward."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_generation_model_equals_transformers(
     for name in ("encoder_hidden_states", "decoder_hidden_states"):
         assert len(found[name]) == len(expected[name]) == 3
         for have, want in zip(found[name], expected[name], strict=True):
-            assert_close(have, want[:, : have.shape[1]])  # they leave their inner padding on
+            assert_close(
+                have, want[:, : have.shape[1]]
+            )  # they do not remove their internal padding
     assert_same_loss_and_gradients(ours, theirs, found, expected)
 
 
@@ -127,7 +129,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path, seq_len: int) 
     [({"dropout": 0.5}, True), ({"activation_dropout": 0.5}, False)],
     ids=["dropout", "activation_dropout"],
 )
-def test_activation_dropout_acts_in_the_decoder_alone(
+def test_activation_dropout_acts_only_in_the_decoder(
     folder: Path, settings: dict[str, float], encoder_differs: bool
 ) -> None:
     batch = pegasus_batch(2, 60, 9)

@@ -1,4 +1,4 @@
-"""Sections whose ``name`` picks an entry of a registry: its options count, no others."""
+"""Sections whose ``name`` selects an entry of a registry: only its options are valid."""
 
 from __future__ import annotations
 

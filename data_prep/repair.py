@@ -37,10 +37,10 @@ def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> 
     found = {} if record is None else {shard.tar.name: shard for shard in record.shards.values()}
     if found != wanted:
         raise DataError(
-            "a damaged unit came out different",
-            seen=f"unit {number}: {', '.join(sorted(found)) or 'no shard'} with another sha256",
-            needed="the bytes that the manifest tells",
-            change="inputs and program as they were when the shards were written, or a new --out",
+            "a rewritten unit differs from the damaged one",
+            seen=f"unit {number}: {', '.join(sorted(found)) or 'no shard'} with a different sha256",
+            needed="the bytes recorded in the manifest",
+            change="the original inputs and program version, or a new --out",
         )
 
 

@@ -1,0 +1,60 @@
+"""Evaluation: loss and accuracy over the windows of the validation split."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from bigbird_ds.log import logger
+from bigbird_ds.training.metrics import (
+    MetricsWriter,
+    SumMeter,
+    evaluation_metrics,
+    log_evaluation,
+)
+from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.setup import Batch, Run
+from bigbird_ds.training.step import asks_to_stop, raise_between_steps, to_device
+from bigbird_ds.training.stopping import StopRequest
+
+
+@torch.no_grad()
+def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
+    """Compute loss and accuracy over the windows of the validation split.
+
+    Returns:
+        Whether the evaluation completed. If any rank is asked to stop, all ranks stop after the
+        current batch and no metrics are written.
+
+    Raises:
+        FailedBetweenSteps: a rank could not read a batch.
+    """
+    assert run.evaluation is not None
+    run.engine.eval()
+    meter = SumMeter()
+    batches = iter(run.evaluation)
+    for number in itertools.count(1):
+        patience = 1.0 if number > 1 else PATIENCE_AT_SAVE
+        words = f"evaluation after step {run.state.step}, batch {number}"
+        run.ranks.progress.at(words, patience)
+        batch: Batch | None = None
+        error = None
+        try:
+            batch = next(batches, None)
+        except Exception as cause:  # the other ranks wait for this one
+            error = cause
+        stops, failures = run.ranks.sum([asks_to_stop(run, request), float(error is not None)])
+        if failures:
+            raise_between_steps(run.ranks, error)
+        if stops:
+            logger.info("evaluation at step %d given up, to stop on request", run.state.step)
+            return False
+        if batch is None:  # on all ranks after the same number of batches
+            break
+        meter.add(run.engine(to_device(batch, run)))
+    sums = meter.reduce(run.ranks)
+    values = {"step": run.state.step, **evaluation_metrics(sums, run.objective.losses)}
+    writer.write(values)
+    log_evaluation(values)
+    return True
