@@ -127,7 +127,11 @@ def plan(config: Path, ranks: int) -> float:
 
 def run(config: Path, ranks: int, folder: Path) -> float:
     subprocess.run(["rm", "-rf", str(folder / "run")], check=True)
-    launch = [sys.executable] if ranks == 1 else ["deepspeed", "--num_gpus", str(ranks), "--master_port", "29731"]
+    launch = (
+        [sys.executable]
+        if ranks == 1
+        else ["deepspeed", "--num_gpus", str(ranks), "--master_port", "29731"]
+    )
     words = [*launch, "launch/pretrain.py", str(config)]
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

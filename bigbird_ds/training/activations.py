@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bigbird_ds.attention.device import counted_for_gpu
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.training.config.run_config import RunConfig
@@ -30,6 +31,8 @@ from bigbird_ds.training.losses import TARGET_FIELDS, own_slots
 
 # Rank 1 receives most: the prefix (which rank 0 owns), the last block and two neighbours.
 _COUNTED_RANK = 1
+# All layers of a stack allocate the same, so a deeper model is extrapolated from this depth.
+_COUNTED_LAYERS = 2
 
 
 class _Done:
@@ -84,6 +87,33 @@ def step_bytes(config: RunConfig, model_config: ModelConfig, on_gpu: bool = Fals
             the CPU. All other operators are those of the CPU, whose dropout masks have two bytes
             an element in bf16 (one on a GPU). What an operator allocates internally is not seen.
     """
+    layers = _layers(model_config)
+    few = [min(number, _COUNTED_LAYERS) for number in layers]
+    least = _count(config, _with_layers(model_config, few), on_gpu)
+    kept, peak = least.kept, least.peak
+    for stack, number in enumerate(layers):
+        if number > _COUNTED_LAYERS:
+            more = [depth + (other == stack) for other, depth in enumerate(few)]
+            larger = _count(config, _with_layers(model_config, more), on_gpu)
+            kept += (number - _COUNTED_LAYERS) * (larger.kept - least.kept)
+            peak += (number - _COUNTED_LAYERS) * (larger.peak - least.peak)
+    return StepBytes(kept, peak)
+
+
+def _layers(model_config: ModelConfig) -> list[int]:
+    """Number of layers of the encoder and, if there is one, of the decoder."""
+    if isinstance(model_config, BigBirdConfig):
+        return [model_config.num_hidden_layers]
+    return [model_config.encoder_layers, model_config.decoder_layers]
+
+
+def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
+    if isinstance(model_config, BigBirdConfig):
+        return model_config.replace(num_hidden_layers=layers[0])
+    return model_config.replace(encoder_layers=layers[0], decoder_layers=layers[1])
+
+
+def _count(config: RunConfig, model_config: ModelConfig, on_gpu: bool) -> StepBytes:
     with counted_for_gpu(on_gpu), _fake_model(config, model_config) as model:
         return count_step(model, example_batch(config), config.objective.kind.losses)
 

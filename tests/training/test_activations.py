@@ -11,6 +11,7 @@ from support.pegasus_corpus import TINY_PEGASUS_RUN
 from support.runs import changed
 
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
+from bigbird_ds.training import activations
 from bigbird_ds.training.activations import count_step, example_batch, step_bytes
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
@@ -76,14 +77,36 @@ def test_ranks_that_share_keep_nearly_their_part(
     assert 3.3 < alone / shared < 4
 
 
-def test_of_layers_that_are_computed_again_one_is_counted_whole() -> None:
+def test_of_layers_that_are_computed_again_one_is_counted_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """In the backward pass one layer at a time has its widest tensors, for any number of layers."""
     config = check_run_config(changed(BIGBIRD, **{"train.activation_checkpointing": True}), "test")
     wide = model_config_of(BIGBIRD).replace(intermediate_size=2048)
+    monkeypatch.setattr(activations, "_COUNTED_LAYERS", 5)
     few, many = (step_bytes(config, wide.replace(num_hidden_layers=n)) for n in (2, 5))
     assert many.peak - few.peak == many.kept - few.kept
     tokens = config.batch.micro * config.data.sequence_length
     assert few.peak - few.kept > 2 * tokens * 2048 * 4  # before and after the activation function
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("settings", [BIGBIRD, PEGASUS], ids=["bigbird", "pegasus"])
+def test_deep_models_are_extrapolated_from_shallow_ones(
+    settings: dict[str, Any], checkpoints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = check_run_config(
+        changed(settings, **{"train.activation_checkpointing": checkpoints}), "test"
+    )
+    depths = (
+        {"num_hidden_layers": 5}
+        if settings is BIGBIRD
+        else {"encoder_layers": 4, "decoder_layers": 3}
+    )
+    deep = model_config_of(settings).replace(**depths)
+    extrapolated = step_bytes(config, deep)
+    monkeypatch.setattr(activations, "_COUNTED_LAYERS", 5)
+    assert step_bytes(config, deep) == extrapolated
 
 
 def test_a_model_runs_after_it_was_counted() -> None:
