@@ -51,6 +51,7 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
+        skipped: steps of these that were skipped (``train.skip_steps``).
         environment: versions of packages, number of ranks, hosts and devices, for the same.
     """
 
@@ -59,6 +60,7 @@ class TrainingState:
     data: dict[str, Any]
     run_config: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
+    skipped: NonNegativeInt = 0
 
 
 class CheckpointManifest(BaseModel):
@@ -76,6 +78,13 @@ Parsed = TypeVar("Parsed")
 
 def step_folder(output: Path, step: int) -> Path:
     return output / FOLDER_NAME / f"step-{step}"
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, from its name."""
+    match = _STEP_NAME.fullmatch(folder.name)
+    assert match is not None, folder
+    return int(match[1])
 
 
 def list_checkpoints(output: Path, after: int = -1) -> list[Path]:

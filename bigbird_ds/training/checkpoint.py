@@ -34,7 +34,13 @@ from bigbird_ds.hub.checkpoints import (
 from bigbird_ds.log import logger
 from bigbird_ds.models.weights import write_tensor_file
 from bigbird_ds.training.deepspeed.state import equals_module, full_tensors
-from bigbird_ds.training.disk import delete_in_background, hidden, hide_leftovers, make_room
+from bigbird_ds.training.disk import (
+    Kept,
+    delete_in_background,
+    hidden,
+    hide_leftovers,
+    make_room,
+)
 from bigbird_ds.training.distributed import Ranks
 
 
@@ -44,10 +50,10 @@ def save_checkpoint(
     engine: Any,
     model: nn.Module,
     ranks: Ranks,
-    keep: int,
+    kept: Kept,
     num_bytes: int = 0,
 ) -> Path:
-    """Write ``step-N`` on all ranks, then prune all but it and the ``keep - 1`` before it.
+    """Write ``step-N`` on all ranks, then prune the older ones that need not be ``kept``.
 
     Args:
         num_bytes: what the checkpoint takes; where the disk has less, older ones are removed first.
@@ -65,16 +71,18 @@ def save_checkpoint(
     weights, moments, drifted = _own_share(engine, model, ranks)
     ranks.jointly(lambda: _require_equal(drifted))
     ranks.jointly(lambda: _require_finite(weights | moments, state.step))
-    together.write(lambda: _make_anew(temporary, output, num_bytes) if ranks.is_first else None)
+    together.write(
+        lambda: _make_anew(temporary, output, num_bytes, kept) if ranks.is_first else None
+    )
     written = together.write(lambda: _write_share(temporary, weights, moments, ranks))
     together.write(lambda: _finish(temporary, final, state, model, written, ranks))
     if ranks.is_first:
-        _prune(output, final, keep)
+        _prune(output, final, kept)
     return final
 
 
-def _prune(output: Path, newest: Path, keep: int) -> None:
-    """Remove all but the last ``keep`` checkpoints, and the partial folders of killed processes.
+def _prune(output: Path, newest: Path, kept: Kept) -> None:
+    """Remove outdated checkpoints, and the partial folders of killed processes.
 
     A failure to remove one does not end the run. Each is renamed first, so that a visible
     checkpoint is never partial; a thread deletes it while training continues.
@@ -82,7 +90,7 @@ def _prune(output: Path, newest: Path, keep: int) -> None:
     found = list_checkpoints(output)
     stale = hide_leftovers(output)
     # Count back from ``newest``: a later, damaged checkpoint must not push it out.
-    for old in found[: found.index(newest) + 1][:-keep]:
+    for old in kept.outdated(found[: found.index(newest) + 1]):
         try:
             stale.append(hidden(old))
         except OSError as cause:
@@ -110,9 +118,9 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
         )
 
 
-def _make_anew(folder: Path, output: Path, num_bytes: int) -> None:
+def _make_anew(folder: Path, output: Path, num_bytes: int, kept: Kept) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    make_room(output, num_bytes)
+    make_room(output, num_bytes, kept)
     folder.mkdir(parents=True)
 
 
@@ -234,6 +242,6 @@ class _Together:
                 "the checkpoint could not be written",
                 seen=f"{self.temporary}: {'; '.join(filter(None, failures))}",
                 needed=f"a folder to write to, with room for {self.num_bytes:,} bytes",
-                change="make room there, or mend the file system",
+                change="free space there, or repair the file system",
             )
         return list(results)

@@ -8,15 +8,31 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.hub.checkpoints import FOLDER_NAME, LATEST_NAME, list_checkpoints
+from bigbird_ds.hub.checkpoints import FOLDER_NAME, LATEST_NAME, list_checkpoints, step_of
 from bigbird_ds.log import logger
 from bigbird_ds.training.optimizers import OptimizerKind
 
 _GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay: the ``last`` ones, and those of every ``every`` steps (0: none)."""
+
+    last: int
+    every: int = 0
+
+    def for_good(self, folder: Path) -> bool:
+        return self.every > 0 and step_of(folder) % self.every == 0
+
+    def outdated(self, folders: list[Path]) -> list[Path]:
+        """The folders, oldest first, that are to be removed."""
+        return [folder for folder in folders[: -self.last] if not self.for_good(folder)]
 
 
 def checkpoint_bytes(shapes: Iterable[tuple[int, ...]], kind: OptimizerKind) -> int:
@@ -56,16 +72,16 @@ def check_room(output: Path, needed: int, keep: int) -> None:
     sizes = [_size_of(folder) for folder in list_checkpoints(output)]
     if free + sum(sizes[:-1]) < needed:
         raise ConfigError(
-            "the disk has no room for a checkpoint",
+            "not enough disk space for a checkpoint",
             seen=f"{output}: {free:,} bytes free",
             needed=f"{needed:,} bytes for each checkpoint",
-            change="output, or make room there",
+            change="output, or free space there",
         )
     wanted = (keep + 1) * needed
     if free + sum(sizes) < wanted:
         logger.warning(
             "disk: %s has room for less than train.keep_checkpoints=%d checkpoints and one being "
-            "written: %.2f of %.2f GiB; older ones are removed before a save where they must be",
+            "written: %.2f of %.2f GiB; older ones are removed before a save if necessary",
             output,
             keep,
             (free + sum(sizes)) / _GIB,
@@ -73,18 +89,20 @@ def check_room(output: Path, needed: int, keep: int) -> None:
         )
 
 
-def make_room(output: Path, needed: int) -> None:
-    """Remove old checkpoints, but the newest, until a checkpoint of ``needed`` bytes has room.
+def make_room(output: Path, needed: int, kept: Kept) -> None:
+    """Remove old checkpoints until one of ``needed`` bytes has room.
+
+    The newest and those that are kept for good stay.
 
     Raises:
         OSError: there is no room even then.
     """
-    kept = _latest(output)
+    newest = _latest(output)
     for folder in list_checkpoints(output):
         if free_bytes(output) >= needed:
             break
-        if folder.name != kept:
-            logger.warning("disk: %s is removed before the save, to make room", folder)
+        if folder.name != newest and not kept.for_good(folder):
+            logger.warning("disk: %s is removed before the save to free space", folder)
             shutil.rmtree(hidden(folder))
     free = free_bytes(output)
     if free < needed:

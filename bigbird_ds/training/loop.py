@@ -11,6 +11,8 @@ from functools import partial
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
+from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.metrics import (
@@ -46,6 +48,7 @@ class _Log:
     writer: MetricsWriter
     meter: SumMeter
     speed: Speedometer
+    clock: Clock
     last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
@@ -108,15 +111,21 @@ def train(run: Run, request: StopRequest) -> int:
     step = run.state.step
     writer = ranks.jointly(lambda: MetricsWriter(run.folder.path, ranks, step))
     speed = Speedometer(step, config.train.steps)
-    log = _Log(run, writer, SumMeter(), speed, step, step, partial(float, "nan"))
+    clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
+    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"))
     stopped, failure = False, None
     try:
         stopped = _train_steps(run, log, request)
     except FailedBetweenSteps as cause:
         failure = cause.error
-    if run.state.step > log.last_saved:
-        log.write()
-        _save_at_the_end(run, log)
+    try:
+        if run.state.step > log.last_saved:
+            log.write()
+            _save_at_the_end(run, log)
+    except NotWrittenError as cause:
+        if failure is None:
+            raise
+        logger.error("error: %s", cause)  # and what ended the run is raised
     writer.close()
     if failure is not None:
         raise failure
@@ -137,6 +146,8 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         # Read this step's batch; count its targets, and the stop requests, over all ranks.
         step = run.state.step + 1
         request.plan = _plan_of_stop(run)
+        if run.ranks.is_first:
+            _look_at_clock(log.clock, request)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
         fetched = fetch(batches)
@@ -146,21 +157,25 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         if agreed.stop:
             return True
 
-        # One optimizer step.
-        set_learning_rate(run.optimizer, learning_rate(step, config))
-        gradient_norm = optimizer_step(
-            run, step, fetched.micro_batches, agreed.counts, log.meter, request
-        )
-        if gradient_norm is None:
-            return True
-        log.gradient_norm = gradient_norm
+        # One optimizer step, unless it is to be skipped.
+        is_skipped = _is_skipped(step, config.train.skip_steps)
+        if not is_skipped:
+            set_learning_rate(run.optimizer, learning_rate(step, config))
+            gradient_norm = optimizer_step(
+                run, step, fetched.micro_batches, agreed.counts, log.meter, request
+            )
+            if gradient_norm is None:
+                return True
+            log.gradient_norm = gradient_norm
+            log.speed.tokens += agreed.counts.tokens
+        tokens = 0 if is_skipped else int(agreed.counts.tokens)
         run.state = replace(
             run.state,
             step=step,
-            tokens=run.state.tokens + int(agreed.counts.tokens),
+            tokens=run.state.tokens + tokens,
             data=fetched.data_state,
+            skipped=run.state.skipped + is_skipped,
         )
-        log.speed.tokens += agreed.counts.tokens
 
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
@@ -176,6 +191,15 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 return True
             log.speed.start(step)
     return False
+
+
+def _look_at_clock(clock: Clock, request: StopRequest) -> None:
+    clock.step_begins()
+    if clock.must_save:
+        request.saves = True
+    if clock.must_stop and not request:
+        request.plan = "stopping with time for a save"
+        request.set(clock.limit)
 
 
 def _plan_of_stop(run: Run) -> str:
@@ -205,6 +229,13 @@ def _evaluation_is_due(run: Run) -> bool:
     return run.evaluation is not None and (step == train.steps or _due(step, train.eval_every))
 
 
+def _is_skipped(step: int, bounds: tuple[int, int] | None) -> bool:
+    if bounds is None or not bounds[0] <= step <= bounds[1]:
+        return False
+    logger.info("step %d skipped, as train.skip_steps says", step)
+    return True
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -217,7 +248,7 @@ def _save(run: Run, log: _Log) -> None:
     except NotWrittenError as cause:
         log.retry_at = step + max(1, run.config.train.save_every // 10)
         logger.warning(
-            "%s\nthe run goes on; %s; the next try is after step %d",
+            "%s\nthe run continues; %s; next attempt after step %d",
             cause,
             log.last_checkpoint,
             log.retry_at,
@@ -231,7 +262,7 @@ def _save_at_the_end(run: Run, log: _Log) -> None:
         try:
             return _write_checkpoint(run, log)
         except NotWrittenError as cause:
-            logger.warning("%s\nthe next try is in %.0f s", cause, pause_s)
+            logger.warning("%s\nnext attempt in %.0f s", cause, pause_s)
         time.sleep(pause_s)
     _write_checkpoint(run, log)
 
@@ -247,8 +278,10 @@ def _write_checkpoint(run: Run, log: _Log) -> None:
         run.engine,
         run.model,
         run.ranks,
-        config.train.keep_checkpoints,
+        Kept(config.train.keep_checkpoints, config.train.keep_every),
         run.checkpoint_bytes,
     )
-    logger.info("saved %s in %.1f s", folder, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    log.clock.saved(seconds)
+    logger.info("saved %s in %.1f s", folder, seconds)
     log.last_saved, log.retry_at = step, None

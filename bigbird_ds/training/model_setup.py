@@ -40,7 +40,7 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         raise ConfigError(
             "data.tokenizer is a shards folder, which lacks files that an export needs",
             seen=f"data.tokenizer={config.data.tokenizer}",
-            needed="the tokenizer folder that made the shards",
+            needed="the tokenizer folder that the shards were written with",
             change="data.tokenizer",
         )
     model_class = config.objective.kind.model_class

@@ -281,7 +281,7 @@ def _build_engine(
     if weights:
         set_weights(engine, model, weights.__getitem__)
     if checkpoint is not None:
-        load_optimizer(checkpoint, state.step, engine, model)
+        load_optimizer(checkpoint, state.step - state.skipped, engine, model)
     return engine
 
 

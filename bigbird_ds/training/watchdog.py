@@ -80,7 +80,8 @@ class _Reports:
         latest: the last report seen of each rank.
         alive_since: when the count of each rank was last seen to change, in seconds.
         moved_since: when a rank was last seen to move on.
-        hang_is_known: another rank has found the hang, or the store is gone.
+        hang_is_known: another rank has found the hang.
+        is_lost: the connection to the store broke; ``latest`` is old.
     """
 
     def __init__(self, ranks: Ranks, timeout_s: float) -> None:
@@ -89,7 +90,7 @@ class _Reports:
         self.latest = dict(enumerate(ranks.gather(self.own())))
         self.alive_since = dict.fromkeys(self.latest, now)
         self.moved_since = now
-        self.hang_is_known = False
+        self.hang_is_known = self.is_lost = False
         # Ranks that a launcher starts again meet at the same store.
         self._prefix = f"bigbird_ds/{ranks.gather(secrets.token_hex(8))[0]}/"
         self._store: dist.TCPStore | None = None
@@ -115,8 +116,10 @@ class _Reports:
             self._store.set(self._key(self._rank), self.own().to_json())
             if with_others:
                 self._read_others(self._store)
-        except (RuntimeError, OSError):  # rank 0, which holds the store, has ended
-            self.hang_is_known = True
+        except (RuntimeError, OSError):
+            # Rank 0, which holds the store, has ended, or the network has failed for a moment: no
+            # proof of a hang. From now on this rank's own progress alone counts.
+            self._store, self.is_lost = None, True
 
     def _read_others(self, store: dist.TCPStore) -> None:
         others = [rank for rank in self.latest if rank != self._rank]
@@ -132,9 +135,10 @@ class _Reports:
         self.hang_is_known = store.check([self._prefix + "hang"])
 
     def tell_hang(self) -> None:
-        if self._store is not None:
+        store = self._store
+        if store is not None:
             with contextlib.suppress(RuntimeError, OSError):
-                self._store.set(self._prefix + "hang", "1")
+                store.set(self._prefix + "hang", "1")
 
     def _key(self, rank: int) -> str:
         return f"{self._prefix}{rank}"
@@ -190,6 +194,9 @@ class _Watchdog(threading.Thread):
             for rank, since in self._reports.alive_since.items()
             if time.monotonic() - since < max(4 * self._pause_s, self._timeout_s / 4)
         }
+        if self._reports.is_lost:
+            _print("rank 0 is out of reach; the places of other ranks are the last ones known\n")
+            alive = set(self._reports.latest) - {0} | {self._rank}
         if self._rank == min(alive):
             _print(describe_hang(self._reports.latest, alive, seconds))
         _print(f"stacks of rank {self._rank} (process {os.getpid()}):\n")
@@ -215,11 +222,11 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
         if rank not in alive or report.place.number < furthest
     ]
     waiting = [rank for rank in reports if rank not in behind]
-    lines = [f"error: no rank has moved on for {seconds:.0f} s (train.hang_timeout)"]
+    lines = [f"error: no rank has made progress for {seconds:.0f} s (train.hang_timeout)"]
     for ranks, does in ((behind, "did not arrive"), (waiting, "waits")):
         for rank in ranks[:_NUM_LISTED]:
             report = reports[rank]
-            silent = "" if rank in alive else "; does not answer: stopped, or out of reach"
+            silent = "" if rank in alive else "; does not respond: stopped or unreachable"
             who = f"rank {rank} on {report.host}, process {report.pid}"
             lines.append(f"  {who} {does}: {report.place.words}{silent}")
         if len(ranks) > _NUM_LISTED:

@@ -23,6 +23,7 @@ from support.runs import (
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training import disk
 from bigbird_ds.training.checkpoint import _prune
+from bigbird_ds.training.disk import Kept
 
 
 @pytest.mark.launch
@@ -34,7 +35,7 @@ def test_a_run_goes_on_after_a_save_without_room_and_saves_again_with_the_usual_
     said, _ = run_distributed(train_with_full_disk, 2, settings, 2)
     assert "the checkpoint could not be written\n" in said
     assert f"  seen:   {folder}/.step-2.tmp: rank 1 on {socket.gethostname()}: " in said
-    assert "the last checkpoint (step-1) is untouched; the next try is after step 3" in said
+    assert "the last checkpoint (step-1) is untouched; next attempt after step 3" in said
     assert re.search(r"needed: .* room for [\d,]{5,} bytes\n", said)
     assert sorted(path.name for path in folder.iterdir()) == ["step-1", "step-3", "step-4"]
     modes = {path.stat().st_mode & 0o777 for path in folder.glob("*/*")}
@@ -67,9 +68,9 @@ def checkpoints(output: Path, *steps: int) -> list[Path]:
     return folders
 
 
-def prune(output: Path, newest: Path, keep: int) -> set[str]:
+def prune(output: Path, newest: Path, keep: int, every: int = 0) -> set[str]:
     """The names in ``checkpoints`` after it."""
-    _prune(output, newest, keep)
+    _prune(output, newest, Kept(keep, every))
     for thread in threading.enumerate():
         if thread.name == "prune checkpoints":
             thread.join(timeout=30)
@@ -82,6 +83,11 @@ def test_the_last_checkpoints_stay_and_what_a_killed_save_left_goes(tmp_path: Pa
     (tmp_path / "checkpoints" / ".step-1.old").mkdir()
     # step-9 is later than the one just saved: damaged, and of an abandoned trajectory.
     assert prune(tmp_path, folders[2], keep=2) == {"step-2", "step-3", "step-9"}
+
+
+def test_checkpoints_of_every_so_many_steps_stay_for_good(tmp_path: Path) -> None:
+    folders = checkpoints(tmp_path, 5, 10, 15, 20, 25)
+    assert prune(tmp_path, folders[4], keep=1, every=10) == {"step-10", "step-20", "step-25"}
 
 
 def test_a_checkpoint_that_cannot_be_removed_is_a_warning(
@@ -120,12 +126,14 @@ def left(output: Path) -> set[str]:
 def test_old_checkpoints_make_room_for_a_save_and_the_last_one_written_stays(
     small_disk: Path,
 ) -> None:
-    disk.make_room(small_disk, needed=100)
+    disk.make_room(small_disk, needed=100, kept=Kept(3))
     assert left(small_disk) == {"step-1", "step-2", "step-3", "step-9"}
-    disk.make_room(small_disk, needed=300)
+    disk.make_room(small_disk, needed=200, kept=Kept(3, every=2))
+    assert left(small_disk) == {"step-2", "step-3", "step-9"}
+    disk.make_room(small_disk, needed=300, kept=Kept(3))
     assert left(small_disk) == {"step-3", "step-9"}
     with pytest.raises(OSError, match=r"400 bytes free, 450 needed.*checkpoints"):
-        disk.make_room(small_disk, needed=450)
+        disk.make_room(small_disk, needed=450, kept=Kept(3))
     assert left(small_disk) == {"step-3"}
 
 

@@ -32,7 +32,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(
         second = run(sys.executable, PRETRAIN, config)
         assert second.returncode == 2, second.stderr
         assert "error: another run writes to this run folder\n" in second.stderr
-        assert f"held by process {first.pid} on " in second.stderr
+        assert f"locked by process {first.pid} on " in second.stderr
     finally:
         first.kill()
     assert first.wait(timeout=60) == -signal.SIGKILL
@@ -48,10 +48,10 @@ def test_ranks_that_do_not_share_the_folder_all_fail_before_training(
         errors_of_run_folders, 2, tmp_path
     ):
         assert shared is None
-        assert "do not share the run folder" in apart and "not seen by rank 1 on " in apart
+        assert "do not share the run folder" in apart and "not visible to rank 1 on " in apart
         assert without_locks is None
         checkpoints, lock = cannot_be_written
-        assert "the output cannot be written" in checkpoints and "it is no folder" in checkpoints
+        assert "the output cannot be written" in checkpoints and "not a folder" in checkpoints
         assert "the lock of the run folder cannot be written" in lock and "/.lock'" in lock
 
 

@@ -54,7 +54,14 @@ def runs(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         )
         for stage in stages
     }
-    return {"whole": whole, "half": half, "rest": rest} | clipped
+    skipped = changed(
+        whole,
+        **{"train.skip_steps": [2, 2], "train.save_every": 2, "output": str(folder / "skipped")},
+    )
+    step = str(folder / "skipped" / "checkpoints" / "step-2")
+    resumed = changed(skipped, output=str(folder / "resumed"), resume=step)
+    skips = {"skipped": skipped, "resumed": resumed}
+    return {"whole": whole, "half": half, "rest": rest} | clipped | skips
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +106,17 @@ def test_gradients_are_clipped_by_their_norm_over_all_ranks_which_the_metrics_te
     moments = [m.flatten() for name, m in last_tensors(run).items() if name.startswith("exp_avg/")]
     assert float(torch.cat(moments).norm()) / 0.1 == pytest.approx(CLIP, rel=1e-3)
     assert metrics(run)[0]["grad_norm"] > 2 * CLIP
+
+
+@pytest.mark.launch
+def test_a_skipped_step_reads_its_batch_and_trains_on_the_others_also_after_a_resume(
+    runs: dict[str, dict[str, Any]], passes: list[Any]
+) -> None:
+    whole, skipped = metrics(runs["whole"]), metrics(runs["skipped"])
+    trained = [line for line in skipped if "loss" in line]
+    assert [line["step"] for line in trained] == [1, 3]
+    tokens = [line["tokens"] for line in whole if "loss" in line]
+    assert trained[1]["tokens"] - trained[0]["tokens"] == tokens[2] - tokens[1]
+    # The last update depends on the optimizer's own count of steps.
+    expected, found = last_tensors(runs["skipped"]), last_tensors(runs["resumed"])
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -89,14 +89,31 @@ class TrainConfig(Section):
     save_every: int = Field(
         1000, ge=0, description="steps between checkpoints (0: only after the last step)"
     )
+    save_minutes: float = Field(
+        0.0, ge=0, description="minutes since the last save after which to save too (0: never)"
+    )
     keep_checkpoints: PositiveInt = Field(
         3, description="number of checkpoints to keep; older ones are removed"
+    )
+    keep_every: int = Field(
+        0, ge=0, description="checkpoints of multiples of this step are never removed (0: none)"
+    )
+    time_limit: float | None = Field(
+        None,
+        gt=0,
+        description="seconds from its start within which a run saves and stops, with exit code 75 "
+        "(null: until the end of the SLURM job, if SLURM_JOB_END_TIME is set)",
     )
     eval_every: int = Field(
         0, ge=0, description="steps between evaluations (0: only after the last step)"
     )
     eval_windows: PositiveInt | None = Field(
         None, description="windows per evaluation, spread over the validation split (null: all)"
+    )
+    skip_steps: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="first and last step whose batches are read but not trained on: a resume from "
+        "an earlier checkpoint passes a place where the loss breaks (null: none)",
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
     hang_timeout: float = Field(
@@ -156,6 +173,14 @@ class RunConfig(Section):
                     needed="a shards folder with a validation split",
                     change=f"data.validation, or leave out train.{key}",
                 )
+        skipped = self.train.skip_steps
+        if skipped is not None and not 1 < skipped[0] <= skipped[1]:
+            raise ConfigError(
+                "the steps to skip are no range after step 1",
+                seen=f"train.skip_steps={list(skipped)}",
+                needed="the first and the last step, for example [1200, 1210]",
+                change="train.skip_steps",
+            )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(
                 "train.compile does not support sequence parallelism",
