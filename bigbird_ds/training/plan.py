@@ -201,6 +201,9 @@ def memory_lines(config: RunConfig, memory: MemoryPlan) -> list[str]:
     }
     if not memory.on_gpu:
         kinds["process"] = memory.host
+        lines.append(
+            "  (with MALLOC_MMAP_MAX_=65536; the default is faster and keeps freed memory)"
+        )
     lines += [f"  {name:<12}{size / GIB:8.3f} GiB" for name, size in kinds.items() if size]
     if memory.on_gpu:
         lines.append(f"host memory per rank: {memory.host / GIB:.2f} GiB and the data workers")
