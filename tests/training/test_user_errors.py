@@ -116,7 +116,7 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
         if name == "flipped byte":
             break
         with pytest.raises(UserError) as caught:
-            describe_plan(check_run_config(settings, "test"), 1, None)
+            describe_plan(check_run_config(settings, "test"))
         assert str(caught.value) == error, name
 
 
