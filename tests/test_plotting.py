@@ -28,3 +28,16 @@ def test_a_picture_that_cannot_be_written_is_a_user_error(
     assert main([*PATTERN, str(tmp_path / name)]) == 2
     error = capsys.readouterr().err
     assert problem in error and "change: --out" in error
+
+
+def test_what_is_not_drawn_and_what_a_model_does_not_compute_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "a.png")
+    short = ["attention", "--seq-len", "64", "--block-size", "8", "--heads", "6", "--out", target]
+    assert main(short) == 0
+    said = capsys.readouterr().out
+    assert "full attention up to 88 tokens" in said
+    assert "drew the first 4 of 6 heads" in said
+    assert main([*PATTERN, target]) == 0
+    assert capsys.readouterr().out == f"wrote {target}\n"

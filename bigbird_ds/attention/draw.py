@@ -25,8 +25,11 @@ def count_matrix(pattern: BlockPattern, head: int) -> np.ndarray:
     return counts
 
 
-def draw_pattern(pattern: BlockPattern, target: Path) -> None:
+def draw_pattern(pattern: BlockPattern, target: Path) -> int | None:
     """Write a PNG with one panel per head (the first four; one if all heads agree).
+
+    Returns:
+        The number of heads drawn if there are more that differ, else None.
 
     Raises:
         ConfigError: too many blocks, matplotlib is not installed, or ``target`` cannot be written.
@@ -56,3 +59,4 @@ def draw_pattern(pattern: BlockPattern, target: Path) -> None:
     )
     save_figure(figure, target)
     plt.close(figure)
+    return heads if heads < len(pattern.key_blocks) else None

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.attention.draw import draw_pattern
     from bigbird_ds.attention.pattern import BlockPattern
+    from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 
     pattern = BlockPattern.build(
         arguments.seq_len,
@@ -42,6 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
         training=not arguments.eval,
         max_positions=arguments.max_positions,
     )
-    draw_pattern(pattern, arguments.out)
+    drawn = draw_pattern(pattern, arguments.out)
+    config = BigBirdConfig(
+        block_size=arguments.block_size, num_random_blocks=arguments.random_blocks
+    )
+    if arguments.seq_len <= (limit := config.max_full_attention_tokens):
+        print(f"a model computes full attention up to {limit:,} tokens, not this pattern")
+    if drawn:
+        print(f"drew the first {drawn} of {arguments.heads} heads, which differ")
     print(f"wrote {arguments.out}")
     return 0

@@ -122,12 +122,11 @@ def test_the_largest_micro_batch_and_length_fit_and_twice_as_much_does_not() -> 
     assert total(1, length) <= usable < total(1, 2 * length)
 
 
-def test_zero_buckets_count_on_a_gpu_in_full_and_on_a_cpu_as_written() -> None:
+def test_zero_buckets_count_on_a_gpu_only() -> None:
     bucket = {"deepspeed.zero_optimization.reduce_bucket_size": 10_000_000}
     config = check_run_config(changed(SETTINGS, **{STAGE: 2, **bucket}), "test")
-    number = sum(p.numel() for p in BigBirdForMaskedLM(MODEL).parameters())
     assert plan_memory(config, MODEL, 2, on_gpu=True).buckets == 40_000_000
-    assert plan_memory(config, MODEL, 2).buckets == 4 * number
+    assert plan_memory(config, MODEL, 2).buckets == 0
     without = check_run_config(changed(SETTINGS, **{STAGE: 0}), "test")
     assert plan_memory(without, MODEL, 2, on_gpu=True).buckets == 0
 

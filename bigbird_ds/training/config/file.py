@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import ConfigError, UserError, nearest
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
+from bigbird_ds.training.config.explain import explain
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.config.strict_yaml import parse_yaml
 
@@ -51,15 +51,23 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
     for keys, value in words:
         if len(keys) > 1:
             _set(settings, keys, value)
-    return check_run_config(settings, str(path))
+    return check_run_config(settings, str(path), [".".join(keys) for keys, _ in words])
 
 
-def check_run_config(settings: dict[str, Any], origin: str) -> RunConfig:
-    """Validate a mapping; error messages name its ``origin``."""
+def check_run_config(
+    settings: dict[str, Any], origin: str, overridden: Sequence[str] = ()
+) -> RunConfig:
+    """Validate a mapping.
+
+    Args:
+        settings: the mapping.
+        origin: where it comes from, for error messages.
+        overridden: dotted keys that the command line sets instead.
+    """
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as cause:
-        raise _explain(cause, origin) from cause
+        raise explain(cause, origin, overridden) from cause
 
 
 def dump_run_config(config: RunConfig) -> str:
@@ -75,18 +83,6 @@ def default_deepspeed() -> dict[str, Any]:
     return value
 
 
-def known_keys() -> list[str]:
-    """All dotted keys of a run config."""
-    return list(_dotted(RunConfig, ""))
-
-
-def _dotted(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if _is_section(field.annotation):
-            yield from _dotted(field.annotation, f"{prefix}{name}.")
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         settings = parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -98,10 +94,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             change="the first argument",
         ) from None
     except (UnicodeDecodeError, IsADirectoryError, yaml.YAMLError) as cause:
+        has_tab = "'\\t' that cannot start any token" in str(cause)
         raise ConfigError(
             "the run config is not valid YAML",
             seen=f"{path}: {' '.join(str(cause).split())}",
-            needed="a YAML file",
+            needed="spaces instead of tabs" if has_tab else "a YAML file",
             change="the file",
         ) from cause
     if not isinstance(settings, dict):
@@ -196,61 +193,3 @@ def _expand_files(settings: dict[str, Any]) -> None:
                     change=key,
                 )
             settings[key] = value
-
-
-def _explain(cause: ValidationError, origin: str) -> UserError:
-    """The first problem that pydantic found, as a user error."""
-    first = cause.errors(include_url=False)[0]
-    key = _key_of(first["loc"])
-    others = cause.error_count() - 1
-    more = f" (and {others} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        near = nearest(key, known_keys())
-        siblings = [known for known in known_keys() if known.count(".") == key.count(".")]
-        return ConfigError(
-            f"unknown key in the run config{more}",
-            seen=f"{key} in {origin}",
-            needed=f"{near} (closest match)" if near else "one of " + ", ".join(siblings),
-            change=key,
-        )
-    if first["type"] == "missing":
-        return ConfigError(
-            f"missing key in the run config{more}",
-            seen=f"no {key} in {origin}",
-            needed=f"{key}: {_description(key)}",
-            change=key,
-        )
-    return ConfigError(
-        f"invalid value in the run config{more}",
-        seen=f"{key}={json.dumps(first['input'], default=str)}",
-        needed=f"{_description(key)} ({first['msg'][0].lower()}{first['msg'][1:]})",
-        change=key,
-    )
-
-
-def _key_of(location: tuple[int | str, ...]) -> str:
-    """The dotted key of a pydantic error location, without any position inside the value."""
-    section: type[BaseModel] = RunConfig
-    parts: list[str] = []
-    for part in map(str, location):
-        parts.append(part)
-        field = section.model_fields.get(part)
-        if field is None or not _is_section(field.annotation):
-            break
-        section = field.annotation
-    return ".".join(parts)
-
-
-def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _description(key: str) -> str:
-    section: type[BaseModel] = RunConfig
-    *sections, last = key.split(".")
-    for name in sections:
-        annotation = section.model_fields[name].annotation
-        assert _is_section(annotation)
-        section = annotation
-    field = section.model_fields.get(last)
-    return (field.description if field else None) or "a section with keys of its own"
