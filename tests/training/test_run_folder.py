@@ -51,7 +51,7 @@ def test_ranks_that_do_not_share_the_folder_all_fail_before_training(
         assert "do not share the run folder" in apart and "not visible to rank 1 on " in apart
         assert without_locks is None
         checkpoints, lock = cannot_be_written
-        assert "the output cannot be written" in checkpoints and "it is no folder" in checkpoints
+        assert "the output cannot be written" in checkpoints and "not a folder" in checkpoints
         assert "the lock of the run folder cannot be written" in lock and "/.lock'" in lock
 
 
