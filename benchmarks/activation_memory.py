@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ os.environ["TRITON_INTERPRET"] = "1"  # selects the GPU operator
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
@@ -37,42 +34,11 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM  # noqa: E402
 from bigbird_ds.attention.pattern import forget_patterns  # noqa: E402
 from bigbird_ds.models import checkpointing  # noqa: E402
 from bigbird_ds.objectives.masking import target_capacity  # noqa: E402
+from bigbird_ds.training.live_bytes import LiveBytes  # noqa: E402
 
 MODELS = {"base": BASE, "large": LARGE}
 LENGTHS = [4096, 16_384, 65_536, 262_144, 1_048_576]
 MASKED = 0.15
-
-
-class LiveBytes(TorchDispatchMode):
-    """Count the bytes of tensors that operators allocate in this context, until they are freed.
-
-    Attributes:
-        now, peak: bytes.
-    """
-
-    def __init__(self, apart: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = {tensor.untyped_storage()._cdata for tensor in apart}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def main() -> int:

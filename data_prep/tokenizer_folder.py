@@ -87,7 +87,7 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     )
     names = [p.text for p in model.pieces if p.type not in (PieceType.NORMAL, PieceType.UNUSED)]
     # `\A` and `\z`, because `^` and `$` match at every newline. Text begins with exactly one space;
-    # a special piece alone stays unchanged, because `tokenizers` also normalizes the names of added
+    # a lone special piece stays unchanged, because `tokenizers` also normalizes the names of added
     # tokens.
     either = "|".join(re.escape(name) for name in names)
     steps: list[Any] = [

@@ -51,10 +51,10 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     config = load_run_config(arguments.config, arguments.overrides)
     if arguments.print_config:
         from bigbird_ds.training.deepspeed.config import deepspeed_config
-        from bigbird_ds.training.model_setup import check_model
+        from bigbird_ds.training.model_setup import model_config_without_tokenizer
 
         deepspeed_config(config, config.parallel.sequence)  # the minimum number of ranks
-        check_model(config)
+        model_config_without_tokenizer(config)
         print(dump_run_config(config), end="")
         return 0
 

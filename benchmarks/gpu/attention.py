@@ -84,8 +84,9 @@ def _distance(
 ) -> Callable[[], None]:
     def work() -> None:
         q, k, v = _inputs(report.device, 1, pattern.num_heads, pattern.seq_len, sizes.width, dtype)
-        found = _with_gradients(q, k, v, pattern, mask, backend)
-        again = _with_gradients(q, k, v, pattern, mask, backend)
+        chosen = backend.split()[0]
+        found = _with_gradients(q, k, v, pattern, mask, chosen)
+        again = _with_gradients(q, k, v, pattern, mask, chosen)
         double = [x.detach().double() for x in (q, k, v)]
         wanted = _with_gradients(*double, pattern, mask, exact)
         worst = _worst(found, wanted)
@@ -209,6 +210,36 @@ def sweep(report: Report, sizes: Sizes) -> None:
             report.add(kernel, setting, (whole - forward) * 1e3, "ms")
 
         report.attempt(kernel, setting, work)
+
+
+def measure_fp32(report: Report, sizes: Sizes) -> None:
+    """What a product of fp32 costs and how exact it is, both ways that the kernels can compute it,
+    beside ``gathered``."""
+    from bigbird_ds.attention.triton import launch
+
+    length = sizes.check_lengths[-1]
+    pattern = _pattern(sizes, length)
+    inputs = _inputs(report.device, 1, sizes.heads, length, sizes.width, torch.float32)
+    inputs = [x.requires_grad_() for x in inputs]
+    mask = torch.ones(1, length, dtype=torch.bool, device=report.device)
+    for products, backend in (("ieee", "triton"), ("tf32x3", "triton"), ("torch's", "gathered")):
+        name, setting = f"{backend} fp32", f"N {length:,}, {products} products"
+
+        def whole(backend=backend) -> tuple[torch.Tensor, ...]:
+            context = block_sparse_attention(*inputs, pattern, mask, backend)
+            return torch.autograd.grad(context, inputs, torch.ones_like(context))
+
+        def work(products=products, whole=whole, name=name, setting=setting) -> None:
+            backend = name.split()[0]
+            launch.EXACT_FP32[0] = products if backend == "triton" else "ieee"
+            try:
+                seconds = kernel_seconds(whole, report.device, sizes.repeats).device
+                report.add(name, setting, seconds * 1e3, "ms, both passes")
+                _distance(report, sizes, name, setting, pattern, torch.float32, mask)()
+            finally:
+                launch.EXACT_FP32[0] = "ieee"
+
+        report.attempt(name, setting, work)
 
 
 def _times(

@@ -1,4 +1,4 @@
-"""What the card itself reaches: nothing can be faster than these allow."""
+"""What the GPU itself reaches: upper bounds for everything else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpu.sizes import Sizes
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Bandwidth of the cache and of memory, and bf16 matrix products."""
+    """Bandwidth of the L2 cache and of memory, and bf16 matrix products."""
 
     def product() -> None:
         n = sizes.matrix
@@ -37,7 +37,7 @@ def measure(report: Report, sizes: Sizes) -> None:
 
 
 def _read(report: Report, name: str, size: int, passes: int) -> None:
-    """Read ``size`` bytes ``passes`` times, past the first-level cache."""
+    """Read ``size`` bytes ``passes`` times, bypassing the first-level cache."""
     from gpu.read_kernel import CHUNK, read_all
 
     source = torch.ones(size // (4 * CHUNK) * CHUNK, device=report.device)

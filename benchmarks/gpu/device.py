@@ -1,4 +1,4 @@
-"""A device's time and memory."""
+"""Time and memory of a device."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-_CYCLES_PER_SECOND = 2e9  # of a GPU, at most: a sleep is never shorter than it is meant to be
-_QUEUED = 3  # calls of a contender in one turn
+_CYCLES_PER_SECOND = 2e9  # of a GPU, at most: a sleep is never shorter than intended
+_QUEUED = 3  # calls of a contender per turn
 
 
 class DeviceTime(NamedTuple):
@@ -23,7 +23,7 @@ class DeviceTime(NamedTuple):
 
 
 def release(device: torch.device) -> None:
-    """Give cached memory back, so that one measurement does not starve the next."""
+    """Release cached memory, so that the next measurement has all of it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -36,17 +36,17 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that tensors took since :func:`release`; 0 where it is not counted."""
+    """Peak memory of tensors since :func:`release`; 0 where it is not counted."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
 
 
 def held_bytes(device: torch.device) -> int:
-    """Memory that tensors take now; 0 where it is not counted."""
+    """Memory of tensors now; 0 where it is not counted."""
     return torch.cuda.memory_allocated() if device.type == "cuda" else 0
 
 
 def kernel_seconds(work: Callable[[], Any], device: torch.device, repeats: int = 7) -> DeviceTime:
-    """Median time of the kernels of one call, after up to two calls that do not count."""
+    """Median time of the kernels of one call, after up to two untimed calls."""
     for _ in range(min(2, repeats)):
         work()
     return _median([queued(work, device, repeats)])
@@ -58,10 +58,10 @@ def in_turns(
     repeats: int,
     time_left: Callable[[], bool],
 ) -> dict[str, DeviceTime]:
-    """:func:`kernel_seconds` of each contender, which take turns, so that what the clock of the GPU
-    does falls on all alike. Rounds end early if no time is left; every contender has one turn.
+    """:func:`kernel_seconds` of contenders that alternate, so that the GPU clock affects all
+    alike. Rounds end early if no time is left; every contender has at least one turn.
 
-    Each must have run before: its first call is not left out.
+    Each contender must have run before: the first call is timed too.
     """
     turns: dict[str, list[tuple[list[float], float]]] = {name: [] for name in contenders}
     calls = min(_QUEUED, repeats)
@@ -76,10 +76,10 @@ def in_turns(
 def queued(work: Callable[[], Any], device: torch.device, calls: int) -> tuple[list[float], float]:
     """Seconds of each of ``calls`` on the device, and of the host for one of them.
 
-    On a GPU all of them wait behind a sleep of the device until the last is launched, and the host
+    On a GPU all calls queue after a sleep of the device until the last is launched, and the host
     waits once, at the end. Otherwise the GPU would wait for Python before each call, and the wait
-    would count as time of the kernels. If the sleep ended before the last launch, it was too short,
-    and all is done again behind a longer one.
+    would count as kernel time. If the sleep ends before the last launch, everything is repeated
+    with a longer sleep.
     """
     synchronize(device)
     if device.type != "cuda":
@@ -108,15 +108,14 @@ def queued(work: Callable[[], Any], device: torch.device, calls: int) -> tuple[l
 def median_seconds(
     work: Callable[[], Any], device: torch.device, repeats: int = 7, warm_up: int = 2
 ) -> float:
-    """Median time of one call, the host's part included, after ``warm_up`` calls that do not
-    count."""
+    """Median time of one call, including the host, after ``warm_up`` untimed calls."""
     for _ in range(warm_up):
         work()
     return statistics.median(seconds_of(work, device) for _ in range(repeats))
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Time of one call, the host's part included."""
+    """Time of one call, including the host."""
     synchronize(device)
     if device.type != "cuda":
         return _seconds(work)

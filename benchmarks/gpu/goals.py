@@ -1,4 +1,4 @@
-"""What the card was meant to reach (docs/performance.md), beside what it reached."""
+"""The goals for a GPU (docs/performance.md), and the values reached."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpu.sizes import Sizes
 
 @dataclass(frozen=True)
 class Goal:
-    """A line of the summary.
+    """A row of the summary.
 
     Attributes:
-        wanted, unit: a bound: at least, or at most where ``at_most``.
-        found: the value reached; None where nothing was measured.
+        wanted, unit: a bound: a minimum, or a maximum if ``at_most``.
+        found: the value reached; None if nothing was measured.
     """
 
     what: str
@@ -57,14 +57,14 @@ def goals(records: Sequence[Record], sizes: Sizes) -> list[Goal]:
         return best("training step", (name, f"{name}, not compiled"), length, "tokens/s")
 
     def attention(section: str, name: str, length: int) -> float | None:
-        """Forward and backward."""
+        """Goals of forward and backward."""
         parts = [
             best(section, f"{name} {part}", length, "ms", min) for part in ("forward", "backward")
         ]
         return None if None in parts else math.fsum(x for x in parts if x is not None)
 
     def against_flex(length: int) -> float | None:
-        """Against the faster of the two, each as it took turns with ours."""
+        """The ratio to the faster of the two baselines, which alternated with ours."""
         ratios = [
             _ratio(attention(section, name, length), attention(section, "triton", length))
             for section, name in (("attention", "flex"), ("flex autotuned", "flex autotuned"))

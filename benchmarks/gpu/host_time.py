@@ -1,13 +1,13 @@
-"""Host time of a layer's attention, measured without a GPU: everything in Python but the launch.
+"""Host time of a layer's attention, measured without a GPU: everything in Python except the launch.
 
     python benchmarks/gpu/host_time.py                  # one process, one thread
     python benchmarks/gpu/host_time.py --json result.json
 
-A GPU computes while Python prepares the next kernels. At a micro-batch of one short sequence it can
-wait for Python instead. This script runs the forward and the backward of one layer's attention on
-tiny CPU tensors with a Triton driver that compiles the kernels for compute capability 9.0 and
-launches nothing, so results are undefined. It leaves out the launch in C (2 to 5 microseconds a
-kernel on a real card), and includes torch's own work on tiny tensors.
+A GPU computes while Python prepares the next kernels. At a micro-batch of one short sequence it may
+wait for Python instead. This script runs forward and backward of one layer's attention on tiny CPU
+tensors with a Triton driver that compiles the kernels for compute capability 9.0 and launches
+nothing, so results are undefined. It does not include the launch in C (2 to 5 microseconds per
+kernel on a real GPU), and includes torch's own work on tiny tensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # works without an installed package
 
 import command_line  # noqa: E402
 import torch  # noqa: E402
@@ -35,7 +35,7 @@ from bigbird_ds.attention.triton.backend import triton_attention  # noqa: E402
 
 
 class NoGpu:
-    """A Triton driver for a card that is not there; counts the launches that it does not make."""
+    """A Triton driver without a GPU; counts the launches that it skips."""
 
     launches = 0
 
@@ -64,12 +64,12 @@ class NoGpu:
 
 
 def seconds_of_a_layer(calls: int, rounds: int, masked: bool) -> dict[str, float]:
-    """Forward and backward of 64 blocks and 1 head: the least of the ``rounds``' means, in seconds.
+    """Forward and backward of 64 blocks and 1 head: seconds, the minimum of the ``rounds``' means.
 
-    Also the launches of each.
+    Also the number of launches of each.
     """
     pattern = BlockPattern.build(4096, 1, 64, 3, layer=1)
-    # as three projections leave them; bf16 as in training
+    # the layout of three projections; bf16 as in training
     inputs = [torch.randn(1, 4096, 1, 64).bfloat16().transpose(1, 2) for _ in range(3)]
     inputs = [x.requires_grad_() for x in inputs]
     mask = torch.ones(1, 4096, dtype=torch.long) if masked else None

@@ -17,7 +17,7 @@ from gpu.training import Contender, Loss, compile_layers, take_steps
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens of the input and the target a second, and peak memory; in turns."""
+    """Tokens of input and target per second, and peak memory; contenders alternate."""
     length = sum(sizes.pegasus_lengths)
     group = [
         Contender(f"pegasus-large {name}", length, build, sizes.peer_batches)

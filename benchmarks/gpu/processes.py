@@ -1,6 +1,6 @@
-"""Each section in a process of its own: what ends it, or hangs it, costs that section alone.
+"""Runs each section in a separate process, so that a crash or a hang affects only that section.
 
-An illegal access makes a GPU useless to the process that did it; the next process is not affected.
+An illegal memory access makes a GPU unusable for the process that caused it, but not for the next.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-GRACE = 5.0  # seconds beyond the deadline, in which what has begun may end
+GRACE = 5.0  # seconds after the deadline in which running work may finish
 LATE = "stopped: it ran past its time"
 Send = Callable[[Any], None]
 
 
 class Running:
-    """``work(send)`` in a process, forked so that torch is imported once.
+    """``work(send)`` in a process, forked so that torch is imported only once.
 
-    Nothing here may have used a GPU or started a thread before.
+    This process must not have used a GPU or started a thread before.
 
     Args:
-        work: called there with a function that sends a picklable value here.
-        environment: variables of the process, beside ours.
+        work: called in the process with a function that sends a picklable value to this process.
+        environment: additional environment variables of the process.
     """
 
     def __init__(self, work: Callable[[Send], None], environment: dict[str, str]) -> None:
@@ -38,14 +38,15 @@ class Running:
         theirs.close()
 
     def follow(self, deadline: float, receive: Send) -> str:
-        """Give ``receive`` what is sent, as it is sent, until the process has ended.
+        """Pass every sent value to ``receive`` at once, until the process has ended.
 
         Args:
-            deadline: of ``time.perf_counter``; :data:`GRACE` later the process and all that it
-                started are killed.
+            deadline: a ``time.perf_counter`` value; :data:`GRACE` later the process and all its
+            child
+                processes are killed.
 
         Returns:
-            "" if it ran through, else how it ended.
+            "" on success, otherwise how it ended.
         """
         try:
             late = self._follow(deadline, receive)
@@ -71,9 +72,9 @@ class Running:
         return self._process.exitcode is None
 
     def _kill(self) -> None:
-        """The process and all that it started, such as compilers."""
+        """Kill the process and its child processes, such as compilers."""
         assert self._process.pid is not None
-        with contextlib.suppress(ProcessLookupError):  # if it has no group yet
+        with contextlib.suppress(ProcessLookupError):  # if it has no process group yet
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -98,4 +99,4 @@ def _serve(work: Callable[[Send], None], pipe: Connection, environment: dict[str
         work(pipe.send)
     except Exception:
         traceback.print_exc()
-        os._exit(1)  # nothing else may run: a GPU may be beyond use
+        os._exit(1)  # no further work: the GPU may be unusable

@@ -38,11 +38,11 @@ class Record:
 
 @dataclass
 class Report:
-    """What a section measures, and until when it may.
+    """What a section measures, and its deadline.
 
     Attributes:
-        deadline: of ``time.perf_counter``; nothing begins after it.
-        keep: called with each record as it is made.
+        deadline: a ``time.perf_counter`` value; nothing starts after it.
+        keep: called with each record when it is made.
     """
 
     device: torch.device
@@ -61,10 +61,10 @@ class Report:
         self.keep(self.records[-1])
 
     def attempt(self, name: str, setting: str, work: Callable[[], None]) -> bool:
-        """Run ``work``, which adds its records; add why there are none where it cannot.
+        """Run ``work``, which adds its records; on failure add the reason.
 
         Returns:
-            Whether it ran through.
+            Whether it completed.
         """
         if not self.has_time():
             self.add(name, setting, None, note=SKIPPED)
@@ -74,7 +74,7 @@ class Report:
             return True
         except torch.OutOfMemoryError:
             self.add(name, setting, None, note="out of memory")
-        except Exception as error:  # a peer that breaks must not end the section
+        except Exception as error:  # a baseline that fails must not end the section
             note = f"{FAILED}{type(error).__name__}: {' '.join(str(error).split())}"
             self.add(name, setting, None, note=note[:300])
         finally:

@@ -36,7 +36,7 @@ def ours(
     if compiled:
         compile_layers(model)
     ids, positions, targets = _batch(report.device, sizes, length, batch)
-    mask = torch.ones_like(ids)  # as the loader gives it
+    mask = torch.ones_like(ids)  # as from the data loader
 
     def loss() -> torch.Tensor:
         sums = model.loss_sums(ids, mask, None, positions, targets)
@@ -63,7 +63,7 @@ def peer(
 
 
 def compile_layers(model: PretrainedModel) -> None:
-    """Each layer as a graph, as ``train.compile`` does it; nothing on a CPU, where it is slow."""
+    """Compile each layer as ``train.compile`` does; nothing on a CPU, where it is slow."""
     if model.device.type == "cuda":
         model.compile_layers()
 
@@ -89,11 +89,11 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that takes steps beside others.
+    """A model that takes steps in turn with others.
 
     Attributes:
-        build: of (batch): the model and its loss.
-        batches: sequences a step; where there are several, the largest that fits.
+        build: maps a batch size to the model and its loss.
+        batches: candidates for the sequences per step; the largest that fits is used.
     """
 
     name: str
@@ -103,9 +103,9 @@ class Contender:
 
 
 def measure(report: Report, sizes: Sizes) -> None:
-    """Tokens a second and peak memory. Contenders of a group take turns; ours is always among them.
+    """Tokens per second and peak memory. Contenders of a group alternate; each group includes ours.
 
-    The groups come in the order of their worth.
+    Groups are in order of importance.
     """
     shortest, *rest = sizes.lengths
     for length in (shortest, *reversed(rest)):
@@ -119,11 +119,11 @@ def measure(report: Report, sizes: Sizes) -> None:
 def _compare(
     report: Report, sizes: Sizes, size: str, length: int, dense: SDPBackend | None = None
 ) -> None:
-    """One group: ours; with ``dense`` ours with that dense attention; at the shortest length
-    transformers and, for the first group, our layers not compiled.
+    """One group: ours; with ``dense`` also ours with that attention; at the shortest length also
+    transformers and, in the first group, our uncompiled layers.
 
-    Graphs of other groups are forgotten: which kernel dense attention takes is part of a graph, but
-    no reason for torch to make another.
+    Graphs of other groups are reset: the dense attention kernel is part of a graph, but selecting
+    another does not make torch recompile.
     """
     torch._dynamo.reset()
     batches = (max(1, sizes.tokens // length),)
@@ -154,7 +154,7 @@ def _compare(
 
 
 def take_steps(report: Report, group: Sequence[Contender]) -> None:
-    """Build all, then let them step in turns."""
+    """Build all contenders, then let them alternate."""
     steps: dict[str, tuple[str, int, Callable[[], None]]] = {}
     for contender in group:
         for batch in contender.batches:

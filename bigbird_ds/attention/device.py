@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import importlib.util
 import os
 import shutil
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,20 @@ from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
+
+
+@contextlib.contextmanager
+def counted_for_gpu(wanted: bool = True) -> Iterator[None]:
+    """Choose the operators of a GPU for fake tensors, which no kernel ever reads.
+
+    A plan counts the memory of a GPU run on a machine without one. Triton must be installed.
+    """
+    token = _counted_for_gpu.set(wanted)
+    try:
+        yield
+    finally:
+        _counted_for_gpu.reset(token)
 
 
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
@@ -28,6 +45,8 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
         return f"head size {width}"
     if q.dtype not in _DTYPES:
         return f"dtype {q.dtype}"
+    if _counted_for_gpu.get():
+        return None
     return _why_not_device(q.device, shared_memory_needed(block, width, q.dtype))
 
 
@@ -48,7 +67,7 @@ def tile_width(head_size: int) -> int:
 
 def runs_triton_kernels(device: torch.device) -> bool:
     """Whether the kernels run on this device, regardless of sizes and dtypes."""
-    return _why_not_device(device, 0) is None
+    return _counted_for_gpu.get() or _why_not_device(device, 0) is None
 
 
 @functools.cache

@@ -12,14 +12,9 @@ _UNKNOWN = "unrecognized arguments: "  # prefix of argparse's message
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that raises ConfigError and suggests the nearest known option.
-
-    Attributes:
-        command: the parser of the given sub-command, if any.
-    """
+    """An ``ArgumentParser`` that raises ConfigError and suggests the nearest known option."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.command: Parser | None = None
         self._options: list[str] = []
         self._takes_overrides = False
         super().__init__(*arguments, **keywords)
@@ -30,19 +25,18 @@ class Parser(argparse.ArgumentParser):
         return super().add_argument(*names, **keywords)
 
     def error(self, message: str) -> NoReturn:
-        parser = self.command or self
         problem, seen = "invalid command line", message
-        needed = " ".join(parser.format_usage().removeprefix("usage: ").split())
+        needed = " ".join(self.format_usage().removeprefix("usage: ").split())
         if message.startswith(_UNKNOWN):
             words = message.removeprefix(_UNKNOWN).split()
             problem, seen = "too many arguments", words[0]
             if option := next((word for word in words if word.startswith("-")), None):
-                problem, seen, needed = "unknown option", option, parser._known_options(option)
+                problem, seen, needed = "unknown option", option, self._known_options(option)
         raise ConfigError(
             problem,
             seen=seen,
             needed=needed,
-            change=f"the command line (`{parser.prog} --help` explains it)",
+            change=f"the command line (`{self.prog} --help` explains it)",
         )
 
     def _known_options(self, unknown: str) -> str:

@@ -19,7 +19,7 @@ _LISTED = 3  # files named in an error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write to")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write to")
     parser.add_argument("--force", action="store_true", help="overwrite files that differ")
 
 
@@ -39,7 +39,7 @@ def write_project(source: Path, folder: Path, *, force: bool) -> int:
         force: overwrite files that differ.
 
     Returns:
-        The number of files written; identical ones are left alone.
+        The number of files written; identical ones are kept.
 
     Raises:
         ConfigError: files that differ exist, or ``folder`` cannot be written to.
@@ -95,6 +95,6 @@ def _check_no_conflict(folder: Path, names: list[str], force: bool) -> None:
             raise ConfigError(
                 "launch scripts and configs cannot be written",
                 seen=f"{blocked[0]} is {'a folder' if blocked[0].is_dir() else 'a file'}",
-                needed=f"room for {folder / name}",
+                needed=f"a writable path {folder / name}",
                 change="FOLDER",
             )

@@ -41,35 +41,48 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def build_parser(command: str | None) -> Parser:
-    """The parser with the options of ``command``; other commands have only their help line."""
+def build_parser() -> Parser:
+    """The parser of everything before the command; it knows only the commands' help lines."""
     parser = Parser(
         prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_line in COMMANDS.items():
-        subparser = commands.add_parser(
-            name,
-            help=help_line,
-            description=help_line,
-            formatter_class=HelpFormatter,
-        )
-        if name == command:
-            _module(name).add_arguments(subparser)
-            parser.command = subparser
+        commands.add_parser(name, help=help_line)
     return parser
+
+
+def command_parser(command: str) -> Parser:
+    """The parser of what follows ``command``."""
+    parser = Parser(
+        prog=f"bigbird-ds {command}",
+        description=COMMANDS[command],
+        formatter_class=HelpFormatter,
+    )
+    _module(command).add_arguments(parser)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("bigbird-ds")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a user error is printed to stderr with exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     _write_any_character()
-    command = next((word for word in argv if not word.startswith("-")), None)
     try:
-        if command not in COMMANDS and argv not in (["-h"], ["--help"]):
+        if argv and argv[0].startswith("-"):
+            build_parser().parse_args(argv[:1])
+        command, *words = argv or [""]
+        if command not in COMMANDS:
             raise _unknown_command(command)
-        arguments = build_parser(command).parse_args(argv)
-        exit_code: int = _module(arguments.command).run(arguments)
+        # Options may stand between positional arguments: `plan CONFIG --ranks 8 train.steps=9`.
+        arguments = command_parser(command).parse_intermixed_args(words)
+        exit_code: int = _module(command).run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

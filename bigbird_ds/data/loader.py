@@ -379,18 +379,18 @@ class _Loader:
             self.close()
             if self._has_given_up:
                 raise DataError(
-                    "the processes that read data ahead do not answer",
+                    "the data-loader processes do not respond",
                     seen=f"nothing for {self._timeout_s:.0f} s from process(es) "
                     + ", ".join(str(worker.pid) for worker in workers),
-                    needed="shards that can be read, and processes that are not stopped",
+                    needed="readable shards, and processes that are not stopped",
                     change="the file system of the shards; or train.hang_timeout, twice this time",
                 ) from cause
             raise DataError(
-                "a process that reads data ahead has died",
+                "a data-loader process has died",
                 seen=f"process {dead[0].pid} {_how_it_ended(dead[0].exitcode)}",
                 needed=f"{self._workers} such process(es) on each rank for the whole run",
-                change="the memory of the job, if the kernel ended it for want of memory; or "
-                "data.workers, 0 to read in the process that trains",
+                change="more memory for the job, if the process was killed for lack of memory; or "
+                "data.workers (0: load in the training process)",
             ) from cause
         finally:
             self._waiting_since = math.inf

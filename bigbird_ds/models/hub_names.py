@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bigbird_ds.errors import CheckpointError, UserError
 
-_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or the name alone
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or only the name
 
 
 def looks_like_hub_name(path: str) -> bool:

@@ -1,12 +1,14 @@
-"""Activation memory: what autograd saves for the backward pass of one micro-batch on one rank.
+"""Memory of one micro-batch on one rank, next to the weights, their gradients and the optimizer.
 
-The bytes are counted, not estimated: the model runs once on fake tensors, and a hook sees every
-tensor that autograd saves. With sequence parallelism only one rank's part runs; tensors from other
-ranks have a shape but no content, like every tensor here.
+The bytes are counted, not estimated: forward and backward run once on fake tensors, and every live
+storage is counted. With sequence parallelism only one rank's part runs; tensors from other ranks
+have a shape but no content, like every tensor here.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,18 +17,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bigbird_ds.attention.device import counted_for_gpu
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.models.checkpointing import in_pieces, num_pieces
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import uses_bf16
 from bigbird_ds.training.families import ModelConfig
+from bigbird_ds.training.live_bytes import LiveBytes
 from bigbird_ds.training.losses import TARGET_FIELDS, own_slots
 
 # Rank 1 receives most: the prefix (which rank 0 owns), the last block and two neighbours.
 _COUNTED_RANK = 1
+# All layers of a stack allocate the same, so a deeper model is extrapolated from this depth.
+_COUNTED_LAYERS = 2
 
 
 class _Done:
@@ -58,35 +64,40 @@ class _Unconnected(SequenceParallel):
         return cast("dist.Work", _Done())
 
 
-def saved_bytes(config: RunConfig, model_config: ModelConfig) -> int:
-    """Bytes that one micro-batch saves for its backward pass on one rank.
+@dataclass(frozen=True)
+class StepBytes:
+    """Bytes that one micro-batch adds on one rank.
 
-    With activation checkpointing this includes one recomputed layer and the outputs of
-    block-sparse attention, which are kept on a GPU (not on a CPU).
+    Attributes:
+        kept: alive between forward and backward.
+        peak: the most at any time of forward and backward, ``kept`` included.
     """
-    dtype = torch.bfloat16 if uses_bf16(config) else torch.float32
+
+    kept: int
+    peak: int
+
+
+def step_bytes(config: RunConfig, model_config: ModelConfig, on_gpu: bool = False) -> StepBytes:
+    """Count what one micro-batch allocates next to weights, gradients and the batch.
+
+    Args:
+        config: the run.
+        model_config: its model.
+        on_gpu: count the attention operator of a GPU (needs Triton installed); otherwise that of
+            the CPU. All other operators are those of the CPU, whose dropout masks have two bytes
+            an element in bf16 (one on a GPU). What an operator allocates internally is not seen.
+    """
     layers = _layers(model_config)
-    ones = [1] * len(layers)
-    least = _count_saved(config, _with_layers(model_config, ones), dtype)
-    total = least
-    widest = 0
+    few = [min(number, _COUNTED_LAYERS) for number in layers]
+    least = _count(config, _with_layers(model_config, few), on_gpu)
+    kept, peak = least.kept, least.peak
     for stack, number in enumerate(layers):
-        more = [2 if other == stack else 1 for other in range(len(layers))]
-        layer = _count_saved(config, _with_layers(model_config, more), dtype) - least
-        total += (number - 1) * layer
-        if config.train.activation_checkpointing:
-            # The decoder's input is the shifted labels.
-            (length,) = _example_shapes(config)["labels" if stack else "input_ids"]
-            tokens = config.batch.micro * -(-length // config.parallel.sequence)
-            states = tokens * model_config.hidden_size * dtype.itemsize
-            results = 0 if stack else states + 4 * tokens * model_config.num_attention_heads
-            total += number * (states + results - layer)
-            with in_pieces():
-                again = _count_saved(config, _with_layers(model_config, more), dtype)
-                again -= _count_saved(config, _with_layers(model_config, ones), dtype)
-            one_piece = (layer - again) // num_pieces(tokens)
-            widest = max(widest, again - results + one_piece)
-    return total + widest
+        if number > _COUNTED_LAYERS:
+            more = [depth + (other == stack) for other, depth in enumerate(few)]
+            larger = _count(config, _with_layers(model_config, more), on_gpu)
+            kept += (number - _COUNTED_LAYERS) * (larger.kept - least.kept)
+            peak += (number - _COUNTED_LAYERS) * (larger.peak - least.peak)
+    return StepBytes(kept, peak)
 
 
 def _layers(model_config: ModelConfig) -> list[int]:
@@ -102,19 +113,46 @@ def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
     return model_config.replace(encoder_layers=layers[0], decoder_layers=layers[1])
 
 
-def _count_saved(config: RunConfig, model_config: ModelConfig, dtype: torch.dtype) -> int:
+def _count(config: RunConfig, model_config: ModelConfig, on_gpu: bool) -> StepBytes:
+    with counted_for_gpu(on_gpu), _fake_model(config, model_config) as model:
+        return count_step(model, example_batch(config), config.objective.kind.losses)
+
+
+def count_step(model: nn.Module, batch: dict[str, Tensor], losses: Sequence[LossPart]) -> StepBytes:
+    """Run forward and backward of ``model`` and count what they allocate.
+
+    Parameters, their gradients (which exist before) and the batch are not counted.
+    """
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    live = LiveBytes([*model.parameters(), *_gradients(model), *batch.values()])
+    with live:
+        sums: dict[str, Tensor] = model.loss_sums(**batch)  # type: ignore[operator]
+        kept = live.now
+        torch.stack([sums[part.loss] for part in losses if part.loss in sums]).sum().backward()
+    return StepBytes(kept, live.peak)
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@contextlib.contextmanager
+def _fake_model(config: RunConfig, model_config: ModelConfig) -> Iterator[Any]:
+    """The model of one rank on fake tensors, which have a shape and a dtype, but no memory."""
     if config.parallel.sequence > 1 and isinstance(model_config, BigBirdPegasusConfig):
         # Sequence-parallel ranks redraw attention dropout from a seed; a fake tensor holds none.
         model_config = model_config.replace(attention_dropout=0.0)
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.bfloat16 if uses_bf16(config) else torch.float32)
     try:
-        # Fake tensors have a device, a shape and a dtype, but no memory.
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = config.objective.kind.model_class(model_config).train()
+            if config.train.activation_checkpointing:
+                model.gradient_checkpointing_enable()
             if config.parallel.sequence > 1:
                 _share(model, config.parallel.sequence)
-            return count_saved(model, example_batch(config))
+            yield model
     finally:
         torch.set_default_dtype(before)
         forget_patterns()  # the cached patterns hold fake tensors too
@@ -124,25 +162,6 @@ def _share(model: Any, size: int) -> None:
     nobody = cast("dist.ProcessGroup", None)
     parallel = _Unconnected(nobody, _COUNTED_RANK, size)
     getattr(model, model.base_prefix).set_sequence_parallel(parallel)
-
-
-def count_saved(model: nn.Module, batch: dict[str, torch.Tensor]) -> int:
-    """Bytes of all distinct storages that autograd saves in one forward pass, except parameters."""
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    found: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            found[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Keep the graph alive while counting, so that no storage's address is reused.
-        sums: dict[str, Any] = model.loss_sums(**batch)  # type: ignore[operator]
-        total = sum(storage.nbytes() for storage in found.values())
-    del sums
-    return total
 
 
 def example_batch(config: RunConfig) -> dict[str, torch.Tensor]:

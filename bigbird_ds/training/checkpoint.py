@@ -242,6 +242,6 @@ class _Together:
                 "the checkpoint could not be written",
                 seen=f"{self.temporary}: {'; '.join(filter(None, failures))}",
                 needed=f"a folder to write to, with room for {self.num_bytes:,} bytes",
-                change="make room there, or mend the file system",
+                change="free space there, or repair the file system",
             )
         return list(results)

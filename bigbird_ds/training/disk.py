@@ -72,16 +72,16 @@ def check_room(output: Path, needed: int, keep: int) -> None:
     sizes = [_size_of(folder) for folder in list_checkpoints(output)]
     if free + sum(sizes[:-1]) < needed:
         raise ConfigError(
-            "the disk has no room for a checkpoint",
+            "not enough disk space for a checkpoint",
             seen=f"{output}: {free:,} bytes free",
             needed=f"{needed:,} bytes for each checkpoint",
-            change="output, or make room there",
+            change="output, or free space there",
         )
     wanted = (keep + 1) * needed
     if free + sum(sizes) < wanted:
         logger.warning(
             "disk: %s has room for less than train.keep_checkpoints=%d checkpoints and one being "
-            "written: %.2f of %.2f GiB; older ones are removed before a save where they must be",
+            "written: %.2f of %.2f GiB; older ones are removed before a save if necessary",
             output,
             keep,
             (free + sum(sizes)) / _GIB,
@@ -102,7 +102,7 @@ def make_room(output: Path, needed: int, kept: Kept) -> None:
         if free_bytes(output) >= needed:
             break
         if folder.name != newest and not kept.for_good(folder):
-            logger.warning("disk: %s is removed before the save, to make room", folder)
+            logger.warning("disk: %s is removed before the save to free space", folder)
             shutil.rmtree(hidden(folder))
     free = free_bytes(output)
     if free < needed:

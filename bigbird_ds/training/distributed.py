@@ -170,13 +170,13 @@ def _not_joined(cause: Exception, rank: int, world_size: int, timeout: timedelta
     text = " ".join(str(cause).split())[:300]
     if "EADDRINUSE" in text or "in use" in text:
         return ConfigError(
-            "the port where the ranks meet is in use",
+            "the rendezvous port is in use",
             seen=f"{address}: {text}",
             needed="a free port on the host of rank 0, the same for all ranks",
             change="MASTER_PORT, or --master_port of the launcher; or end the process that has it",
         )
     return ConfigError(
-        "the ranks did not meet",
+        "the rendezvous of the ranks failed",
         seen=f"rank {rank} of {world_size} at {address}, for up to {timeout}: {text}",
         needed="all ranks started, and the host of rank 0 reachable from each",
         change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "

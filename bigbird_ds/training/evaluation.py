@@ -48,7 +48,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
         if failures:
             raise_between_steps(run.ranks, error)
         if stops:
-            logger.info("evaluation at step %d given up, to stop on request", run.state.step)
+            logger.info("evaluation at step %d stopped on request", run.state.step)
             return False
         if batch is None:  # on all ranks after the same number of batches
             break

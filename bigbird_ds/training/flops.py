@@ -1,4 +1,4 @@
-"""FLOPs per training token, and the peak FLOP/s of known GPUs (for MFU)."""
+"""FLOPs per training token, and the peak FLOP/s of this GPU (for MFU)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ from typing import Any
 import torch
 
 from bigbird_ds.training.config.run_config import RunConfig
-
-# Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets (without sparsity).
-_PEAK_BF16 = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "A10": 125e12,
-}
+from bigbird_ds.training.gpus import GPUS
 
 
 def flops_of_run(model_config: Any, config: RunConfig) -> float:
@@ -33,4 +24,4 @@ def peak_flops(device: torch.device, bf16: bool) -> float | None:
     if device.type != "cuda" or not bf16:
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in _PEAK_BF16.items() if key in name), None)
+    return next((gpu.peak for gpu in GPUS if gpu.device_name in name), None)

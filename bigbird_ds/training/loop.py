@@ -248,7 +248,7 @@ def _save(run: Run, log: _Log) -> None:
     except NotWrittenError as cause:
         log.retry_at = step + max(1, run.config.train.save_every // 10)
         logger.warning(
-            "%s\nthe run goes on; %s; the next try is after step %d",
+            "%s\nthe run continues; %s; next attempt after step %d",
             cause,
             log.last_checkpoint,
             log.retry_at,
@@ -262,7 +262,7 @@ def _save_at_the_end(run: Run, log: _Log) -> None:
         try:
             return _write_checkpoint(run, log)
         except NotWrittenError as cause:
-            logger.warning("%s\nthe next try is in %.0f s", cause, pause_s)
+            logger.warning("%s\nnext attempt in %.0f s", cause, pause_s)
         time.sleep(pause_s)
     _write_checkpoint(run, log)
 

@@ -40,7 +40,7 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
         raise ConfigError(
             "data.tokenizer is a shards folder, which lacks files that an export needs",
             seen=f"data.tokenizer={config.data.tokenizer}",
-            needed="the tokenizer folder that made the shards",
+            needed="the tokenizer folder that the shards were written with",
             change="data.tokenizer",
         )
     model_class = config.objective.kind.model_class
@@ -67,14 +67,16 @@ def resolve_model_config(config: RunConfig, vocabulary: Vocabulary) -> ModelConf
     return model_config
 
 
-def check_model(config: RunConfig) -> None:
-    """Validate everything about the model that does not need the tokenizer.
+def model_config_without_tokenizer(config: RunConfig) -> ModelConfig:
+    """The model config from the run config alone, validated as far as it goes.
 
     Raises:
         ConfigError: as in ``resolve_model_config``, without the checks that need the tokenizer.
     """
     config_class = config.objective.kind.model_class.config_class
-    _check_lengths(config, config_class.from_dict(_model_settings(config)))
+    model_config: ModelConfig = config_class.from_dict(_model_settings(config))
+    _check_lengths(config, model_config)
+    return model_config
 
 
 def _model_settings(config: RunConfig) -> dict[str, Any]:

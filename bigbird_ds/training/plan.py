@@ -1,22 +1,14 @@
-"""The plan of a run before it starts: batch arithmetic, epochs of data, memory per rank.
-
-Weights, gradients and optimizer state follow from ZeRO's partitioning; activations are counted in
-``activations.py``.
-"""
+"""The plan of a run before it starts: batch arithmetic, epochs of data, memory and time."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.limits import limit_in_transformers
-from bigbird_ds.training.activations import saved_bytes
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import (
     deepspeed_config,
@@ -24,115 +16,131 @@ from bigbird_ds.training.deepspeed.config import (
     uses_bf16,
     zero_stage,
 )
-from bigbird_ds.training.disk import checkpoint_bytes, free_bytes
+from bigbird_ds.training.disk import free_bytes
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.flops import flops_of_run
+from bigbird_ds.training.gpus import GIB, GPU
+from bigbird_ds.training.memory import MemoryPlan, plan_memory
 from bigbird_ds.training.metrics import duration
-from bigbird_ds.training.model_setup import resolve_model_config
+from bigbird_ds.training.model_setup import model_config_without_tokenizer, resolve_model_config
+from bigbird_ds.training.plan_fit import fit_lines
 from bigbird_ds.vocabulary import Vocabulary
 
-_GIB = 1 << 30
+# The goal of docs/performance.md for BigBird-base on an H200; no GPU was measured yet.
+DEFAULT_MFU = 0.35
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """Bytes per rank at the end of the forward pass, when usage peaks.
+class PlanOptions:
+    """What a plan assumes beyond the run config.
 
-    ``optimizer`` is the optimizer state on the device, ``offloaded`` that in host memory.
+    Attributes:
+        ranks: processes of the run.
+        tokens_per_s: measured speed of all ranks together, if there is one.
+        gpu: the GPU of each rank; None: a CPU run.
+        mfu: share of the GPU's peak that the run reaches, if no speed was measured.
+        tokens: tokens of the training split; None: those of the shards, where they exist.
     """
 
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    offloaded: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+    ranks: int = 1
+    tokens_per_s: float | None = None
+    gpu: GPU | None = None
+    mfu: float | None = None
+    tokens: int | None = None
 
 
-def plan_memory(config: RunConfig, model_config: ModelConfig, world_size: int) -> MemoryPlan:
-    """Memory per rank, without allocator slack and temporary buffers (about 10 to 20 %)."""
-    with torch.device("meta"):
-        model = config.objective.kind.model_class(model_config)
-    number = sum(p.numel() for p in model.parameters())
-    stage, bf16 = zero_stage(config), uses_bf16(config)
+@dataclass(frozen=True)
+class Planned:
+    """A run config completed with what its tokenizer and shards say, or with assumptions.
 
-    def shared(num_bytes: int, from_stage: int) -> int:
-        return -(-num_bytes // world_size) if stage >= from_stage else num_bytes
+    Attributes:
+        model_config: of the model.
+        tokens: tokens of the training split; None: unknown.
+        assumed: a line for each thing that does not exist yet.
+    """
 
-    width = 2 if bf16 else 4
-    fp32_gradients = config.deepspeed.get("data_types", {}).get("grad_accum_dtype") == "fp32"
-    shapes = [config.optimizer.kind.state_shapes(p.shape) for p in model.parameters()]
-    state = sum(math.prod(shape) for kinds in shapes for shape in kinds.values())
-    # ZeRO steps an fp32 copy of its partition; stage 0 needs a copy only in bf16.
-    copies = number if bf16 or stage else 0
-    optimizer = shared(4 * (state + copies), 1)
-    offloaded = optimizer if offloads(config, "offload_optimizer") else 0
-    return MemoryPlan(
-        weights=shared(width * number, 3),
-        gradients=shared((4 if fp32_gradients else width) * number, 2),
-        optimizer=optimizer - offloaded,
-        activations=saved_bytes(config, model_config),
-        offloaded=offloaded,
-    )
+    model_config: ModelConfig
+    tokens: int | None
+    assumed: list[str]
 
 
-def describe_plan(config: RunConfig, world_size: int, tokens_per_s: float | None) -> str:
+def describe_plan(config: RunConfig, options: PlanOptions | None = None) -> str:
     """The whole plan as text.
+
+    A tokenizer or shards folder that does not exist yet is replaced by an assumption, which the
+    plan states.
 
     Raises:
         ConfigError, DataError: the run would fail at its start.
     """
-    if world_size % config.parallel.sequence:
+    options = options or PlanOptions()
+    planned = complete(config, options)
+    memory = plan_memory(config, planned.model_config, options.ranks, options.gpu is not None)
+    limit = limit_in_transformers(planned.model_config)
+    return "\n".join(
+        [
+            *_step_lines(config, options.ranks),
+            *_work_lines(config, planned, options),
+            *([f"export: {limit}"] if limit else []),
+            _disk_line(config, memory),
+            *planned.assumed,
+            "",
+            *memory_lines(config, memory),
+            *(fit_lines(config, planned.model_config, options.ranks, options.gpu, memory)),
+        ]
+    )
+
+
+def complete(config: RunConfig, options: PlanOptions) -> Planned:
+    """Check what the start of the run checks; assume what does not exist yet.
+
+    Raises:
+        ConfigError, DataError: the run would fail at its start.
+    """
+    if options.ranks % config.parallel.sequence:
         raise ConfigError(
             "the number of ranks is not a multiple of the sequence-parallel size",
-            seen=f"--ranks {world_size}, parallel.sequence={config.parallel.sequence}",
+            seen=f"--ranks {options.ranks}, parallel.sequence={config.parallel.sequence}",
             needed=f"a multiple of {config.parallel.sequence}",
             change="--ranks or parallel.sequence",
         )
-    deepspeed_config(config, world_size)
-    vocabulary = Vocabulary.from_folder(config.data.tokenizer)
-    model_config = resolve_model_config(config, vocabulary)
-    shards = Shards(config.data.train, TRAIN)
-    shards.check_tokenizer(vocabulary)
-    config.objective.kind.check_documents(
-        config.data.train, shards.num_documents, shards.num_undivided
-    )
-    if config.data.validation is not None:
-        Shards(config.data.validation, VALIDATION).check_tokenizer(vocabulary)
-    memory = plan_memory(config, model_config, world_size)
-    lines = [
-        *_step_lines(config, world_size),
-        *_data_lines(config, model_config, shards.num_tokens, tokens_per_s),
-        *([f"export: {limit}"] if (limit := limit_in_transformers(model_config)) else []),
-        *_disk_lines(config, model_config),
-        "",
-        f"memory per rank: {memory.total / _GIB:.2f} GiB, before temporary buffers",
-    ]
-    for name in ("weights", "gradients", "optimizer", "activations"):
-        lines.append(f"  {name:<12}{getattr(memory, name) / _GIB:8.3f} GiB")
-    if memory.offloaded:
-        lines.append(f"  (the optimizer's {memory.offloaded / _GIB:.3f} GiB are in host memory)")
-    if offloads(config, "offload_param"):
-        lines.append("  (weights are counted without offload_param: DeepSpeed keeps up to")
-        lines.append("  stage3_max_live_parameters of them on the GPU)")
-    if not config.train.activation_checkpointing:
-        lines.append("  (train.activation_checkpointing=true reduces the activations)")
-    return "\n".join(lines)
+    deepspeed_config(config, options.ranks)
+    tokens, assumed = options.tokens, []
+    vocabulary = None
+    if Path(config.data.tokenizer).exists():
+        vocabulary = Vocabulary.from_folder(config.data.tokenizer)
+        model_config = resolve_model_config(config, vocabulary)
+    else:
+        model_config = model_config_without_tokenizer(config)
+        assumed.append(
+            f"assumed: {model_config.vocab_size:,} pieces, as the model config says (there is no "
+            f"{config.data.tokenizer} yet)"
+        )
+    for folder, split in ((config.data.train, TRAIN), (config.data.validation, VALIDATION)):
+        if folder is None or not Path(folder).exists():
+            continue
+        shards = Shards(Path(folder), split)
+        if vocabulary is not None:
+            shards.check_tokenizer(vocabulary)
+        if split == TRAIN:
+            config.objective.kind.check_documents(
+                folder, shards.num_documents, shards.num_undivided
+            )
+            tokens = tokens or shards.num_tokens
+    if tokens is None:
+        assumed.append(
+            f"assumed: enough text (there is no {config.data.train} yet; --tokens N counts epochs)"
+        )
+    return Planned(model_config, tokens, assumed)
 
 
-def _disk_lines(config: RunConfig, model_config: ModelConfig) -> list[str]:
-    with torch.device("meta"):
-        model = config.objective.kind.model_class(model_config)
-    shapes = [tuple(p.shape) for p in model.parameters()]
-    size, keep = checkpoint_bytes(shapes, config.optimizer.kind), config.train.keep_checkpoints
-    return [
-        f"disk: {size / _GIB:.2f} GiB a checkpoint, {(keep + 1) * size / _GIB:.2f} GiB for {keep} "
-        f"and one being written; {free_bytes(Path(config.output)) / _GIB:.2f} GiB free in "
+def _disk_line(config: RunConfig, memory: MemoryPlan) -> str:
+    size, keep = memory.checkpoint, config.train.keep_checkpoints
+    return (
+        f"disk: {size / GIB:.2f} GiB a checkpoint, {(keep + 1) * size / GIB:.2f} GiB for {keep} "
+        f"and one being written; {free_bytes(Path(config.output)) / GIB:.2f} GiB free in "
         f"{config.output}"
-    ]
+    )
 
 
 def _step_lines(config: RunConfig, world_size: int) -> list[str]:
@@ -149,19 +157,61 @@ def _step_lines(config: RunConfig, world_size: int) -> list[str]:
     ]
 
 
-def _data_lines(
-    config: RunConfig, model_config: ModelConfig, available: int, tokens_per_s: float | None
-) -> list[str]:
+def _work_lines(config: RunConfig, planned: Planned, options: PlanOptions) -> list[str]:
     per_step = config.batch.sequences * config.data.sequence_length
     total = per_step * config.train.steps
-    flops = flops_of_run(model_config, config)
-    lines = [
-        f"run: {config.train.steps:,} steps, {total:,} tokens, about "
-        f"{total / max(available, 1):.2f} epochs of {available:,} tokens",
+    flops = flops_of_run(planned.model_config, config)
+    run = f"run: {config.train.steps:,} steps, {total:,} tokens"
+    if planned.tokens is not None:
+        run += f", about {total / max(planned.tokens, 1):.2f} epochs of {planned.tokens:,} tokens"
+    return [
+        run,
         f"work: {flops / 1e6:,.0f} MFLOP per token, {flops * total:.2e} FLOP in total",
+        _time_line(total, flops, options),
     ]
-    if tokens_per_s is None:
-        lines.append("time: pass --tokens-per-s, from the log of a short run")
-    else:
-        lines.append(f"time: {duration(total / tokens_per_s)} at {tokens_per_s:,.0f} tokens/s")
+
+
+def _time_line(total: int, flops: float, options: PlanOptions) -> str:
+    gpu = options.gpu
+    if options.tokens_per_s is not None:
+        speed = options.tokens_per_s
+        return f"time: {duration(total / speed)} at {speed:,.0f} tokens/s"
+    if gpu is None or gpu.peak is None:
+        return "time: pass --tokens-per-s, from the log of a short run"
+    mfu = DEFAULT_MFU if options.mfu is None else options.mfu
+    speed = options.ranks * gpu.peak * mfu / flops
+    origin = "--mfu" if options.mfu is not None else "assumed: no GPU was measured yet; see --mfu"
+    return (
+        f"time: {duration(total / speed)} at {speed:,.0f} tokens/s, {mfu:.0%} of the bf16 peak of "
+        f"{options.ranks} x {gpu.name}, {gpu.peak / 1e12:,.0f} TFLOP/s ({origin})"
+    )
+
+
+def memory_lines(config: RunConfig, memory: MemoryPlan) -> list[str]:
+    """The memory of one rank by kind."""
+    where = "on its GPU" if memory.on_gpu else "on the CPU"
+    lines = [f"memory per rank: {memory.total / GIB:.2f} GiB {where}, at the peak of a step"]
+    kinds = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "temporary": memory.temporary,
+        "buckets": memory.buckets,
+    }
+    if not memory.on_gpu:
+        kinds["process"] = memory.host
+        lines.append(
+            "  (with MALLOC_MMAP_MAX_=65536; the default is faster and keeps freed memory)"
+        )
+    lines += [f"  {name:<12}{size / GIB:8.3f} GiB" for name, size in kinds.items() if size]
+    if memory.on_gpu:
+        lines.append(f"host memory per rank: {memory.host / GIB:.2f} GiB and the data workers")
+    if memory.offloaded:
+        lines.append(f"  (the optimizer's {memory.offloaded / GIB:.3f} GiB are in host memory)")
+    if offloads(config, "offload_param"):
+        lines.append("  (weights are counted without offload_param: DeepSpeed keeps up to")
+        lines.append("  stage3_max_live_parameters of them on the GPU)")
+    if not config.train.activation_checkpointing:
+        lines.append("  (train.activation_checkpointing=true reduces the activations)")
     return lines

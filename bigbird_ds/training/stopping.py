@@ -60,7 +60,7 @@ class StopRequest:
             try:
                 path.unlink()
             except OSError as cause:
-                _print(f"{path} cannot be removed, and stays a request: {cause.strerror}")
+                _print(f"{path} cannot be removed, so the request remains: {cause.strerror}")
             if name == STOP_NAME:
                 self.set(str(path))
             else:

@@ -223,13 +223,13 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
         if rank not in alive or report.place.number < furthest
     ]
     waiting = [rank for rank in reports if rank not in behind]
-    lines = [f"error: no rank has moved on for {seconds:.0f} s (train.hang_timeout)"]
+    lines = [f"error: no rank has made progress for {seconds:.0f} s (train.hang_timeout)"]
     for ranks, does in ((behind, "did not arrive"), (waiting, "waits")):
         for rank in ranks[:_NUM_LISTED]:
             report = reports[rank]
             where = report.place.words
             if rank not in alive:
-                where = f"does not answer (stopped, or out of reach); last seen: {where}"
+                where = f"does not respond (stopped or unreachable); last seen: {where}"
             who = f"rank {rank} on {report.host}, process {report.pid}"
             lines.append(f"  {who} {does}: {where}")
         if len(ranks) > _NUM_LISTED:

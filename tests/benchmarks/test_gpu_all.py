@@ -62,6 +62,8 @@ def test_every_section_measures_something(result: dict) -> None:
     assert values(result, "flex autotuned", "triton backward")["ms of the host"]
     for name in ("forward", "query_gradients", "key_gradients"):
         assert "ms" in values(result, "sweep", name)
+    for name in ("triton fp32", "gathered fp32"):
+        assert values(result, "fp32", name)["distance"] < 1e-5
     for name in ("base ours", "large ours", "base ours, not compiled", "base dense flash"):
         assert values(result, "training step", name)["tokens/s"] > 0
     assert values(result, "one long sequence", "base ours")["loss"] > 0
@@ -70,7 +72,7 @@ def test_every_section_measures_something(result: dict) -> None:
 
 def test_the_summary_has_every_goal_and_no_verdict_where_nothing_was_measured(result: dict) -> None:
     verdicts = {goal["what"]: goal["verdict"] for goal in result["goals"]}
-    assert len(verdicts) == 11  # some differ in their length alone, and here is one length
+    assert len(verdicts) == 11  # some differ only in their length, and there is one length here
     for what, verdict in verdicts.items():
         assert (verdict == "not measured") == ("FlexAttention" in what)  # it needs a GPU
     assert verdicts["attention forward with mask"] == "missed"
@@ -78,7 +80,7 @@ def test_the_summary_has_every_goal_and_no_verdict_where_nothing_was_measured(re
 
 
 def test_transformers_is_measured_with_the_weights_of_ours(result: dict) -> None:
-    pytest.importorskip("transformers", reason="transformers is the peer that is measured")
+    pytest.importorskip("transformers", reason="transformers is the measured baseline")
     assert values(result, "training step", "base transformers block_sparse")["tokens/s"] > 0
     for name in ("pegasus-large ours", "pegasus-large transformers"):
         assert values(result, "encoder-decoder", name)["tokens/s"] > 0
@@ -111,6 +113,8 @@ def test_a_check_without_time_is_not_wrong_and_a_kernel_that_fails_is(
     assert right("flex", None, "failed: ImportError") and right("section", None, report.SKIPPED)
     assert not right("triton", 1.0, "WRONG") and not right("triton", None, "failed: RuntimeError")
     assert not right("section", None, "failed: ended by SIGSEGV")
+    assert not right("triton", 0.0, "right, other bits the second time")
+    assert right("gathered", 0.0, "right, other bits the second time")  # it has atomics on a GPU
 
 
 def test_a_result_that_is_nan_in_one_place_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

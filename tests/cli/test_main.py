@@ -1,5 +1,7 @@
 """Errors on the command line have four parts and suggest the closest name."""
 
+from importlib.metadata import version
+
 import pytest
 
 from bigbird_ds.cli.main import main
@@ -26,6 +28,22 @@ def test_an_invalid_command_line_is_a_four_part_error(
     assert first == f"error: {problem}"
     assert [part[:10] for part in parts] == ["  seen:   ", "  needed: ", "  change: "]
     assert needed in parts[1]
+
+
+def test_options_may_stand_between_positional_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "no.yaml", "--ranks", "8", "train.steps=9"]) == 2
+    assert "no file no.yaml" in capsys.readouterr().err
+    assert main(["tokenizer", "a", "--vocab-size", "500", "b", "--out", "c"]) == 2
+    assert "'a' matches nothing" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"bigbird-ds {version('bigbird-ds')}\n"
 
 
 @pytest.mark.parametrize("line", ["--help", "shard --help"])

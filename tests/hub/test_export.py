@@ -133,7 +133,7 @@ def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
     capsys.readouterr()
     assert main(["inspect", str(run)]) == 0
     described = capsys.readouterr().out
-    assert "step-9 is damaged (the checkpoint's state is no JSON)" in described
+    assert "step-9 is damaged (the checkpoint's state is not valid JSON)" in described
     assert "checkpoint of step 2 of 2" in described
 
 

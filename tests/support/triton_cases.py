@@ -60,7 +60,7 @@ def padding_cases(seq_len: int, block_size: int) -> dict[str, tuple[int, int]]:
         "padded at both ends": (seq_len // 3, seq_len - 2 * block_size - 1),
         "one real token": (seq_len // 2 + 1, seq_len // 2 + 2),
         "one real token at the end": (seq_len - 1, seq_len),
-        "padding alone": (0, 0),
+        "only padding": (0, 0),
     }
 
 

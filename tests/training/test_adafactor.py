@@ -174,7 +174,7 @@ def test_zero_is_refused_with_the_reason(settings: dict[str, Any], stage: int) -
 
 def test_the_plan_counts_less_memory_for_its_state(settings: dict[str, Any]) -> None:
     def planned(run: dict[str, Any]) -> float:
-        text = describe_plan(check_run_config(run, "test"), 1, None)
+        text = describe_plan(check_run_config(run, "test"))
         return float(text.split("  optimizer")[1].split()[0])
 
     large = changed(settings, **{"model.d_model": 512, "model.encoder_ffn_dim": 2048})

@@ -43,7 +43,7 @@ def test_a_port_in_use_is_a_user_error_with_the_address() -> None:
         ranks = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         done = run(sys.executable, "-c", script, **ranks)
     assert done.returncode == 0, done.stderr
-    assert "the port where the ranks meet is in use\n" in done.stdout
+    assert "the rendezvous port is in use\n" in done.stdout
     assert f"  seen:   127.0.0.1:{port}: " in done.stdout and "change: MASTER_PORT" in done.stdout
 
 

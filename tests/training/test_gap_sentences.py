@@ -172,7 +172,7 @@ def test_a_step_without_any_target_has_no_loss_and_no_gradient(
 
 def test_the_plan_counts_both_stacks(settings: dict[str, Any]) -> None:
     def memory(**changes: Any) -> float:
-        text = describe_plan(check_run_config(changed(settings, **changes), "test"), 1, None)
+        text = describe_plan(check_run_config(changed(settings, **changes), "test"))
         return float(text.split("activations")[1].split()[0])
 
     settings = changed(settings, **{"batch.micro": 4, "model.d_model": 256})

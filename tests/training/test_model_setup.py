@@ -15,7 +15,7 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.training.families import ModelConfig
-from bigbird_ds.training.model_setup import check_model, resolve_model_config
+from bigbird_ds.training.model_setup import model_config_without_tokenizer, resolve_model_config
 from bigbird_ds.vocabulary import Vocabulary
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab" / "bigbird.model"
@@ -141,6 +141,6 @@ def test_a_model_is_checked_without_its_tokenizer(
     override: str, text: str, run_config_file: Path
 ) -> None:
     without = ["data.tokenizer=nowhere", "data.train=nowhere"]
-    check_model(load_run_config(run_config_file, without))
+    model_config_without_tokenizer(load_run_config(run_config_file, without))
     with pytest.raises(ConfigError, match=text):
-        check_model(load_run_config(run_config_file, [*without, override]))
+        model_config_without_tokenizer(load_run_config(run_config_file, [*without, override]))

@@ -10,7 +10,7 @@ from support.distributed import run_distributed
 from support.runs import changed, losses, metrics, train_all
 
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.training.plan import PlanOptions, describe_plan
 
 ZERO = "deepspeed.zero_optimization."
 OPTIMIZER = {ZERO + "offload_optimizer.device": "cpu"}
@@ -61,11 +61,11 @@ def test_an_offloaded_run_has_the_same_losses_and_resumes_from_and_to_any_other(
 def test_a_plan_counts_an_offloaded_optimizer_as_host_memory(run_settings: dict[str, Any]) -> None:
     larger = changed(run_settings, **{"model.hidden_size": 1024})
     plain, offloaded = (
-        describe_plan(check_run_config(changed(larger, **layout), "test"), 2, None)
+        describe_plan(check_run_config(changed(larger, **layout), "test"), PlanOptions(ranks=2))
         for layout in (LAYOUTS["on the GPU"], LAYOUTS["stage 1"])
     )
     line = next(line for line in plain.splitlines() if line.startswith("  optimizer"))
     gib = line.split()[1]
     assert float(gib) > 0
     assert f"the optimizer's {gib} GiB are in host memory" in offloaded
-    assert "  optimizer      0.000 GiB" in offloaded
+    assert not any(line.startswith("  optimizer") for line in offloaded.splitlines())

@@ -91,7 +91,7 @@ def test_ranks_save_and_end_when_their_launcher_is_killed(
     while Path(f"/proc/{rank}").exists():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    assert f"the launcher (process {killed}) has ended: finishing " in log.read_text()
+    assert f"the launcher (process {killed}) has exited: finishing " in log.read_text()
     assert list((Path(run_settings["output"]) / "checkpoints").iterdir())
 
 

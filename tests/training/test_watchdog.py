@@ -38,8 +38,8 @@ def test_a_stopped_rank_is_named_and_the_other_ends_with_its_own_code_and_stacks
         tasks[stopped].kill()
     said = logs[1 - stopped].read_text()
     who = f"  rank {stopped} on {socket.gethostname()}, process {tasks[stopped].pid} did not arrive"
-    assert "error: no rank has moved on for " in said
-    assert f"\n{who}: does not answer (stopped, or out of reach); last seen: " in said
+    assert "error: no rank has made progress for " in said
+    assert f"\n{who}: does not respond (stopped or unreachable); last seen: " in said
     assert f"  rank {1 - stopped} on" in said
     assert f"stacks of rank {1 - stopped} (process " in said and "/training/loop.py" in said
 
@@ -71,9 +71,9 @@ def test_ranks_behind_the_others_and_ranks_that_do_not_answer_did_not_arrive() -
 
     reports = {0: report(0, 8, "saving"), 1: report(1, 7, "reading"), 2: report(2, 8, "saving")}
     assert describe_hang(reports, {0, 1}, 600.4).splitlines() == [
-        "error: no rank has moved on for 600 s (train.hang_timeout)",
+        "error: no rank has made progress for 600 s (train.hang_timeout)",
         "  rank 1 on node1, process 101 did not arrive: reading",
         "  rank 2 on node2, process 102 did not arrive: "
-        "does not answer (stopped, or out of reach); last seen: saving",
+        "does not respond (stopped or unreachable); last seen: saving",
         "  rank 0 on node0, process 100 waits: saving",
     ]

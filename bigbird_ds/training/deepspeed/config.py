@@ -14,6 +14,8 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.check import check_sections
 from bigbird_ds.training.deepspeed.keys import DECIDED_ELSEWHERE, DEFAULTS, PASSED_ON, REFUSED
 
+DEFAULT_REDUCE_BUCKET = 500_000_000  # elements, in DeepSpeed 0.19.8
+
 _FORCE = "zero_force_ds_cpu_optimizer"
 
 
@@ -28,6 +30,18 @@ def uses_bf16(config: RunConfig) -> bool:
 def offloads(config: RunConfig, what: str) -> bool:
     """Whether ``what`` (``offload_optimizer`` or ``offload_param``) is enabled."""
     return _offload_device(config.deepspeed.get("zero_optimization", {}), what) != "none"
+
+
+def reduce_bucket_elements(config: RunConfig) -> int:
+    """Elements of the buffers in which ZeRO collects gradients before it reduces them."""
+    zero, stage = config.deepspeed.get("zero_optimization", {}), zero_stage(config)
+    if stage == 0:
+        return 0
+    double = stage < 3 and zero.get("overlap_comm") is True
+    elements = zero.get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)
+    if elements == "auto":
+        elements = _auto_sizes(config).get("reduce_bucket_size", DEFAULT_REDUCE_BUCKET)
+    return int(elements) * (2 if double else 1)
 
 
 def _offload_device(zero: dict[str, Any], what: str) -> str:
@@ -154,17 +168,21 @@ def _fill_auto_sizes(user: dict[str, Any], config: RunConfig) -> None:
     zero = user.get("zero_optimization")
     if not isinstance(zero, dict):
         return
-    hidden = config.model.get("hidden_size", config.model.get("d_model"))
-    sizes = {}
-    if isinstance(hidden, int):
-        sizes = {
-            "reduce_bucket_size": hidden * hidden,
-            "stage3_prefetch_bucket_size": int(0.9 * hidden * hidden),
-            "stage3_param_persistence_threshold": 10 * hidden,
-        }
+    sizes = _auto_sizes(config)
     for key, value in zero.items():
         if value == "auto" and key in sizes:
             zero[key] = sizes[key]
+
+
+def _auto_sizes(config: RunConfig) -> dict[str, int]:
+    hidden = config.model.get("hidden_size", config.model.get("d_model"))
+    if not isinstance(hidden, int):
+        return {}
+    return {
+        "reduce_bucket_size": hidden * hidden,
+        "stage3_prefetch_bucket_size": int(0.9 * hidden * hidden),
+        "stage3_param_persistence_threshold": 10 * hidden,
+    }
 
 
 def _check_gradient_dtype(user: dict[str, Any], stage: int) -> None:

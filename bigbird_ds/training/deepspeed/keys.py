@@ -83,10 +83,10 @@ PASSED_ON_IN = {
 
 _OWN_LOADER = "a run reads its data itself"
 _OWN_CHECKPOINTS = "a run writes and reads checkpoints in a format of its own"
-_OTHER_MODEL = "it changes the model or its training in a way that was never tried here"
+_OTHER_MODEL = "it changes the model or its training in an untested way"
 _NVME = "offload to NVMe is not supported"
 _OWN_ADAM = "it belongs to DeepSpeed's own CPU optimizer, and a run brings its own"
-_QUANTIZED = "it rounds weights or gradients, and was never tried here"
+_QUANTIZED = "it rounds weights or gradients, which is not tested"
 _FP16 = "it keeps sums of fp16 gradients small, which no run has, and fails with reduce_scatter"
 _OLD_NAME = "it is an old name"
 _INIT = "it belongs to zero.Init, which a run does not use"
@@ -95,12 +95,12 @@ _INIT = "it belongs to zero.Init, which a run does not use"
 REFUSED = {
     "dump_state": "it prints DeepSpeed's config object at a log level that a run does not show",
     "comms_logger": "DeepSpeed prints its table only on a call that no run makes",
-    "csv_monitor": "DeepSpeed gives it the learning rate alone, with steps that begin at 0 again "
+    "csv_monitor": "DeepSpeed sends it only the learning rate, with steps that begin at 0 again "
     "after a resume; RUN/metrics.jsonl and RUN/tensorboard have all numbers",
-    "wandb": "DeepSpeed gives it the learning rate alone, with steps that begin at 0 again after a "
+    "wandb": "DeepSpeed sends it only the learning rate, with steps that begin at 0 again after a "
     "resume; W&B can read RUN/tensorboard (`wandb sync`)",
-    "comet": "DeepSpeed gives it the learning rate alone; RUN/metrics.jsonl has all numbers",
-    "disable_allgather": "DeepSpeed reads it and does nothing with it",
+    "comet": "DeepSpeed sends it only the learning rate; RUN/metrics.jsonl has all numbers",
+    "disable_allgather": "DeepSpeed ignores it",
     "log_level": "a run shows DeepSpeed's warnings and errors",
     "disable_python_gc": _OTHER_MODEL,
     "managed_gradient_accumulation": "a run counts its micro-batches with DeepSpeed's own counter",
@@ -138,22 +138,22 @@ REFUSED = {
     "data_types.param_dtype": "bf16.enabled decides the dtype of parameters",
     "data_types.buffer_dtype": "bf16.enabled decides the dtype of buffers",
     "data_types.keep_in_fp32_modules": _OTHER_MODEL,
-    "bf16.immediate_grad_update": "its resume was never tried",
+    "bf16.immediate_grad_update": "resuming with it is not tested",
     "bf16.check_grad_overflow": "a run checks losses and gradient norms itself",
     "bf16.bf16_master_weights_and_grads": "checkpoints hold fp32 weights",
     "bf16.bf16_optimizer_states": "checkpoints hold fp32 moments",
-    "zero_optimization.round_robin_gradients": "DeepSpeed stores weights in another order than it "
-    "returns them: checkpoints would be scrambled",
-    "zero_optimization.legacy_stage1": "DeepSpeed ends the run with an error",
-    "zero_optimization.stage3_module_granularity_threshold": "DeepSpeed ends the run with an error",
+    "zero_optimization.round_robin_gradients": "DeepSpeed stores weights in a different order "
+    "than it returns them: checkpoints would be scrambled",
+    "zero_optimization.legacy_stage1": "DeepSpeed fails with an error",
+    "zero_optimization.stage3_module_granularity_threshold": "DeepSpeed fails with an error",
     "zero_optimization.compute_grad_norm": "a run logs the gradient norm and clips by it",
     "zero_optimization.load_from_fp32_weights": _OWN_CHECKPOINTS,
     "zero_optimization.elastic_checkpoint": _OWN_CHECKPOINTS,
     "zero_optimization.pipeline_loading_checkpoint": _OWN_CHECKPOINTS,
     "zero_optimization.stage3_gather_fp16_weights_on_model_save": _OLD_NAME,
-    "zero_optimization.zenflow": "its updates come late, and its resume was never tried",
-    "zero_optimization.parameter_alignment": "its checkpoints were never tried",
-    "zero_optimization.zero_hpz_partition_size": "its checkpoints were never tried",
+    "zero_optimization.zenflow": "its updates are delayed, and resuming with it is not tested",
+    "zero_optimization.parameter_alignment": "its checkpoints are not tested",
+    "zero_optimization.zero_hpz_partition_size": "its checkpoints are not tested",
     "zero_optimization.zero_quantized_weights": _QUANTIZED,
     "zero_optimization.zero_quantized_nontrainable_weights": _QUANTIZED,
     "zero_optimization.zero_quantized_gradients": _QUANTIZED,

@@ -49,7 +49,7 @@ CASES = [
     (2, 16, 16, 10, 1, "hf", True, "none"),
     (1, 16, 32, 9, 3, "hf", False, "lengths"),
     (2, 16, 16, 11, 2, "google", True, "scattered"),
-    (3, 16, 16, 9, 1, "uniform", True, "one sample is padding alone"),
+    (3, 16, 16, 9, 1, "uniform", True, "one sample is only padding"),
     (1, 16, 16, 10, 0, "hf", True, "lengths"),
     (1, 32, 64, 8, 1, "hf_eval", True, "scattered"),
     (1, 64, 64, 9, 1, "uniform", True, "lengths"),
@@ -71,7 +71,7 @@ def make_mask(kind: str, batch: int, seq_len: int) -> torch.Tensor | None:
     if kind == "scattered":
         generator = torch.Generator().manual_seed(1)
         return (torch.rand(batch, seq_len, generator=generator) < 0.6).to(DEVICE)
-    shortest = 0 if kind == "one sample is padding alone" else seq_len // 3
+    shortest = 0 if kind == "one sample is only padding" else seq_len // 3
     lengths = torch.linspace(shortest, seq_len - 5, batch, device=DEVICE)
     return places[None] < lengths[:, None]
 
