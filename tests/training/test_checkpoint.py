@@ -145,5 +145,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_at_the_start(
     assert not caplog.text
     disk.check_room(small_disk, needed=100, keep=5)
     assert "train.keep_checkpoints=5" in caplog.text
-    with pytest.raises(ConfigError, match=r"no room for a checkpoint\n.*: 100 bytes free"):
+    with pytest.raises(
+        ConfigError, match=r"not enough disk space for a checkpoint\n.*: 100 bytes free"
+    ):
         disk.check_room(small_disk, needed=401, keep=1)

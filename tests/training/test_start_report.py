@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from support.runs import changed
 
 from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.log import logger
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.start_report import (
@@ -62,15 +62,15 @@ def test_a_resume_says_what_it_does_to_the_learning_rate(
 
 
 def test_a_resume_lists_what_differs_in_the_config_and_the_environment(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="bigbird_ds")
+    lines: list[str] = []
+    monkeypatch.setattr(logger, "info", lambda line, *values: lines.append(line % values))
     config = check_run_config(SETTINGS, "test")
     saved = changed(config.model_dump(mode="json"), **{"batch.micro": 2})
     state = TrainingState(3, 0, {}, saved, {"torch": "2.12.0", "hosts": ["a", "b"]})
     report_resume(Path("step-3"), state, config, {"torch": "2.13.0", "hosts": ["a", "b"]})
-    assert [record.getMessage() for record in caplog.records] == [
+    assert lines == [
         "resume: from step-3 (step 3)",
         "resume: batch.micro was 2, is now 1",
         "resume: environment.torch was '2.12.0', is now '2.13.0'",
