@@ -378,7 +378,7 @@ def test_a_stopped_worker_is_a_user_error_after_the_timeout_and_is_ended(folder:
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(
-        DataError, match=rf"do not answer\n.* 1 s from process\(es\) {worker.pid}\n"
+        DataError, match=rf"do not respond\n.* 1 s from process\(es\) {worker.pid}\n"
     ):
         for _ in steps:
             pass
