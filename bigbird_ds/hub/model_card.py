@@ -13,11 +13,18 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.hub.run_metrics import read_metrics
 
-_PIPELINES = {
-    "BigBirdForPreTraining": "fill-mask",
-    "BigBirdForMaskedLM": "fill-mask",
-    "BigBirdPegasusForConditionalGeneration": "summarization",
-}
+# Not "summarization" for BigBirdPegasus: pretraining only fills gaps.
+_PIPELINES = {"BigBirdForPreTraining": "fill-mask", "BigBirdForMaskedLM": "fill-mask"}
+_FILL_MASK = """from transformers import pipeline
+
+fill = pipeline("fill-mask", model=".")  # this folder, or the name of this repository
+print(fill(f"A long document has many {fill.tokenizer.mask_token}."))"""
+_GENERATE = """from transformers import AutoTokenizer, {name}
+
+tokenizer = AutoTokenizer.from_pretrained(".")  # this folder, or the name of this repository
+model = {name}.from_pretrained(".")
+inputs = tokenizer("The first sentence. <mask_1> The third sentence.", return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=32)))"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def write_model_card(
     name = type(model).__name__
     header = {
         "library_name": "transformers",
-        "pipeline_tag": _PIPELINES.get(name, "fill-mask"),
+        **({"pipeline_tag": _PIPELINES[name]} if name in _PIPELINES else {}),
         "tags": [model.config.model_type, "long-context", "bigbird_ds"],
     }
     sections = [
@@ -70,12 +77,11 @@ def write_model_card(
 
 
 def _usage(name: str) -> str:
+    code = _FILL_MASK if name in _PIPELINES else _GENERATE.format(name=name)
     return (
-        "```python\n"
-        f"from transformers import AutoTokenizer, {name}\n\n"
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-        f'model = {name}.from_pretrained("PATH")\n'
-        "```\n\n"
+        f"```python\n{code}\n```\n\n"
+        "Before you publish this model, add `license`, `language` and `datasets` to the header"
+        " above: the run does not know them.\n\n"
         "Texts may contain line breaks and tabs: `tokenizer.json` turns all white space into"
         " spaces, as in training. `spiece.model` on its own does not: with the original BigBird"
         " vocabulary each of them becomes an unknown token."
@@ -93,6 +99,8 @@ def _training(records: RunRecords) -> str:
         "peak learning rate": f"{config['optimizer']['lr']:g}",
         "seed": str(config["train"]["seed"]),
     }
+    if start := config.get("initial_weights"):
+        rows["initial weights"] = f"`{Path(start).name}`"
     if fingerprint := records.state.data.get("fingerprint"):
         rows["training data (sha256)"] = f"`{fingerprint[:16]}`"
     return "## Training\n\n" + _table(rows)

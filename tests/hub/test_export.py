@@ -15,6 +15,7 @@ from support.commands import contents, run_command, user_error
 from support.corpus import Corpus, bigbird_run_settings
 from support.distributed import run_distributed
 from support.hub_server import hub_server
+from support.model_cards import code_of_card
 from support.runs import changed, train_one
 
 from bigbird_ds import BigBirdForPreTraining
@@ -113,6 +114,15 @@ def test_the_model_card_tells_the_runs_own_numbers(trained: Path, exported: Path
     assert f"| eval_mlm_accuracy (step 2) | {lines[2]['eval_mlm_accuracy']:.4f} |" in card
     assert "computed the same logits" in card
     assert f"| tokens seen | {lines[1]['tokens']:,} |" in card
+
+
+@pytest.mark.launch
+def test_the_code_of_the_model_card_runs_in_its_folder(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported)
+    exec(code_of_card(exported), {})
+    assert "'token_str'" in capsys.readouterr().out
 
 
 @pytest.mark.launch

@@ -10,6 +10,7 @@ import torch
 import transformers
 from support.corpus import Corpus, command
 from support.distributed import run_distributed
+from support.model_cards import code_of_card
 from support.pegasus_corpus import pegasus_run_settings
 from support.runs import train_all
 
@@ -44,7 +45,15 @@ def test_an_export_is_whole(exported: Path, capsys: pytest.CaptureFixture[str]) 
     command(["inspect", exported])
     assert "BigBirdPegasusForConditionalGeneration: 2 + 2 layers" in capsys.readouterr().out
     card = (exported / "README.md").read_text()
-    assert "pipeline_tag: summarization" in card and "target_loss" in card
+    assert "pipeline_tag" not in card and "target_loss" in card
+
+
+def test_the_code_of_the_model_card_runs_in_its_folder(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported)
+    exec(code_of_card(exported), {})
+    assert capsys.readouterr().out.startswith("[")
 
 
 def test_auto_classes_load_every_part(exported: Path, tmp_path: Path) -> None:
