@@ -117,7 +117,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     loss = StepLoss(model, objective.losses)
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
     set_timeouts(config.train.hang_timeout)
-    report_start(config, ranks, model, model_config, inputs.shards)
+    report_start(config, ranks, model, model_config, inputs.shards, state.step)
     return Run(
         config=config,
         ranks=ranks,

@@ -67,15 +67,25 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def report_start(
-    config: RunConfig, ranks: Ranks, model: nn.Module, model_config: ModelConfig, shards: Shards
+    config: RunConfig,
+    ranks: Ranks,
+    model: nn.Module,
+    model_config: ModelConfig,
+    shards: Shards,
+    step: int,
 ) -> None:
-    """Log the model, the composition of a step and the data."""
+    """Log the model, where its weights come from, the composition of a step and the data.
+
+    Args:
+        step: of the checkpoint that the run resumes from, or 0.
+    """
     accumulation = config.accumulation(ranks.world_size)
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     logger.info(
-        "model: %s, %.1f M parameters, %s, length %d",
+        "model: %s, %.1f M parameters (%s), %s, length %d",
         type(model).__name__,
         parameters / 1e6,
+        weights_in_words(config, step),
         attention_in_words(model_config, config.data.sequence_length),
         config.data.sequence_length,
     )
@@ -101,6 +111,15 @@ def report_start(
         config.train.steps,
         tokens / max(shards.num_tokens, 1),
     )
+
+
+def weights_in_words(config: RunConfig, step: int) -> str:
+    """Where the weights come from: a checkpoint, a folder, or the seed."""
+    if step:
+        return f"weights of step {step}"
+    if config.initial_weights:
+        return f"weights of {config.initial_weights}"
+    return f"random weights, seed {config.train.seed}"
 
 
 def attention_in_words(model_config: ModelConfig, sequence_length: int) -> str:

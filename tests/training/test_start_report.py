@@ -16,6 +16,7 @@ from bigbird_ds.training.start_report import (
     attention_in_words,
     learning_rate_change,
     report_resume,
+    weights_in_words,
 )
 
 
@@ -42,6 +43,14 @@ SETTINGS: dict[str, Any] = {
     "train": {"steps": 9},
     "output": "run",
 }
+
+
+def test_the_origin_of_the_weights_is_named() -> None:
+    fresh = check_run_config(SETTINGS, "test")
+    warm = check_run_config(changed(SETTINGS, initial_weights="imported/base"), "test")
+    assert weights_in_words(fresh, 0) == "random weights, seed 0"
+    assert weights_in_words(warm, 0) == "weights of imported/base"
+    assert weights_in_words(warm, 7) == "weights of step 7"
 
 
 @pytest.mark.parametrize(
