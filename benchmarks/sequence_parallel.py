@@ -41,8 +41,8 @@ from bigbird_ds.attention.parallel import (
     SequenceParallel,
     sequence_parallel_attention,
 )
-from bigbird_ds.models.bigbird.layers import AttentionMask, EncoderStates
 from bigbird_ds.models.pegasus.layers import BigBirdPegasusDecoderLayer
+from bigbird_ds.models.self_attention import AttentionMask, EncoderStates
 from bigbird_ds.training.distributed import Ranks
 
 BLOCK, RANDOM_BLOCKS = 64, 3

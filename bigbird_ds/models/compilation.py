@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from bigbird_ds.attention.graph import keeps_attention
-from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdSelfAttention, EncoderStates
+from bigbird_ds.models.self_attention import AttentionMask, BigBirdSelfAttention, EncoderStates
 
 
 def compile_layer(layer: nn.Module) -> None:

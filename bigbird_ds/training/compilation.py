@@ -7,7 +7,7 @@ import shutil
 from typing import Any
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird.encoder import LayerStack
+from bigbird_ds.models.layer_stack import LayerStack
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import zero_stage
 

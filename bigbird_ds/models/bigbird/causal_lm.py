@@ -12,10 +12,10 @@ from bigbird_ds.models.bigbird.lm_heads import (
     HEAD_TIES,
     HEAD_UNUSED_UNTIED,
     BigBirdOnlyMLMHead,
-    token_loss,
 )
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
 from bigbird_ds.models.generation_inputs import GenerationInputs
+from bigbird_ds.models.losses import token_loss
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 
 

@@ -13,10 +13,9 @@ from bigbird_ds.models.bigbird.lm_heads import (
     HEAD_TIES,
     HEAD_UNUSED_UNTIED,
     BigBirdOnlyMLMHead,
-    target_sums,
-    token_loss,
 )
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.losses import target_sums, token_loss
 from bigbird_ds.models.outputs import MaskedLMOutput
 
 

@@ -16,11 +16,12 @@ from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.encoder import BigBirdEncoder
-from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdEmbeddings, EncoderStates
+from bigbird_ds.models.bigbird.layers import BigBirdEmbeddings
 from bigbird_ds.models.cache import KeyValueCache, given_cache
 from bigbird_ds.models.inputs import check_positions, complete_inputs
 from bigbird_ds.models.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from bigbird_ds.models.pretrained import PretrainedModel
+from bigbird_ds.models.self_attention import AttentionMask, EncoderStates
 from bigbird_ds.models.sharing import check_sharing
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.models.bigbird.lm_heads import token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.losses import token_loss
 from bigbird_ds.models.outputs import MultipleChoiceModelOutput
 
 

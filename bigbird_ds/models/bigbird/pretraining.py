@@ -11,13 +11,11 @@ from bigbird_ds.models.bigbird.lm_heads import (
     HEAD_STAND_INS,
     HEAD_TIES,
     HEAD_UNUSED_UNTIED,
-    IGNORED,
     BigBirdPreTrainingHeads,
-    summed_loss,
-    target_sums,
-    token_loss,
 )
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.cross_entropy import IGNORED
+from bigbird_ds.models.losses import summed_loss, target_sums, token_loss
 from bigbird_ds.models.outputs import BigBirdForPreTrainingOutput
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
 from bigbird_ds.models.bigbird.layers import AddAndNorm, BigBirdIntermediate
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
+from bigbird_ds.models.losses import span_loss
 from bigbird_ds.models.outputs import BigBirdForQuestionAnsweringModelOutput
 
 QUESTION_PENALTY = 1e6  # subtracted from the logits of the question's own tokens
@@ -113,20 +113,3 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             attentions=outputs.attentions,
         )
         return self.packed(output, return_dict)
-
-
-def span_loss(
-    start_logits: torch.Tensor,
-    end_logits: torch.Tensor,
-    start_positions: torch.Tensor | None,
-    end_positions: torch.Tensor | None,
-) -> torch.Tensor | None:
-    """Mean of the two cross entropies; positions >= S are ignored."""
-    if start_positions is None or end_positions is None:
-        return None
-    beyond = start_logits.shape[1]
-    losses = [
-        F.cross_entropy(logits, positions.flatten().clamp(0, beyond), ignore_index=beyond)
-        for logits, positions in ((start_logits, start_positions), (end_logits, end_positions))
-    ]
-    return (losses[0] + losses[1]) / 2

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from bigbird_ds.errors import ConfigError, nearest
 from bigbird_ds.models.activations import activation
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
-from bigbird_ds.models.bigbird.lm_heads import mean_of_step, token_loss
 from bigbird_ds.models.bigbird.model import BigBirdModel, BigBirdPreTrainedModel
-from bigbird_ds.models.hub_config import HubConfig
+from bigbird_ds.models.losses import classification_loss
 from bigbird_ds.models.outputs import SequenceClassifierOutput
-
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 class BigBirdClassificationHead(nn.Module):
@@ -86,42 +81,3 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             attentions=outputs.attentions,
         )
         return self.packed(output, return_dict)
-
-
-def classification_loss(
-    config: HubConfig,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    num_items: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """Mean loss of (B, labels) logits; ``config.problem_type``, or the labels, choose which loss.
-
-    Args:
-        num_items: see ``token_loss``.
-
-    Raises:
-        ConfigError: an unknown ``problem_type``.
-    """
-    problem = config.problem_type
-    if problem is None:
-        if config.num_labels == 1:
-            problem = "regression"
-        elif labels.is_floating_point():
-            problem = "multi_label_classification"
-        else:
-            problem = "single_label_classification"
-    if problem == "regression":
-        losses = F.mse_loss(logits.squeeze(), labels.squeeze(), reduction="none")
-        return mean_of_step(losses, num_items)
-    if problem == "single_label_classification":
-        return token_loss(logits, labels.view(-1), num_items)
-    if problem == "multi_label_classification":
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        return mean_of_step(losses, num_items)
-    guess = nearest(problem, PROBLEM_TYPES)
-    raise ConfigError(
-        "unknown problem_type",
-        seen=repr(problem) + (f" (did you mean {guess!r}?)" if guess else ""),
-        needed="one of " + ", ".join(PROBLEM_TYPES),
-        change="problem_type of the model's config",
-    )

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from bigbird_ds.models.bigbird.lm_heads import token_loss
 from bigbird_ds.models.cache import given_cache
 from bigbird_ds.models.generation_inputs import GenerationInputs
+from bigbird_ds.models.losses import token_loss
 from bigbird_ds.models.outputs import CausalLMOutputWithCrossAttentions
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusPreTrainedModel

@@ -8,7 +8,7 @@ from typing import ClassVar
 from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models.activations import ACTIVATIONS
-from bigbird_ds.models.bigbird.configuration import ATTENTION_TYPES, check_choice, check_range
+from bigbird_ds.models.config_checks import ATTENTION_TYPES, check_choice, check_range
 from bigbird_ds.models.hub_config import HubConfig
 
 

@@ -11,14 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
-from bigbird_ds.models.bigbird.lm_heads import (
-    IGNORED,
-    own_targets,
-    select_positions,
-    summed_loss,
-    token_loss,
-)
+from bigbird_ds.models.cross_entropy import IGNORED
 from bigbird_ds.models.generation_inputs import GenerationInputs
+from bigbird_ds.models.losses import own_targets, select_positions, summed_loss, token_loss
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import (
     BigBirdPegasusModel,

@@ -13,10 +13,10 @@ from torch import nn
 from bigbird_ds.attention.full import full_attention, full_probabilities
 from bigbird_ds.attention.parallel import cross_attention, gather_keys_and_values
 from bigbird_ds.models.activations import activation
-from bigbird_ds.models.bigbird.layers import AttentionMask, BigBirdSelfAttention, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache, cached_keys_and_values
 from bigbird_ds.models.checkpointing import token_by_token
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
+from bigbird_ds.models.self_attention import AttentionMask, BigBirdSelfAttention, EncoderStates
 
 LayerResult = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird.lm_heads import IGNORED
 from bigbird_ds.models.cache import given_cache
+from bigbird_ds.models.cross_entropy import IGNORED
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.layers import BigBirdPegasusScaledWordEmbedding
 from bigbird_ds.models.pegasus.outputs import BaseModelOutput, Seq2SeqModelOutput

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigbird_ds.models.bigbird.question_answering import span_loss
+from bigbird_ds.models.losses import span_loss
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus.outputs import Seq2SeqQuestionAnsweringModelOutput

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird.sequence_classification import classification_loss
+from bigbird_ds.models.losses import classification_loss
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.model import BigBirdPegasusModel, BigBirdPegasusPreTrainedModel
 from bigbird_ds.models.pegasus.outputs import Seq2SeqSequenceClassifierOutput

@@ -13,10 +13,9 @@ from torch import nn
 from bigbird_ds.attention.full import full_bias
 from bigbird_ds.attention.parallel import SequenceParallel, local_slice
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.models.bigbird.encoder import LayerStack
-from bigbird_ds.models.bigbird.layers import AttentionMask, EncoderStates
 from bigbird_ds.models.cache import KeyValueCache
 from bigbird_ds.models.inputs import TokenInputs, check_positions, complete_inputs
+from bigbird_ds.models.layer_stack import LayerStack
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.layers import (
     BigBirdPegasusDecoderLayer,
@@ -27,6 +26,7 @@ from bigbird_ds.models.pegasus.outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
 )
+from bigbird_ds.models.self_attention import AttentionMask, EncoderStates
 from bigbird_ds.models.sharing import check_sharing
 
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.attention.parallel import SequenceParallel
-from bigbird_ds.models.bigbird import lm_heads
-from bigbird_ds.models.bigbird.lm_heads import IGNORED, own_targets, summed_head_loss
+from bigbird_ds.models import losses
+from bigbird_ds.models.cross_entropy import IGNORED
+from bigbird_ds.models.losses import own_targets, summed_head_loss
 
 
 class CountedHead(nn.Linear):
@@ -35,12 +36,12 @@ def test_chunks_give_the_sums_and_gradients_of_the_whole(
     head = CountedHead()
     hidden = torch.randn(2, 6, 8, requires_grad=True)
     labels = torch.randint(0, 30, (2, 6))
-    labels[0, 3:] = lm_heads.IGNORED
+    labels[0, 3:] = IGNORED
     whole = summed_head_loss(head, hidden, labels)
     wanted = torch.autograd.grad(whole[0], [hidden, head.weight])
     head.calls.clear()
 
-    monkeypatch.setattr(lm_heads, "TARGETS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "TARGETS_AT_ONCE", at_once)
     parts = summed_head_loss(head, hidden, labels)
     torch.testing.assert_close(parts, whole)
     assert max(head.calls) <= at_once
@@ -55,7 +56,7 @@ def test_checkpointing_of_a_model_makes_its_head_hold_fewer_scores(
 ) -> None:
     config = BigBirdConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     model = BigBirdForMaskedLM(config)
-    monkeypatch.setattr(lm_heads, "TARGETS_AT_ONCE_CHECKPOINTING", 4)
+    monkeypatch.setattr(losses, "TARGETS_AT_ONCE_CHECKPOINTING", 4)
     calls: list[int] = []
     head = model.cls.predictions
     head.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
