@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -119,6 +120,17 @@ def replace_folder(temporary: Path, final: Path) -> None:
     temporary.rename(final)
     fsync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def lock(stream: IO[Any]) -> None:
+    """Lock a file for this process, until it closes any descriptor of that file, or ends.
+
+    Raises:
+        BlockingIOError, PermissionError: another process has locked it.
+        OSError: the file system has no locks.
+    """
+    # Not flock: its lock outlives a killed process in the workers forked from it.
+    fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def fsync_folder(folder: Path) -> None:

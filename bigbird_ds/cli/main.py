@@ -19,6 +19,7 @@ from bigbird_ds.errors import EXIT_USER_ERROR, ConfigError, UserError, nearest
 
 # name -> one line of help; its module has add_arguments(parser) and run(arguments) -> exit code
 COMMANDS = {
+    "doctor": "check this machine: what is missing, what needs it and how to get it",
     "init": "write the launch scripts and configs to a folder",
     "tokenizer": "train a tokenizer on documents, or convert an existing spiece.model",
     "shard": "write documents as WebDataset shards",

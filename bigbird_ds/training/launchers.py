@@ -16,7 +16,7 @@ from bigbird_ds.errors import ConfigError
 
 _FIRST_PORT = 20000
 _NUM_PORTS = 10000
-_MPI_PORT = 29500  # torch's own default
+DEFAULT_PORT = 29500  # torch's and DeepSpeed's default; also for mpirun
 
 # Names of rank, world size, local rank and local world size under each MPI.
 _OPEN_MPI = tuple(
@@ -93,7 +93,7 @@ def _from_mpi(environment: Mapping[str, str], names: tuple[str, ...]) -> dict[st
         "LOCAL_RANK": local_rank,
         "LOCAL_WORLD_SIZE": local_world_size,
         "MASTER_ADDR": address or "127.0.0.1",
-        "MASTER_PORT": environment.get("MASTER_PORT") or str(_MPI_PORT),
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(DEFAULT_PORT),
     }
 
 

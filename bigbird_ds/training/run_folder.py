@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
@@ -89,8 +88,7 @@ class RunFolder:
             ) from cause
         is_locked = True
         try:
-            # Not flock: its lock outlives a killed process in the workers forked from it.
-            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(self._stream)
         except (BlockingIOError, PermissionError):
             self._stream.seek(0)
             raise _other_run(self.path, f"locked by {self._stream.read()}") from None

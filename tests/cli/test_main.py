@@ -10,7 +10,7 @@ from bigbird_ds.cli.main import main
 @pytest.mark.parametrize(
     ("line", "problem", "needed"),
     [
-        ("", "no command given", "one of init, tokenizer, shard, verify,"),
+        ("", "no command given", "one of doctor, init, tokenizer, shard, verify,"),
         ("tokenzier", "unknown command", "tokenizer (closest match)"),
         ("tokenzier --help", "unknown command", "tokenizer (closest match)"),
         ("tokenizer a --out b --famly=pegasus", "unknown option", "--family (closest match)"),
