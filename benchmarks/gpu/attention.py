@@ -30,7 +30,7 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1.5e-2, torch.float16: 4e-3}
 def check(report: Report, sizes: Sizes) -> None:
     """Every backend against ``reference`` in fp64; longer ones against ``gathered`` in fp64.
 
-    What training runs comes first, in case there is no time for all.
+    What training runs comes first, in case time runs out.
     """
     half = sizes.half
     for length in (*sizes.check_lengths, *sizes.long_check_lengths):
@@ -134,7 +134,7 @@ def measure(report: Report, sizes: Sizes) -> None:
 
 
 def measure_autotuned(report: Report, sizes: Sizes) -> None:
-    """FlexAttention with the tiles that its compiler finds best, beside ours; that takes long."""
+    """FlexAttention with the tiles that its compiler finds best, next to ours; slow to compile."""
     for length in sorted({sizes.lengths[0], sizes.lengths[-1]}, reverse=True):
         torch._dynamo.reset()
         pattern = _pattern(sizes, length)
@@ -214,7 +214,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
 
 def measure_fp32(report: Report, sizes: Sizes) -> None:
     """What a product of fp32 costs and how exact it is, both ways that the kernels can compute it,
-    beside ``gathered``."""
+    next to ``gathered``."""
     from bigbird_ds.attention.triton import launch
 
     length = sizes.check_lengths[-1]

@@ -4,7 +4,7 @@
     python benchmarks/gpu/machine_code.py --arch 90 --json result.json
     python benchmarks/gpu/machine_code.py --arch 80 --dtype fp32 --precision tf32x3 --head-size 128
 
-Each kernel is compiled for blocks of 64, heads of 64 and bf16, unless told otherwise, without and
+Each kernel is compiled for blocks of 64, heads of 64 and bf16, unless stated otherwise, without and
 with a mask, and read back with the tools in Triton's wheel. A line a kernel: registers a thread;
 stack, which is where registers are spilled to; shared memory; programs a multiprocessor, as
 registers and shared memory allow; and of the loop over tiles its instructions, matrix instructions

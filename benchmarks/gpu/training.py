@@ -180,7 +180,7 @@ def take_steps(report: Report, group: Sequence[Contender]) -> None:
             try:
                 times[name].append(seconds_of(step, report.device))
             except torch.OutOfMemoryError:
-                report.add(name, setting, None, note="out of memory beside the others")
+                report.add(name, setting, None, note="out of memory next to the others")
                 del steps[name], step
                 release(report.device)
     for name, (setting, tokens, _) in steps.items():

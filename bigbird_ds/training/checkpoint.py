@@ -72,7 +72,7 @@ def save_checkpoint(
     ranks.jointly(lambda: _require_equal(drifted))
     ranks.jointly(lambda: _require_finite(weights | moments, state.step))
     together.write(
-        lambda: _make_anew(temporary, output, num_bytes, kept) if ranks.is_first else None
+        lambda: _make_empty(temporary, output, num_bytes, kept) if ranks.is_first else None
     )
     written = together.write(lambda: _write_share(temporary, weights, moments, ranks))
     together.write(lambda: _finish(temporary, final, state, model, written, ranks))
@@ -118,7 +118,7 @@ def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
         )
 
 
-def _make_anew(folder: Path, output: Path, num_bytes: int, kept: Kept) -> None:
+def _make_empty(folder: Path, output: Path, num_bytes: int, kept: Kept) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     make_room(output, num_bytes, kept)
     folder.mkdir(parents=True)

@@ -66,7 +66,7 @@ def check_room(output: Path, needed: int, keep: int) -> None:
         keep: ``train.keep_checkpoints``.
 
     Raises:
-        ConfigError: there is no room for a checkpoint beside the last one.
+        ConfigError: there is no room for a checkpoint next to the last one.
     """
     free = free_bytes(output)
     sizes = [_size_of(folder) for folder in list_checkpoints(output)]

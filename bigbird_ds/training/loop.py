@@ -137,8 +137,8 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
     config, progress = run.config, run.ranks.progress
     first = run.state.step + 1
     # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
-    owed = run.ranks.gather(log.writer.lacks_evaluation)[0] and _evaluation_is_due(run)
-    if owed and not evaluate(run, log.writer, request):
+    is_pending = run.ranks.gather(log.writer.lacks_evaluation)[0] and _evaluation_is_due(run)
+    if is_pending and not evaluate(run, log.writer, request):
         return True
     batches = iter(run.batches)
 

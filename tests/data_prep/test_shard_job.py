@@ -239,7 +239,7 @@ def test_a_copy_of_the_inputs_with_other_times_is_the_same_input(
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "index", "tokenizer"])
-def test_resuming_a_complete_folder_mends_what_is_damaged(
+def test_resuming_a_complete_folder_repairs_what_is_damaged(
     damage: str, corpus: Corpus, inputs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -260,7 +260,7 @@ def test_resuming_a_complete_folder_mends_what_is_damaged(
     assert contents(out) == before
 
 
-def test_a_unit_that_cannot_be_mended_from_these_inputs_is_told(
+def test_a_unit_that_cannot_be_repaired_from_these_inputs_is_reported(
     corpus: Corpus, inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

@@ -32,7 +32,9 @@ def write(model: Any, ids: torch.Tensor, given: dict[str, Any], steps: int = 4) 
     return ids[:, start:]
 
 
-def write_anew(model: Any, ids: torch.Tensor, name: str, given: dict[str, Any]) -> torch.Tensor:
+def generate_without_cache(
+    model: Any, ids: torch.Tensor, name: str, given: dict[str, Any]
+) -> torch.Tensor:
     start = ids.shape[1]
     for _ in range(4):
         logits = model(**{name: ids}, use_cache=False, **given).logits
@@ -49,7 +51,7 @@ def test_a_decoder_extends_the_cache_it_is_given(name: str, argument: str, kind:
     model.eval()
     ids = tiny_batch(name)["input_ids"][:1, :7]
     found = write(model, ids, {argument: kept})
-    assert torch.equal(found, write_anew(model, ids, "input_ids", {}))
+    assert torch.equal(found, generate_without_cache(model, ids, "input_ids", {}))
     assert kept.get_seq_length() == 7 + 3
     output = model(ids[:, :1], **{argument: kept})
     assert output.past_key_values is kept and output.cache is kept
@@ -67,8 +69,8 @@ def test_an_encoder_decoder_writes_from_the_outputs_of_transformers(kind: str) -
     assert type(encoded).__module__.startswith("transformers")
     mask, start = inputs["attention_mask"], torch.tensor([[2]])
     given = {"encoder_outputs": encoded, "attention_mask": mask}
-    wanted = write_anew(model, start, "decoder_input_ids", inputs)
-    assert torch.equal(write_anew(model, start, "decoder_input_ids", given), wanted)
+    wanted = generate_without_cache(model, start, "decoder_input_ids", inputs)
+    assert torch.equal(generate_without_cache(model, start, "decoder_input_ids", given), wanted)
     assert torch.equal(write(model, start, {**given, "cache": kept}), wanted)
     assert kept.get_seq_length() == 4
 

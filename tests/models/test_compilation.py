@@ -49,7 +49,7 @@ def slope(model: BigBirdForMaskedLM, directions: list[torch.Tensor], step: float
 
 
 def test_checkpointed_graphs_draw_the_same_dropout_again_and_all_layers_share_them() -> None:
-    """The gradient is that of the loss; a mask drawn anew in the backward would give another.
+    """The gradient is that of the loss; a new mask in the backward pass would give another.
 
     From torch 2.15 on, checkpointed graphs draw other numbers than the same graphs without
     checkpointing, so the two losses are not compared.

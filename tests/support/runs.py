@@ -222,8 +222,8 @@ def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:
 def stop_within_a_step(
     ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any]
 ) -> tuple[list[int], list[list[str]], list[bool]]:
-    """Train ``whole``. Of ``stopped``: ask for a save in step 1, ask rank 1 to stop within step 3,
-    go on with a file STOP, and go on to the end. Each rank computes two micro-batches a step.
+    """Train ``whole``. Of ``stopped``: request a save in step 1 and a stop of rank 1 within step 3,
+    resume and stop with a file STOP, resume to the end. Each rank has two micro-batches a step.
 
     Returns:
         The exit codes of the stopped runs, the checkpoints after each, and whether each file was

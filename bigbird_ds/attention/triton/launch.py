@@ -96,7 +96,7 @@ def launch(
     """Launch a kernel on ``programs`` programs; its parameters are tensors (or None), numbers and
     constants, in this order.
 
-    Triton derives for each launch anew which compiled kernel the arguments need: from dtypes and
+    Triton derives for each launch which compiled kernel the arguments need: from dtypes and
     alignment of the tensors, from the numbers and from the options. It is looked up here by just
     these, which takes less of the host's time (``benchmarks/gpu/host_time.py``).
     """

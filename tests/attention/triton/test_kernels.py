@@ -175,8 +175,8 @@ def run(start):
     return launches, len(by_triton)
 
 for mask, new in ((None, 7), (torch.ones(1, 640), 3)):  # three kernels read the inputs
-    (first, slow), (second, fast), (unaligned, anew) = run(0), run(0), run(1)
-    assert (slow, fast, anew) == (new, 0, 3), (slow, fast, anew)
+    (first, slow), (second, fast), (unaligned, again) = run(0), run(0), run(1)
+    assert (slow, fast, again) == (new, 0, 3), (slow, fast, again)
     assert first == second, (first, second)
     functions = [{launch[0]: launch[4] for launch in each} for each in (first, unaligned)]
     changed = {name for name in functions[0] if functions[0][name] != functions[1][name]}
