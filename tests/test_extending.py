@@ -55,7 +55,7 @@ def test_every_example_is_short_and_has_one_line_that_imports_it() -> None:
 def test_the_reference_of_the_run_config_has_them(extended: Path) -> None:
     page = python(extended, "-m", "bigbird_ds.training.config.reference")
     assert "replacement: detect the tokens that were replaced" in page
-    assert "adamw, radam: decay rates" in page and "falls to 0 along half a cosine" in page
+    assert "adamw, radam: decay rates" in page and "polynomial: exponent of the decay" in page
     assert "mlm, mlm_nsp, replacement: fraction of the tokens that become targets" in page
 
 
@@ -69,7 +69,7 @@ def test_objective_style_optimizer_and_schedule_train_a_model(
             "objective.name": "replacement",
             "model.random_style": "dilated",
             "optimizer.name": "radam",
-            "schedule.name": "cosine",
+            "schedule.name": "polynomial",
             "data.validation": run_settings["data"]["train"],
             "train.eval_windows": 4,
         },
@@ -87,7 +87,7 @@ def test_objective_style_optimizer_and_schedule_train_a_model(
     assert losses[-1] < losses[0]
     peak = settings["optimizer"]["lr"]
     assert [line["lr"] for line in lines if "lr" in line] == pytest.approx(
-        [peak / 2, peak, peak * 3 / 4, peak / 4]  # two steps of warm-up
+        [peak / 2, peak, peak * 4 / 9, peak / 9]  # two steps of warm-up
     )
     assert 0 < lines[-1]["eval_replaced_accuracy"] <= 1
 

@@ -40,21 +40,29 @@ def report_resume(
 def learning_rate_change(state: TrainingState, config: RunConfig) -> str | None:
     """What a resume does to the learning rate of the next step; None if it stays as it was.
 
-    Past the end of the saved schedule, its last learning rate counts as that of the next step.
+    Past the end of a schedule, its last learning rate counts as that of the next step.
     """
     try:
         saved = RunConfig.model_validate(state.run_config)
     except (ValidationError, UserError):  # of another version
         return None
-    was = learning_rate(min(state.step + 1, saved.total_steps), saved)
-    step = min(state.step + 1, config.total_steps)
-    now = learning_rate(step, config)
+    was, now = (_next_learning_rate(state.step, run) for run in (saved, config))
     if math.isclose(was, now, rel_tol=1e-6):
         return None
-    return (
-        f"learning rate of the next step: was {was:.3g}, is {now:.3g} (to keep it, set "
-        f"schedule.total_steps={saved.total_steps}, or the length of the whole run from its start)"
-    )
+    keep = "leave optimizer.lr and schedule as they were"
+    both_end = saved.schedule.kind.has_end and config.schedule.kind.has_end
+    if both_end and saved.total_steps != config.total_steps:
+        keep = (
+            f"set schedule.total_steps={saved.total_steps}, or the length of the whole run from "
+            "its start"
+        )
+    return f"learning rate of the next step: was {was:.3g}, is {now:.3g} (to keep it, {keep})"
+
+
+def _next_learning_rate(step: int, config: RunConfig) -> float:
+    if config.schedule.kind.has_end:
+        step = min(step, config.total_steps - 1)
+    return learning_rate(step + 1, config)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -114,6 +114,44 @@ def test_auto_resumes_from_the_newest_intact_checkpoint_and_logs_each_step_once(
 
 
 @pytest.mark.launch
+def test_a_decay_starts_at_any_checkpoint_of_a_stable_phase(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    far = {"name": "warmup_stable_decay", "warmup_steps": 1, "total_steps": 999, "decay_steps": 2}
+    schedules = {"constant": {"name": "constant", "warmup_steps": 1}, "far": far}
+    stable = {
+        name: changed(
+            run_settings,
+            **{"schedule": schedule, "train.steps": 4, "train.save_every": 2},
+            output=str(tmp_path / name),
+        )
+        for name, schedule in schedules.items()
+    }
+    decaying = {
+        (name, step): changed(
+            settings,
+            **{"schedule": far | {"total_steps": None}, "train.steps": step + 2},
+            output=str(tmp_path / f"{name}-{step}"),
+            resume=str(tmp_path / name / "checkpoints" / f"step-{step}"),
+        )
+        for (name, settings), step in zip(stable.items(), (2, 4), strict=True)
+    }
+    run_distributed(train_all, 1, [*stable.values(), *decaying.values()])
+
+    peak = run_settings["optimizer"]["lr"]
+    phases = [metrics(settings) for settings in stable.values()]
+    assert losses(phases[0]) == losses(phases[1])
+    for lines in phases:
+        assert [line["lr"] for line in lines] == [peak] * 4
+    for (_, step), settings in decaying.items():
+        lines = metrics(settings)
+        assert [line["step"] for line in lines] == [step + 1, step + 2]
+        assert [line["lr"] for line in lines] == pytest.approx([peak * 2 / 3, peak / 3])
+    # the first step of the decay starts from the weights and the data of the stable phase
+    assert losses(metrics(decaying["constant", 2]))[0] == losses(phases[0])[2]
+
+
+@pytest.mark.launch
 def test_bf16_resumes_exactly_at_the_same_layout(
     run_settings: dict[str, Any], tmp_path: Path
 ) -> None:

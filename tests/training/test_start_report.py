@@ -70,6 +70,35 @@ def test_a_resume_says_what_it_does_to_the_learning_rate(
     assert found is None if line is None else f"learning rate of the next step: {line}" in found
 
 
+CONSTANT = {"name": "constant"}
+INVERSE = {"name": "inverse_sqrt", "warmup_steps": 4}
+FAR = {"name": "warmup_stable_decay", "decay_steps": 3, "total_steps": 100}
+NOW = FAR | {"total_steps": 12}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (CONSTANT, CONSTANT, None),
+        (INVERSE, INVERSE, None),  # at step 10, in either config
+        (FAR, FAR, None),
+        (FAR, CONSTANT, None),
+        (FAR, NOW, "was 0.7, is 0.525 (to keep it, set schedule.total_steps=100,"),
+        (CONSTANT, NOW, "was 0.7, is 0.525 (to keep it, leave optimizer.lr and schedule as they"),
+        (INVERSE, CONSTANT, "was 0.443, is 0.7 (to keep it, leave"),
+        ({"name": "cosine"}, CONSTANT, "was 0.0171, is 0.7 (to keep it, leave"),
+    ],
+)
+def test_a_resume_under_another_schedule_says_so(
+    before: dict[str, Any], after: dict[str, Any], line: str | None
+) -> None:
+    saved = check_run_config(changed(SETTINGS, schedule=before), "test").model_dump(mode="json")
+    state = TrainingState(step=9, tokens=0, data={}, run_config=saved)
+    config = check_run_config(changed(SETTINGS, **{"schedule": after, "train.steps": 12}), "test")
+    found = learning_rate_change(state, config)
+    assert found is None if line is None else f"learning rate of the next step: {line}" in found
+
+
 def test_a_resume_lists_what_differs_in_the_config_and_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -72,10 +72,7 @@ class OptimizerConfig(_Optimizer):
 
 
 class ScheduleConfig(_Schedule):
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    total_steps: PositiveInt | None = Field(
-        None, description="step at which the schedule ends with lr 0 (null: train.steps)"
-    )
+    """The learning rate schedule and its options."""
 
 
 class TrainConfig(Section):
@@ -202,11 +199,13 @@ class RunConfig(Section):
                 needed=f"at least train.steps={self.train.steps}",
                 change="schedule.total_steps or train.steps",
             )
+        if self.schedule.kind.check is not None:
+            self.schedule.kind.check(self.total_steps, self.schedule.options)
         return self
 
     @property
     def total_steps(self) -> int:
-        """Steps of the learning rate schedule."""
+        """Steps of the learning rate schedule; ``train.steps`` if it has no end."""
         return self.schedule.total_steps or self.train.steps
 
     def accumulation(self, world_size: int) -> int:

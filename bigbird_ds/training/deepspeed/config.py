@@ -134,6 +134,8 @@ def _is_left_to_the_run(key: str, value: Any, config: RunConfig) -> bool:
         kinds = {
             ("optimizer", "adamw"): ("Adam", "AdamW"),
             ("scheduler", "linear"): ("WarmupLR", "WarmupDecayLR"),
+            ("scheduler", "constant"): ("WarmupLR",),
+            ("scheduler", "cosine"): ("WarmupCosineLR",),
         }
         name = config.optimizer.name if key == "optimizer" else config.schedule.name
         return value.get("type", "auto") in (*kinds.get((key, name), ()), "auto") and all(

@@ -71,3 +71,18 @@ def test_a_mistake_in_the_deepspeed_section_is_told_before_anything_starts(
 
 def test_a_plan_refuses_what_deepspeed_would_refuse(run_config_file: Path) -> None:
     assert "stage (closest match)" in user_error("plan", run_config_file, f"{ZERO}.stge=4")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [("linear", "WarmupDecayLR"), ("constant", "WarmupLR"), ("cosine", "WarmupCosineLR")],
+)
+def test_a_scheduler_that_is_left_to_the_run_must_be_that_of_the_run(
+    run_config_file: Path, schedule: str, theirs: str
+) -> None:
+    scheduler = f"deepspeed.scheduler={{type: {theirs}, params: {{warmup_num_steps: auto}}}}"
+    config = load_run_config(run_config_file, [f"schedule.name={schedule}", scheduler])
+    assert "scheduler" not in deepspeed_config(config, world_size=1)
+    other = load_run_config(run_config_file, ["schedule.name=inverse_sqrt", scheduler])
+    with pytest.raises(ConfigError, match="the run config sets"):
+        deepspeed_config(other, world_size=1)
