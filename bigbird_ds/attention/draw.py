@@ -78,7 +78,7 @@ def draw_reach(shares: dict[str, list[float]], title: str, target: Path) -> None
         axes.plot(range(1, len(values) + 1), values, "o-", label=style, linewidth=6 / (number + 1))
     axes.set(xlabel="layers", ylabel="far block pairs connected", ylim=(-0.02, 1.02), title=title)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
     save_figure(figure, target)
     plt.close(figure)
