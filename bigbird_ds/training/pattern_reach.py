@@ -53,8 +53,8 @@ def reach_warning(model_config: ModelConfig, sequence_length: int) -> str | None
         change = "more layers, or a larger model.num_random_blocks"
     return (
         f"random style {model_config.random_style} connects {share:.0%} of the far block pairs "
-        f"of {sequence_length:,} tokens after all {model_config.num_hidden_layers} layers; a new "
-        f"model learns little from far away (change: {change}; see docs/random_styles.md)"
+        f"of {sequence_length:,} tokens after all {model_config.num_hidden_layers} layers, the "
+        f"others only through the two global blocks (change: {change}; see docs/random_styles.md)"
     )
 
 
