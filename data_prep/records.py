@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import DataError
+from bigbird_ds.printable import escaped
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EXCERPT_CHARS = 120
@@ -172,16 +173,11 @@ def decoded(data: bytes, fields: Fields) -> str:
 def printable(name: str | Path) -> str:
     """A file name as printable text, for messages and our own files; works for any bytes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
-    return text if text.isprintable() else _escaped(text)
+    return escaped(text)
 
 
 def excerpt(text: str) -> str:
     """The beginning of a text in one printable line, for messages."""
     text = text.strip()
     text = text if len(text) <= _EXCERPT_CHARS else text[: _EXCERPT_CHARS - 3] + "..."
-    return text if text.isprintable() else _escaped(text)
-
-
-def _escaped(text: str) -> str:
-    """Escape control characters, which a terminal would interpret."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return escaped(text)
