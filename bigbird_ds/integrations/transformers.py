@@ -171,7 +171,8 @@ def _found_in(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, An
 class _SelfAttention(nn.Module):
     """Our block-sparse attention for long inputs; transformers' full attention for short ones.
 
-    A mixin for transformers' full-attention class, from which it records attention weights.
+    A mixin for subclasses of transformers' full-attention class: transformers records the attention
+    weights of that class.
     """
 
     num_attention_heads: int
