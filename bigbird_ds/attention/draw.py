@@ -1,4 +1,4 @@
-"""Plots a pattern: which key blocks each query block reads, and how often each counts."""
+"""Plots of patterns: which key blocks each query block reads how often, and the reach."""
 
 from __future__ import annotations
 
@@ -60,3 +60,25 @@ def draw_pattern(pattern: BlockPattern, target: Path) -> int | None:
     save_figure(figure, target)
     plt.close(figure)
     return heads if heads < len(pattern.key_blocks) else None
+
+
+def draw_reach(shares: dict[str, list[float]], title: str, target: Path) -> None:
+    """Write a PNG with a curve for each style: its reach after 1, 2, ... layers.
+
+    Args:
+        shares: the result of ``reach`` by style.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or ``target`` cannot be written.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for number, (style, values) in enumerate(shares.items()):
+        # Styles with equal curves (hf, google) stay visible: each later line is thinner.
+        axes.plot(range(1, len(values) + 1), values, "o-", label=style, linewidth=6 / (number + 1))
+    axes.set(xlabel="layers", ylabel="far block pairs connected", ylim=(-0.02, 1.02), title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    save_figure(figure, target)
+    plt.close(figure)

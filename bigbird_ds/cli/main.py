@@ -29,7 +29,7 @@ COMMANDS = {
     "export": "export a run or checkpoint to Hub format",
     "import": "import a Hub checkpoint (BigBird, BigBirdPegasus, BERT, RoBERTa) to start from",
     "plot": "plot loss and throughput of runs as PNG",
-    "attention": "draw a block-sparse attention pattern as PNG",
+    "attention": "draw a block-sparse attention pattern as PNG, or show how far it reaches",
 }
 
 

@@ -23,6 +23,7 @@ from bigbird_ds.training.gpus import GIB, GPU
 from bigbird_ds.training.memory import MemoryPlan, plan_memory
 from bigbird_ds.training.metrics import duration
 from bigbird_ds.training.model_setup import model_config_without_tokenizer, resolve_model_config
+from bigbird_ds.training.pattern_reach import reach_line
 from bigbird_ds.training.plan_fit import fit_lines
 from bigbird_ds.vocabulary import Vocabulary
 
@@ -78,10 +79,12 @@ def describe_plan(config: RunConfig, options: PlanOptions | None = None) -> str:
     planned = complete(config, options)
     memory = plan_memory(config, planned.model_config, options.ranks, options.gpu is not None)
     limit = limit_in_transformers(planned.model_config)
+    reach = reach_line(planned.model_config, config.data.sequence_length)
     return "\n".join(
         [
             *_step_lines(config, options.ranks),
             *_work_lines(config, planned, options),
+            *([reach] if reach else []),
             *([f"export: {limit}"] if limit else []),
             _disk_line(config, memory),
             *planned.assumed,

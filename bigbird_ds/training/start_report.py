@@ -19,6 +19,7 @@ from bigbird_ds.training.deepspeed.config import uses_bf16, zero_stage
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.optimizer import learning_rate
+from bigbird_ds.training.pattern_reach import reach_warning
 
 
 def report_resume(
@@ -111,6 +112,8 @@ def report_start(
     )
     if limit := limit_in_transformers(model_config):
         logger.warning("model: %s", limit)
+    if ranks.is_first:
+        report_reach(config, model_config, step)
     tokens = config.batch.sequences * config.data.sequence_length * config.train.steps
     logger.info(
         "data: %s documents, %s tokens; %d steps read about %.2f epochs",
@@ -119,6 +122,18 @@ def report_start(
         config.train.steps,
         tokens / max(shards.num_tokens, 1),
     )
+
+
+def report_reach(config: RunConfig, model_config: ModelConfig, step: int) -> None:
+    """Warn about a new model whose pattern leaves most far blocks unconnected.
+
+    Weights that exist keep the style that they were trained with, so nothing is said of them;
+    ``bigbird-ds plan`` shows their reach too.
+    """
+    if step or config.initial_weights:
+        return
+    if line := reach_warning(model_config, config.data.sequence_length):
+        logger.warning("model: %s", line)
 
 
 def weights_in_words(config: RunConfig, step: int) -> str:

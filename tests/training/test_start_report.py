@@ -15,6 +15,7 @@ from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.start_report import (
     attention_in_words,
     learning_rate_change,
+    report_reach,
     report_resume,
     weights_in_words,
 )
@@ -51,6 +52,27 @@ def test_the_origin_of_the_weights_is_named() -> None:
     assert weights_in_words(fresh, 0) == "random weights, seed 0"
     assert weights_in_words(warm, 0) == "weights of imported/base"
     assert weights_in_words(warm, 7) == "weights of step 7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "warnings"),
+    [
+        ({}, 0, 1),
+        ({"data.sequence_length": 4096}, 0, 0),
+        ({}, 7, 0),
+        ({"initial_weights": "b"}, 0, 0),
+    ],
+    ids=["new", "shorter", "resumed", "weights that exist"],
+)
+def test_a_new_model_whose_pattern_does_not_reach_is_warned_about(
+    changes: dict[str, Any], step: int, warnings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(logger, "warning", lambda line, *values: lines.append(line % values))
+    config = check_run_config(changed(SETTINGS, **{"data.sequence_length": 16_384} | changes), "t")
+    report_reach(config, BigBirdConfig(max_position_embeddings=16_384), step)
+    assert len(lines) == warnings
+    assert all("9%" in line and "model.random_style=uniform" in line for line in lines)
 
 
 @pytest.mark.parametrize(
