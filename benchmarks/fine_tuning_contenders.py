@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from bigbird_ds.cpu_products import fast_fp32_products
-from bigbird_ds.integrations.transformers import accelerate
+from bigbird_ds.integrations.transformers import use_block_sparse_attention
 
 TARGET_LENGTH = 128
 AGREEMENT = {"fp32": 1e-5, "bf16 autocast": 2e-2, "bf16 weights": 2e-2}  # relative, of losses
@@ -37,7 +37,7 @@ class Treatment:
         """Prepare ``model`` in place, and return it."""
         if self.precision == "bf16 weights":
             model = model.to(torch.bfloat16)
-        return accelerate(model) if self.accelerated else model
+        return use_block_sparse_attention(model) if self.accelerated else model
 
 
 CONTENDERS = {

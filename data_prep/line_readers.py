@@ -69,6 +69,10 @@ def _read(
         return
     with raw, stream:
         lines = _Lines(stream, raw, piece)
+
+        def place() -> str:
+            return f"line {lines.number}"
+
         if next_data is _Lines.next_text:
             lines.skip_begun_text()
         while True:
@@ -82,9 +86,9 @@ def _read(
             num_bytes = lines.consume()
             record: Document | BadRecord
             try:
-                record = Document(*content(data, lines.place), num_bytes)
+                record = Document(*content(data, lines.place), num_bytes, place)
             except NoDocument as cause:
-                record = cause.at(shown(file), f"line {lines.number}", num_bytes)
+                record = cause.at(shown(file), place(), num_bytes)
             data = b""  # free it: a document may be a whole book
             yield record
 

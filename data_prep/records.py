@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import DataError
+from bigbird_ds.printable import escaped
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EXCERPT_CHARS = 120
@@ -31,11 +33,17 @@ class Fields:
 
 @dataclass(frozen=True)
 class Document:
-    """A text, its id if the input has one, and its size in the input in bytes."""
+    """A text, its id if the input has one, and its size in the input in bytes.
+
+    Attributes:
+        place: returns the line or row in the file, or an empty string. Valid until the next
+            document is read, because finding the line takes time.
+    """
 
     text: str
     id: str | None
     num_bytes: int
+    place: Callable[[], str] = field(default=str, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def parsed(line: bytes, fields: Fields) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as cause:  # ValueError: also for numbers that are too long
         raise NoDocument(
-            "not valid JSON", f"{_excerpt(text)} ({cause})", "one JSON object per line"
+            "not valid JSON", f"{excerpt(text)} ({cause})", "one JSON object per line"
         ) from None
 
 
@@ -99,7 +107,7 @@ def fields_of(record: Any, fields: Fields) -> tuple[str, str | None]:
     identity = None if fields.id is None else _look_up(record, fields.id)
     if fields.id is not None and not isinstance(identity, str | int):
         raise NoDocument(
-            f"field {fields.id!r} is not an id", _excerpt(repr(identity)), "a string or an integer"
+            f"field {fields.id!r} is not an id", excerpt(repr(identity)), "a string or an integer"
         )
     identity = None if identity is None else str(identity)
     try:
@@ -120,7 +128,7 @@ def _text_of(value: Any, fields: Fields) -> str:
         return "\n\n".join(_text_of(each, fields) for each in value)
     raise NoDocument(
         f"field {fields.text!r} is not text",
-        _excerpt(repr(value)),
+        excerpt(repr(value)),
         "a string, or a list of strings (--text-field)",
     )
 
@@ -134,7 +142,7 @@ def _look_up(record: Any, path: str) -> Any:
         )
         if name is None:
             seen = f"keys {', '.join(map(repr, value))}" if isinstance(value, dict) else repr(value)
-            raise NoDocument(f"no field {path!r}", _excerpt(seen), f"a JSON object with {path!r}")
+            raise NoDocument(f"no field {path!r}", excerpt(seen), f"a JSON object with {path!r}")
         value, rest = value[name], rest[len(name) + 1 :]
     return value
 
@@ -165,15 +173,11 @@ def decoded(data: bytes, fields: Fields) -> str:
 def printable(name: str | Path) -> str:
     """A file name as printable text, for messages and our own files; works for any bytes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
-    return text if text.isprintable() else _escaped(text)
+    return escaped(text)
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
+    """The beginning of a text in one printable line, for messages."""
     text = text.strip()
     text = text if len(text) <= _EXCERPT_CHARS else text[: _EXCERPT_CHARS - 3] + "..."
-    return text if text.isprintable() else _escaped(text)
-
-
-def _escaped(text: str) -> str:
-    """Escape control characters, which a terminal would interpret."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return escaped(text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from bigbird_ds.errors import ConfigError, DataError
+from bigbird_ds.errors import DataError
+from data_prep.plug_ins import load_function
 from data_prep.sentences import cut_to_length, sentence_spans
 
 RULE, NEWLINE = "rule", "newline"
@@ -39,30 +39,6 @@ def line_spans(text: str) -> Iterator[tuple[int, int]]:
     """One sentence per line; lines longer than the maximum length are split."""
     for match in _LINE.finditer(text):
         yield from cut_to_length(text, match.start(), match.end())
-
-
-def load_function(name: str, option: str, others: str = "") -> Callable[..., Any]:
-    """Import the function ``module:function``.
-
-    Raises:
-        ConfigError: it cannot be imported. ``others`` lists further values of ``option``.
-    """
-    module_name, colon, function_name = name.partition(":")
-    seen = name
-    if colon:
-        try:
-            function = getattr(importlib.import_module(module_name), function_name)
-            if callable(function):
-                return function
-            seen = f"{name} is not a function"
-        except (ImportError, AttributeError, ValueError) as cause:
-            seen = f"{name}: {cause}"
-    raise ConfigError(
-        f"{option} is not a function",
-        seen=seen,
-        needed=f"{others}module:function, with the module on PYTHONPATH",
-        change=option,
-    )
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Spans:

@@ -22,6 +22,7 @@ from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 from data_prep.duplicates import duplicates_of, without, write_duplicates
+from data_prep.filters import filter_by
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
 from data_prep.job_folder import (
@@ -74,6 +75,7 @@ class ShardOptions:
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
             "sentences": self.documents.sentences,
+            "filter": self.documents.filter,
             "duplicates": "keep" if self.documents.keep_duplicates else "drop",
             "min_tokens": self.documents.min_tokens,
             "max_unknown": self.documents.max_unknown,
@@ -97,6 +99,7 @@ def write_shards(
     """
     vocabulary = Vocabulary.from_folder(tokenizer)
     spans_by(options.documents.sentences)  # fail early
+    filter_by(options.documents.filter)
     if STDIN not in arguments:
         inputs = find_inputs(arguments, options.default_kind, options.text_kind)
         return _Job(inputs, tokenizer, vocabulary, out, options).run()
@@ -300,7 +303,7 @@ class _Job:
                 "no documents left to train on",
                 seen=f"{counts[VALIDATION]:,} for validation; dropped: {dropped or 'none'}",
                 needed="documents with text",
-                change="the inputs, --text-field, --min-tokens or --validation-fraction",
+                change="the inputs, --text-field, --min-tokens, --filter or --validation-fraction",
             )
         for split in SPLITS:
             logger.info(

@@ -126,6 +126,10 @@ def _rows(
     import pyarrow
 
     done = index = 0
+
+    def place() -> str:
+        return f"row {first + index}"
+
     rows = (row for batch in batches for row in _rows_of(batch))
     while True:
         try:
@@ -139,9 +143,9 @@ def _rows(
         upto = bytes_of(index)
         num_bytes, done = upto - done, upto
         try:
-            yield Document(*fields_of(row, fields), num_bytes)
+            yield Document(*fields_of(row, fields), num_bytes, place)
         except NoDocument as cause:
-            yield cause.at(shown(piece.file), f"row {first + index}", num_bytes)
+            yield cause.at(shown(piece.file), place(), num_bytes)
 
 
 def _rows_of(batch: Any) -> Iterator[dict[str, Any]]:

@@ -22,9 +22,11 @@ from bigbird_ds.data.format import (
 from bigbird_ds.errors import DataError
 from bigbird_ds.file_records import FileRecord
 from data_prep.encoding import DocumentEncoder
+from data_prep.filters import Drop, filter_by
 from data_prep.inputs import InputFile
+from data_prep.pieces import Piece, shown
 from data_prep.readers import read_piece
-from data_prep.records import BadRecord, Document, Fields, printable
+from data_prep.records import BadRecord, Document, Fields, NoDocument, printable
 from data_prep.rejected import RejectedRecords
 from data_prep.sentence_choice import RULE
 from data_prep.shard_writer import UnitWriter
@@ -43,6 +45,7 @@ class DocumentOptions:
         validation_fraction: fraction of the documents that go to the validation split.
         max_unknown: drop documents with a larger fraction of unknown characters.
         sentences: the sentence rule; see ``sentence_choice.spans_by``.
+        filter: a user's function that changes or drops documents; see ``filters.filter_by``.
         keep_duplicates: keep documents whose text occurred before.
         skip_bad_records: drop and count records that are not documents; otherwise they are errors.
     """
@@ -52,6 +55,7 @@ class DocumentOptions:
     validation_fraction: float = 0.0
     max_unknown: float = 1.0
     sentences: str = RULE
+    filter: str | None = None
     keep_duplicates: bool = False
     skip_bad_records: bool = False
 
@@ -106,6 +110,7 @@ class UnitJob:
         self._out = out
         self._options = options
         self._report = report
+        self._filter = filter_by(options.filter)
 
     def run(self, unit: Unit) -> UnitRecord:
         """Write the shards of ``unit``.
@@ -120,13 +125,16 @@ class UnitJob:
         with UnitWriter(self._out, unit.number) as writer, rejected:
             for piece in unit.pieces:
                 for record in read_piece(piece, self._options.fields):
-                    if isinstance(record, BadRecord):
+                    result = self._filtered(record, piece)
+                    if isinstance(result, BadRecord):
                         if not self._options.skip_bad_records:
-                            raise record.error()
-                        rejected.add(record, piece.file.name)
-                        reason: str | None = record.reason
+                            raise result.error()
+                        rejected.add(result, piece.file.name)
+                        reason: str | None = result.reason
+                    elif isinstance(result, Drop):
+                        reason = f"filter: {result.reason}"
                     else:
-                        reason = self._write(record, piece.file, writer, counts)
+                        reason = self._write(result, piece.file, writer, counts)
                     if reason:
                         dropped[reason] += 1
                     self._report(record.num_bytes, int(isinstance(record, Document)), 0, 0)
@@ -141,6 +149,15 @@ class UnitJob:
             if self._options.keep_duplicates
             else counts.hashes.write(hashes_path(self._out, unit.number)),
         )
+
+    def _filtered(self, record: Document | BadRecord, piece: Piece) -> Document | BadRecord | Drop:
+        """Apply the filter; a document for which it fails is a bad record."""
+        if isinstance(record, BadRecord):
+            return record
+        try:
+            return self._filter(record, shown(piece.file))
+        except NoDocument as cause:
+            return cause.at(shown(piece.file), record.place(), record.num_bytes)
 
     def _write(
         self, document: Document, source: InputFile, writer: UnitWriter, counts: _Counts

@@ -26,7 +26,7 @@ import torch
 import transformers
 from datasets import Dataset
 
-from bigbird_ds.integrations.transformers import accelerate
+from bigbird_ds.integrations.transformers import use_block_sparse_attention
 from data_prep.python_docs import module_text
 
 STANDARD_LIBRARY = "python"
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             options.model, num_labels=len(options.packages)
         )
         if name == "accelerated":
-            model = accelerate(model)
+            model = use_block_sparse_attention(model)
         results[name] = fine_tune(model, train, test, options)
     report(results)
     return 0

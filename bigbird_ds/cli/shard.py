@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sentences",
     )
     parser.add_argument(
+        "--filter",
+        metavar="MODULE:FUNCTION",
+        help="your function that is called with each document and returns the text to keep, or"
+        " Drop(reason)",
+    )
+    parser.add_argument(
         "--duplicates",
         choices=("drop", "keep"),
         default="drop",
@@ -141,6 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
             validation_fraction=fraction,
             max_unknown=unknown,
             sentences=arguments.sentences,
+            filter=arguments.filter,
             keep_duplicates=arguments.duplicates == "keep",
             skip_bad_records=arguments.on_error == "skip",
         ),

@@ -12,6 +12,7 @@ import numpy as np
 from bigbird_ds.data import format as shard_format
 from bigbird_ds.data.format import Manifest, ShardRecord
 from bigbird_ds.errors import DataError
+from bigbird_ds.printable import escaped
 from bigbird_ds.vocabulary import SPIECE_NAME
 
 _BAR_WIDTH = 40
@@ -94,7 +95,7 @@ def _describe_unknown(manifest: Manifest) -> Iterator[str]:
         f" {100 * shard_format.LOSSY_SHARE:.0f} % of theirs"
     )
     shown = ", ".join(
-        f"{character if character.isprintable() else ascii(character)} {count:,}"
+        f"{escaped(character)} {count:,}"
         for character, count in list(unknown.most_frequent.items())[:20]
     )
     yield f"  most frequent: {shown}"
@@ -125,7 +126,7 @@ def _describe_sample(folder: Path, manifest: Manifest) -> Iterator[str]:
     except (OSError, ValueError, IndexError) as cause:
         raise _damaged(folder, cause) from cause
     yield f"the first {count:,} tokens of {shard.tar.name}:"
-    yield textwrap.indent(textwrap.fill(text, 96), "  ")
+    yield textwrap.indent(textwrap.fill(escaped(text), 96), "  ")
 
 
 def _index(folder: Path, shard: ShardRecord) -> np.ndarray:

@@ -7,7 +7,9 @@ any offset, so random access costs no more than sequential access.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.data.format import (
     DOCUMENT_DTYPE,
+    META_NAME,
     SENTENCE_DTYPE,
     TRAIN,
     FileRecord,
@@ -194,6 +197,30 @@ class Shards:
         low, high = np.searchsorted(starts, np.array([start + 1, stop], SENTENCE_DTYPE))
         inside = starts[low:high].astype(np.int64) - start
         return np.concatenate([np.zeros(1, dtype=np.int64), inside])
+
+    def meta(self, document: int) -> dict[str, Any]:
+        """The ``meta.json`` of a document: its id, source and number of characters.
+
+        Raises:
+            DataError: the tar cannot be read.
+        """
+        shard = int(np.searchsorted(self._first_document, document, side="right")) - 1
+        tar = self.records[shard].tar
+        row = self._documents[document]
+        end = int(row["ids_offset"]) + int(row["num_tokens"]) * self.ids_dtype.itemsize
+        try:
+            with (self.folder / tar.name).open("rb") as stream:
+                stream.seek(-(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+                with tarfile.open(fileobj=stream, mode="r:") as members:
+                    member = next(each for each in members if each.name.endswith(META_NAME))
+                    content = members.extractfile(member)
+                    assert content is not None
+                    value: dict[str, Any] = json.loads(content.read())
+                    return value
+        except (OSError, ValueError, tarfile.TarError, StopIteration) as cause:
+            raise self._damaged(
+                tar, seen=str(cause) or "no such member", needed=f"a {META_NAME}"
+            ) from cause
 
     @property
     def num_undivided(self) -> int:

@@ -108,6 +108,15 @@ class EpochPlan:
             label = int(self._pairs.label[number])
         return Window(tuple(self._spans(part) for part in parts), label)
 
+    def position_of(self, document: int) -> int:
+        """The position in the shuffled order of the window that holds a document's first token."""
+        place = int(np.flatnonzero(self._stream.order == document)[0])
+        part = int(np.searchsorted(self._cuts, self._stream.starts[place], side="right")) - 1
+        number, second = divmod(part, self.geometry.parts_per_window)
+        if second and self._pairs is not None:
+            number = int(np.flatnonzero(self._pairs.second == number)[0])
+        return int(np.flatnonzero(self._order == number)[0])
+
     def _spans(self, part: int) -> np.ndarray:
         """(num_spans, 3) int64: document, first token, one past the last token."""
         begin, end = self._cuts[part], self._cuts[part + 1]

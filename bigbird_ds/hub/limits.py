@@ -15,6 +15,6 @@ def limit_in_transformers(config: Any) -> str | None:
     return (
         "without random blocks (num_random_blocks 0) transformers supports inputs of at most "
         f"{config.max_full_attention_tokens:,} tokens, in full attention, and fails on longer "
-        "ones; the classes of bigbird_ds and bigbird_ds.integrations.transformers.accelerate "
-        "support them"
+        "ones; the classes of bigbird_ds and "
+        "bigbird_ds.integrations.transformers.use_block_sparse_attention support them"
     )

@@ -1,8 +1,9 @@
 """Our block-sparse attention inside a BigBird or BigBirdPegasus of ``transformers``.
 
-``accelerate(model)`` replaces the attention module of every encoder layer. The new module keeps the
-same projections, so parameters, their names, checkpoints and ``save_pretrained`` do not change. It
-also replaces GELU activations by fused ones. ``restore(model)`` undoes all replacements.
+``use_block_sparse_attention(model)`` replaces the attention module of every encoder layer. The new
+module keeps the same projections, so parameters, their names, checkpoints and ``save_pretrained``
+do not change. It also replaces GELU activations by fused ones. ``restore(model)`` undoes all
+replacements.
 
 What changes: nothing of size N x N is built; ``autocast`` works; a short input, which uses full
 attention, does not switch later long inputs to full attention, as it permanently does in
@@ -15,6 +16,7 @@ Legend: B = batch, S = sequence length, H = heads, D = hidden size.
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ _PROJECTIONS = ("query", "key", "value")
 _DROPOUT = "dropout"  # a child of the full-attention class (our base), not of their sparse one
 
 
-def accelerate(model: nn.Module, style: str = "hf") -> Any:
+def use_block_sparse_attention(model: nn.Module, style: str = "hf") -> Any:
     """Replace the block-sparse attention in every layer of ``model``, in place.
 
     Tanh-GELU activations are replaced by a fused version.
@@ -80,13 +82,13 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
             "the model has no block-sparse attention to replace",
             seen=type(model).__name__,
             needed="a BigBird or BigBirdPegasus encoder with attention_type 'block_sparse'",
-            change="the model, or leave out accelerate",
+            change="the model, or leave out use_block_sparse_attention",
         )
     for encoder, family in found:
         if hasattr(encoder, _HOOK):
             raise ConfigError(
                 "the attention is already replaced",
-                seen=f"accelerate on the same {type(model).__name__} again",
+                seen=f"use_block_sparse_attention on the same {type(model).__name__} again",
                 needed="one call",
                 change="leave out the second call, or restore(model) first",
             )
@@ -102,8 +104,18 @@ def accelerate(model: nn.Module, style: str = "hf") -> Any:
     return model
 
 
+def accelerate(model: nn.Module, style: str = "hf") -> Any:
+    """:func:`use_block_sparse_attention` under its former name; warns."""
+    warnings.warn(
+        "bigbird_ds.integrations.transformers.accelerate is now use_block_sparse_attention",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return use_block_sparse_attention(model, style)
+
+
 def restore(model: nn.Module) -> Any:
-    """Undo :func:`accelerate`, in place, keeping the current weights and projections.
+    """Undo :func:`use_block_sparse_attention`, in place; keep the weights and projections.
 
     Adapters (LoRA) and quantized layers that have replaced a projection since then are kept.
 
@@ -115,7 +127,7 @@ def restore(model: nn.Module) -> Any:
         raise ConfigError(
             "nothing to undo",
             seen=f"an unmodified {type(model).__name__}",
-            needed="a model on which accelerate was called",
+            needed="a model on which use_block_sparse_attention was called",
             change="leave out restore",
         )
     for encoder, _ in found:
@@ -159,7 +171,8 @@ def _found_in(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, An
 class _SelfAttention(nn.Module):
     """Our block-sparse attention for long inputs; transformers' full attention for short ones.
 
-    A mixin for transformers' full-attention class, from which it records attention weights.
+    A mixin for subclasses of transformers' full-attention class: transformers records the attention
+    weights of that class.
     """
 
     num_attention_heads: int
@@ -364,5 +377,6 @@ def _require_known_structure(encoder: Any, family: _Family) -> None:
             seen=f"{type(encoder).__name__} of transformers {transformers.__version__}",
             needed=f"layers at {family.layers!r}, each with {family.attention!r}, a "
             f"{family.attention_class.__name__} with {', '.join(sorted(_USED_ARGUMENTS))}",
-            change="use a supported version of transformers, or leave out accelerate",
+            change="use a supported version of transformers, or leave out "
+            "use_block_sparse_attention",
         )

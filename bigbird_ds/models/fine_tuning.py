@@ -57,7 +57,7 @@ class FineTuning(nn.Module):
             "these classes do not generate text",
             seen=f"generate of {type(self).__name__}",
             needed=f"{type(self).__name__} of transformers, which loads the saved folder",
-            change="load with a class of transformers, then call accelerate(model)",
+            change="load with a class of transformers, then call use_block_sparse_attention(model)",
         )
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:

@@ -21,8 +21,8 @@ _NOT_FETCHED = "leave it out; first download with `hf download NAME --local-dir 
 _ONE_DEVICE = "leave it out: a model is on one device (launch/pretrain.py partitions it by ZeRO)"
 _SAFETENSORS = "leave it out; `bigbird-ds import` reads pytorch_model.bin"
 _QUANTIZED = (
-    "leave it out; quantize with transformers, and accelerate that model with "
-    "bigbird_ds.integrations.transformers.accelerate"
+    "leave it out; quantize with transformers, and pass that model to "
+    "bigbird_ds.integrations.transformers.use_block_sparse_attention"
 )
 
 

@@ -1,4 +1,4 @@
-"""Room on the disk of the run folder: what a checkpoint takes, and making room for one."""
+"""Disk space of the run folder: what a checkpoint needs, and making room for one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def checkpoint_bytes(shapes: Iterable[tuple[int, ...]], kind: OptimizerKind) -> 
     """Bytes of the tensors of a checkpoint: fp32 weights and optimizer state.
 
     Args:
-        shapes: of the model's parameters.
+        shapes: the shapes of the model's parameters.
+        kind: the optimizer, which determines the state per parameter.
     """
     return sum(
         4 * (math.prod(shape) + sum(map(math.prod, kind.state_shapes(shape).values())))
@@ -50,7 +51,7 @@ def checkpoint_bytes(shapes: Iterable[tuple[int, ...]], kind: OptimizerKind) -> 
 def free_bytes(folder: Path) -> int:
     """Bytes that this process may still write on the disk of ``folder``, which need not exist.
 
-    Quotas do not count.
+    Quotas are not considered.
     """
     while not folder.exists():
         folder = folder.parent
@@ -58,7 +59,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_room(output: Path, needed: int, keep: int) -> None:
-    """Check at the start of a run that the disk has room for a checkpoint; warn if for few.
+    """Check at the start of a run that a checkpoint fits; warn if fewer fit than are to be kept.
 
     Args:
         output: the run folder.

@@ -67,7 +67,7 @@ def plan_memory(
     """Count the memory per rank.
 
     Not counted: fragmentation, the CUDA context, NCCL's buffers, and with ZeRO-3 the layers that
-    are gathered at a time.
+    are gathered at any one time.
     """
     with torch.device("meta"):
         model = config.objective.kind.model_class(model_config)
@@ -98,7 +98,7 @@ def plan_memory(
         optimizer=optimizer - offloaded,
         activations=step.kept,
         temporary=step.peak - step.kept,
-        # On a CPU only pages that are written count: those of gradients, which move into them.
+        # On a CPU only written pages count; gradients move into these, and are counted already.
         buckets=bucket if on_gpu else 0,
         offloaded=offloaded,
         host=PROCESS_BYTES + offloaded + (4 * number if bf16 else 0),

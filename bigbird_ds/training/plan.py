@@ -37,10 +37,11 @@ class PlanOptions:
 
     Attributes:
         ranks: processes of the run.
-        tokens_per_s: measured speed of all ranks together, if there is one.
+        tokens_per_s: measured throughput of all ranks together; None: not measured.
         gpu: the GPU of each rank; None: a CPU run.
-        mfu: share of the GPU's peak that the run reaches, if no speed was measured.
-        tokens: tokens of the training split; None: those of the shards, where they exist.
+        mfu: share of the GPU's peak that the run reaches, used without ``tokens_per_s``; None:
+            ``DEFAULT_MFU``.
+        tokens: number of tokens in the training split; None: as in the shards, if they exist.
     """
 
     ranks: int = 1
@@ -55,8 +56,8 @@ class Planned:
     """A run config completed with what its tokenizer and shards say, or with assumptions.
 
     Attributes:
-        model_config: of the model.
-        tokens: tokens of the training split; None: unknown.
+        model_config: the model's config.
+        tokens: number of tokens in the training split; None: unknown.
         assumed: a line for each thing that does not exist yet.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a run fits a GPU, what to change first if it does not, and the largest that fits."""
+"""Whether a run fits a GPU, what to change if it does not, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fit_lines(
     gpu: GPU | None,
     memory: MemoryPlan,
 ) -> list[str]:
-    """Whether the run fits ``gpu``; no lines without one."""
+    """Whether the run fits ``gpu``, as lines of text; empty without a GPU."""
     if gpu is None:
         return []
     usable = int(USABLE * gpu.memory)

@@ -1,10 +1,10 @@
-"""A watchdog thread on each rank: if no rank moves on, say which did not arrive, and end them all.
+"""A watchdog thread on each rank: if no rank makes progress, name those behind and end all.
 
-Collectives wait for ever, or with timeouts of their own, for a rank that is stopped, waits for a
+Collectives wait forever, or until their own timeouts, for a rank that is stopped, waits for a
 file system or has lost its network. Each rank therefore reports its place to a key-value store,
-that of the rendezvous, over a connection of its own. A rank that does not move on for a while
-reads the places of the others. If none moves on for ``train.hang_timeout``, each rank that still
-can prints what it knows and its stacks, and ends with ``EXIT_HUNG``.
+that of the rendezvous, over a connection of its own. A rank that makes no progress for a while
+reads the places of the others. If none makes progress for ``train.hang_timeout``, each rank that
+still can prints what it knows and its stacks, and ends with ``EXIT_HUNG``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUM_LISTED = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What a rank reports of itself: where it runs, its place, and a count that shows it alive."""
+    """What a rank reports of itself: where it runs, its place, and a heartbeat count."""
 
     host: str
     pid: int
@@ -56,7 +56,7 @@ def watching(ranks: Ranks, timeout_s: float) -> Iterator[None]:
     """Within this context a hang of the run ends this process with ``EXIT_HUNG``; collective.
 
     Args:
-        timeout_s: ``train.hang_timeout``; 0 watches nothing.
+        timeout_s: ``train.hang_timeout`` in seconds; 0: no watchdog.
     """
     if not timeout_s:
         yield
@@ -73,13 +73,13 @@ def watching(ranks: Ranks, timeout_s: float) -> Iterator[None]:
 class _Reports:
     """The reports of all ranks, in the store.
 
-    ``exchange`` may block for ever if the process that holds the store is stopped, so the watchdog
+    ``exchange`` may block forever if the process that holds the store is stopped, so the watchdog
     does not call it. It reads the attributes.
 
     Attributes:
         latest: the last report seen of each rank.
         alive_since: when the count of each rank was last seen to change, in seconds.
-        moved_since: when a rank was last seen to move on.
+        moved_since: when a rank was last seen to make progress.
         hang_is_known: another rank has found the hang.
         is_lost: the connection to the store broke; ``latest`` is old.
     """
@@ -146,7 +146,7 @@ class _Reports:
 
 
 class _Watchdog(threading.Thread):
-    """Ends this process if no rank moves on.
+    """Ends this process if no rank makes progress.
 
     Attributes:
         ended: set when the run has ended.
@@ -214,7 +214,7 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
     Args:
         reports: the last report of each rank.
         alive: the ranks whose watchdog still reports.
-        seconds: how long no rank has moved on.
+        seconds: how long no rank has made progress.
     """
     furthest = max(report.place.number for report in reports.values())
     behind = [

@@ -43,6 +43,16 @@ def test_every_token_is_read_once_an_epoch(
     assert _times_read(windows, lengths) == [[1] * length for length in lengths]
 
 
+@given(lengths_of_documents, st.sampled_from([PAIRS, PLAIN]))
+def test_the_window_that_a_document_begins_in_is_found(
+    lengths: list[int], geometry: Geometry
+) -> None:
+    plan = _plan(lengths, geometry)
+    for document in range(len(lengths)):
+        spans = np.concatenate(plan.window(plan.position_of(document)).parts)
+        assert [document, 0] in spans[:, :2].tolist()
+
+
 @given(lengths_of_documents, st.integers(0, 5))
 def test_labels_are_true_of_the_text(lengths: list[int], seed: int) -> None:
     for window in _windows(_plan(lengths, PAIRS, seed)):

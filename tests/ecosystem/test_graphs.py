@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.every_class import CLASSES, LONG, tiny_batch, tiny_model, twin_of
 
-from bigbird_ds.integrations.transformers import accelerate
+from bigbird_ds.integrations.transformers import use_block_sparse_attention
 
 STRICT = ("BigBirdForMaskedLM", "BigBirdPegasusForConditionalGeneration")
 _RUN_ELSEWHERE = """
@@ -70,7 +70,7 @@ def test_a_graph_computes_the_weights_of_attention() -> None:
 
 
 def test_an_accelerated_model_is_compiled() -> None:
-    model = accelerate(twin_of(tiny_model("BigBirdForMaskedLM"))).train()
+    model = use_block_sparse_attention(twin_of(tiny_model("BigBirdForMaskedLM"))).train()
     compiled = torch.compile(model, backend="eager")
     for seq_len in (LONG, 128):
         inputs = inputs_of("BigBirdForMaskedLM", seq_len=seq_len)

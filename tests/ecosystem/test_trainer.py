@@ -13,7 +13,7 @@ from support.trainers import losses, make_trainer, samples, train
 
 import bigbird_ds
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.integrations.transformers import accelerate
+from bigbird_ds.integrations.transformers import use_block_sparse_attention
 
 pytest.importorskip("accelerate", reason="Trainer needs it")
 
@@ -124,7 +124,7 @@ def test_another_way_of_checkpointing_is_refused(asked: dict[str, Any]) -> None:
 def test_a_compiled_model_trains_at_new_lengths(accelerated: bool, tmp_path: Path) -> None:
     model = tiny_model("BigBirdForMaskedLM")
     if accelerated:
-        model = accelerate(twin_of(model))
+        model = use_block_sparse_attention(twin_of(model))
     data = samples("BigBirdForMaskedLM")
     plain = train(tiny_model("BigBirdForMaskedLM"), data, tmp_path, max_steps=2)
     compiled = {"torch_compile": True, "torch_compile_backend": "aot_eager", "max_steps": 2}

@@ -24,7 +24,7 @@ from bigbird_ds.errors import ConfigError
 transformers = pytest.importorskip("transformers", reason="it is transformers' model")
 
 from bigbird_ds.integrations.activations import FusedGELU  # noqa: E402
-from bigbird_ds.integrations.transformers import accelerate, restore  # noqa: E402
+from bigbird_ds.integrations.transformers import accelerate, restore, use_block_sparse_attention  # noqa: E402
 
 BLOCKS = {"block_size": 4, "num_random_blocks": 2, "max_position_embeddings": 128}
 # Up to (5 + 2 * 2) * 4 = 36 tokens attention is full.
@@ -80,7 +80,7 @@ def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_any_sequence_of_lengths_gives_what_a_fresh_model_gives(
     folder: Path, training: bool
 ) -> None:
-    model = accelerate(fresh(folder, training))
+    model = use_block_sparse_attention(fresh(folder, training))
     for length in (LONG, SHORT, RAGGED, 8, LONG):  # transformers would stay in full attention
         batch = random_batch(2, length, padding=5, seed=length)
         labels = torch.tensor([0, 1])
@@ -95,7 +95,7 @@ def test_any_sequence_of_lengths_gives_what_a_fresh_model_gives(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_bigbird_pegasus_gives_what_a_fresh_one_gives(training: bool) -> None:
-    model = accelerate(pegasus(training))
+    model = use_block_sparse_attention(pegasus(training))
     for length in (LONG, SHORT, RAGGED, LONG):
         batch = pegasus_batch(length)
         twin = pegasus(training)
@@ -111,7 +111,7 @@ def test_a_bigbird_pegasus_gives_what_a_fresh_one_gives(training: bool) -> None:
 
 def test_a_bigbird_pegasus_trains_under_autocast() -> None:
     batch = pegasus_batch(LONG)
-    model, exact = accelerate(pegasus(True)), pegasus(True)
+    model, exact = use_block_sparse_attention(pegasus(True)), pegasus(True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = model(**batch).loss
     loss.backward()
@@ -125,7 +125,7 @@ def test_a_bigbird_pegasus_trains_under_autocast() -> None:
 
 
 def test_positional_ids_and_embeddings_choose_by_their_length_too(folder: Path) -> None:
-    model = accelerate(fresh(folder, False))
+    model = use_block_sparse_attention(fresh(folder, False))
     for length in (SHORT, LONG):
         ids = random_batch(2, length)["input_ids"]
         embeds = model.get_input_embeddings()(ids)
@@ -139,7 +139,7 @@ def test_positional_ids_and_embeddings_choose_by_their_length_too(folder: Path) 
 def test_it_trains_under_autocast(folder: Path) -> None:
     batch = random_batch(2, LONG, padding=5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        model = accelerate(fresh(folder, True))
+        model = use_block_sparse_attention(fresh(folder, True))
         loss = model(**batch, labels=torch.tensor([0, 1])).loss
     loss.backward()
     expected = fresh(folder, True)(**batch, labels=torch.tensor([0, 1])).loss
@@ -153,7 +153,7 @@ def test_masks_of_truth_values_and_no_random_blocks_work(folder: Path) -> None:
     masked = batch | {"attention_mask": batch["attention_mask"].bool()}
     with torch.no_grad():
         expected = fresh(folder, False)(**batch).logits
-        found = accelerate(fresh(folder, False))(**masked).logits
+        found = use_block_sparse_attention(fresh(folder, False))(**masked).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
     without = load_twin(folder, "BigBirdForSequenceClassification", num_random_blocks=0)
@@ -161,7 +161,7 @@ def test_masks_of_truth_values_and_no_random_blocks_work(folder: Path) -> None:
 
     ours = BigBirdForSequenceClassification.from_pretrained(folder, num_random_blocks=0)
     with torch.no_grad():
-        found = accelerate(without)(**batch).logits
+        found = use_block_sparse_attention(without)(**batch).logits
         torch.testing.assert_close(found, ours(**batch).logits, rtol=0, atol=1e-5)
 
 
@@ -170,7 +170,7 @@ def test_checkpointed_layers_repeat_themselves_even_after_an_input_of_another_le
 ) -> None:
     gradients = []
     for checkpointing in (False, True):
-        model = accelerate(fresh(folder, True))
+        model = use_block_sparse_attention(fresh(folder, True))
         if checkpointing:
             # renamed in transformers 5.24
             if hasattr(model, "activation_checkpointing_enable"):
@@ -193,7 +193,7 @@ def test_attention_weights_come_on_request_and_sum_to_one(folder: Path, asked_be
     model = fresh(folder, False)
     if asked_before:
         model(**batch, output_attentions=True)
-    accelerate(model)
+    use_block_sparse_attention(model)
     with torch.no_grad():
         weights = model(**batch, output_attentions=True).attentions
         assert model(**batch).attentions is None
@@ -213,7 +213,7 @@ def test_activations_compute_the_same_in_one_operation(activation: str) -> None:
     before = model.bert.encoder.layer[0].intermediate.intermediate_act_fn
     heads = model.cls.predictions.transform
     twin, batch = copy.deepcopy(model), random_batch(2, LONG, padding=5)
-    accelerate(model)
+    use_block_sparse_attention(model)
     is_tanh_form = activation in ("gelu_new", "gelu_fast")
     found = model.bert.encoder.layer[0].intermediate.intermediate_act_fn
     for module in (found, heads.transform_act_fn):
@@ -232,7 +232,7 @@ def test_parameters_and_saved_files_are_the_same(folder: Path, tmp_path: Path) -
     model = fresh(folder, False)
     before = {name: id(parameter) for name, parameter in model.named_parameters()}
     generator_state = torch.get_rng_state()
-    accelerate(model)
+    use_block_sparse_attention(model)
     assert torch.equal(torch.get_rng_state(), generator_state)
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
     model.save_pretrained(tmp_path)
@@ -240,10 +240,10 @@ def test_parameters_and_saved_files_are_the_same(folder: Path, tmp_path: Path) -
     assert saved == (folder / "model.safetensors").read_bytes()
 
 
-def test_restore_undoes_accelerate_and_keeps_the_new_weights(folder: Path) -> None:
+def test_restore_undoes_it_and_keeps_the_new_weights(folder: Path) -> None:
     model = fresh(folder, False)
     names = [type(module).__name__ for module in model.modules()]
-    accelerate(model)
+    use_block_sparse_attention(model)
     model(**random_batch(1, SHORT))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -256,7 +256,7 @@ def test_restore_undoes_accelerate_and_keeps_the_new_weights(folder: Path) -> No
         batch = random_batch(2, LONG)
         with torch.no_grad():
             assert torch.equal(found(**batch).logits, twin(**batch).logits)
-    accelerate(model)  # once more
+    use_block_sparse_attention(model)  # once more
     with torch.no_grad():
         torch.testing.assert_close(model(**batch).logits, twin(**batch).logits, rtol=0, atol=1e-5)
 
@@ -282,7 +282,7 @@ def test_restore_keeps_what_was_put_inside_meanwhile(
     folder: Path, tmp_path: Path, family: str, place: str
 ) -> None:
     is_pegasus = family == "BigBirdPegasus"
-    model = accelerate(pegasus(False) if is_pegasus else fresh(folder, False))
+    model = use_block_sparse_attention(pegasus(False) if is_pegasus else fresh(folder, False))
     layers = model.model.encoder.layers if is_pegasus else model.bert.encoder.layer
     attention_name = "self_attn" if is_pegasus else "attention"
     paths = {
@@ -311,7 +311,7 @@ def test_restore_keeps_what_was_put_inside_meanwhile(
 
 def test_restore_keeps_the_adapters_of_peft(folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="the adapters are peft's")
-    model = accelerate(fresh(folder, True))
+    model = use_block_sparse_attention(fresh(folder, True))
     config = peft.LoraConfig(
         r=2, target_modules=["query", "value", "dense"], init_lora_weights=False
     )
@@ -340,7 +340,7 @@ def test_a_model_that_fell_back_before_is_block_sparse_again(folder: Path) -> No
         model(**random_batch(2, SHORT))
         expected = fresh(folder, False)(**batch).logits
         assert not torch.allclose(model(**batch).logits, expected, atol=1e-5)
-        accelerate(model)
+        use_block_sparse_attention(model)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
 
 
@@ -349,7 +349,7 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
 
     batch = random_batch(2, LONG)
     ours = BigBirdForSequenceClassification.from_pretrained(folder, random_style="uniform")
-    model = accelerate(fresh(folder, False), style="uniform")
+    model = use_block_sparse_attention(fresh(folder, False), style="uniform")
     with torch.no_grad():
         found, expected = model(**batch).logits, ours(**batch).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -365,7 +365,7 @@ def test_a_model_without_random_blocks_computes_long_inputs(tmp_path: Path) -> N
     ours = BigBirdForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
         torch.testing.assert_close(
-            accelerate(fresh(folder, False))(**batch).logits,
+            use_block_sparse_attention(fresh(folder, False))(**batch).logits,
             ours(**batch).logits,
             rtol=1e-5,
             atol=1e-5,
@@ -378,7 +378,7 @@ def test_no_short_input_is_warned_about(
     fresh(folder, False)(**random_batch(1, SHORT))
     assert "original_full" in transformers_log.text
     transformers_log.clear()
-    model = accelerate(fresh(folder, False))
+    model = use_block_sparse_attention(fresh(folder, False))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(**random_batch(1, SHORT))
@@ -387,26 +387,33 @@ def test_no_short_input_is_warned_about(
 
 def test_what_cannot_be_replaced_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no block-sparse attention"):
-        accelerate(torch.nn.Linear(2, 2))
+        use_block_sparse_attention(torch.nn.Linear(2, 2))
     full = load_twin(folder, "BigBirdModel", attention_type="original_full")
     with pytest.raises(ConfigError, match="no block-sparse attention"):
-        accelerate(full)
+        use_block_sparse_attention(full)
     model = fresh(folder, False)
     with pytest.raises(ConfigError, match="nothing to undo"):
         restore(model)
-    accelerate(model)
+    use_block_sparse_attention(model)
     with pytest.raises(ConfigError, match="already replaced"):
-        accelerate(model)
+        use_block_sparse_attention(model)
     with pytest.raises(ConfigError, match="input length selects the attention"):
         model.bert.set_attention_type("original_full")
 
     other = fresh(folder, False)
     other.bert.encoder.layer[1].attention = torch.nn.Identity()
     with pytest.raises(ConfigError, match="unknown structure"):
-        accelerate(other)
+        use_block_sparse_attention(other)
     assert type(other.bert.encoder.layer[0].attention).__name__ == "BigBirdAttention"
 
     attention = type(fresh(folder, False).bert.encoder.layer[0].attention)
     monkeypatch.setattr(attention, "forward", lambda self, hidden_states, head_mask=None: None)
     with pytest.raises(ConfigError, match="unknown structure"):
-        accelerate(fresh(folder, False))
+        use_block_sparse_attention(fresh(folder, False))
+
+
+def test_the_former_name_warns_and_does_the_same(folder: Path) -> None:
+    with pytest.warns(FutureWarning, match="is now use_block_sparse_attention"):
+        model = accelerate(fresh(folder, False))
+    with pytest.raises(ConfigError, match="again"):
+        use_block_sparse_attention(model)
