@@ -36,6 +36,11 @@ def counted_for_gpu(wanted: bool = True) -> Iterator[None]:
         _counted_for_gpu.reset(token)
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether operations run on an accelerator, or are counted as if they did."""
+    return device.type != "cpu" or _counted_for_gpu.get()
+
+
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     """A short reason why the Triton kernels do not support this input, or None."""
     block, width = pattern.block_size, q.shape[-1]

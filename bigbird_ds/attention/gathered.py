@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bigbird_ds.attention.bias import count_bias, padding_bias, rows_without_keys
+from bigbird_ds.attention.device import is_accelerator
 from bigbird_ds.attention.full import full_attention
 from bigbird_ds.attention.pattern import BlockPattern
 
@@ -97,7 +98,7 @@ class _Gather:
         self.count_bias = count_bias(tables.key_counts.reshape(-1, self.width), q.dtype)
         self.bias_per_head = key_bias is not None and key_bias.shape[1] > 1
         self.key_bias = None if key_bias is None else key_bias.reshape(-1, self.size)
-        scores = _CHUNK_SCORES_CPU if q.device.type == "cpu" else _CHUNK_SCORES_ACCELERATOR
+        scores = _CHUNK_SCORES_ACCELERATOR if is_accelerator(q.device) else _CHUNK_SCORES_CPU
         self.chunk = max(1, scores // (self.size * self.size * self.width))
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from bigbird_ds.attention.device import is_accelerator
+
 IGNORED = -100  # label of ignored positions
 
 # Logits held in fp32 at a time: fits the caches of a CPU, fills an accelerator.
@@ -74,7 +76,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
 
 def _chunks(logits: torch.Tensor) -> Iterator[slice]:
-    most = _CHUNK_CPU if logits.device.type == "cpu" else _CHUNK_ACCELERATOR
+    most = _CHUNK_ACCELERATOR if is_accelerator(logits.device) else _CHUNK_CPU
     size = max(1, most // max(1, logits.shape[1]))
     for start in range(0, len(logits), size):
         yield slice(start, start + size)
