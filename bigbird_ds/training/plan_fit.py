@@ -54,15 +54,15 @@ def smaller(config: RunConfig, world_size: int) -> Iterator[tuple[str, RunConfig
     Yields:
         The key and value, as the command line takes them, and the config with them.
     """
-    if not config.train.activation_checkpointing:
-        config = _with(config, "train", activation_checkpointing=True)
-        yield "train.activation_checkpointing=true", config
-    if not uses_bf16(config):
-        config = _with_deepspeed(config, "bf16", enabled=True)
-        yield "deepspeed.bf16.enabled=true", config
     if config.batch.micro > 1:
         config = _with(config, "batch", micro=1)
         yield "batch.micro=1", config
+    if not uses_bf16(config):
+        config = _with_deepspeed(config, "bf16", enabled=True)
+        yield "deepspeed.bf16.enabled=true", config
+    if not config.train.activation_checkpointing:
+        config = _with(config, "train", activation_checkpointing=True)
+        yield "train.activation_checkpointing=true", config
     if config.optimizer.kind.needs_whole_matrices:
         return
     if world_size > 1:

@@ -96,15 +96,13 @@ def test_a_plan_counts_epochs_of_the_given_tokens(
 def test_a_run_that_does_not_fit_is_told_the_smallest_change_that_does() -> None:
     config = check_run_config(changed(SETTINGS, **{"batch.micro": 4}), "test")
     memory = plan_memory(config, MODEL, 1, on_gpu=True)
-    smaller = config.model_copy(
-        update={"train": config.train.model_copy(update={"activation_checkpointing": True})}
-    )
+    smaller = check_run_config(changed(SETTINGS, **{"batch.micro": 1}), "test")
     needed = plan_memory(smaller, MODEL, 1, on_gpu=True).total
     assert needed < memory.total
     between = GPU("between", "", int((needed + memory.total) / 2 / USABLE), None)
     first, second = fit_lines(config, MODEL, 1, between, memory)
     assert first.startswith("does not fit: ")
-    assert "with train.activation_checkpointing=true" in second and second.endswith(", fits")
+    assert "with batch.micro=1:" in second and second.endswith(", fits")
 
 
 def test_the_largest_micro_batch_and_length_fit_and_twice_as_much_does_not() -> None:
