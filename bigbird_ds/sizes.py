@@ -6,6 +6,8 @@ import re
 
 from bigbird_ds.errors import ConfigError
 
+GIB = 1 << 30  # bytes
+
 _UNITS = {
     "": 1,
     **{f"{letter}{end}": 2 ** (10 * k) for k, letter in enumerate("KMG", 1) for end in ("", "iB")},

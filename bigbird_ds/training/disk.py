@@ -15,9 +15,8 @@ from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import FOLDER_NAME, LATEST_NAME, list_checkpoints, step_of
 from bigbird_ds.log import logger
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.optimizers import OptimizerKind
-
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ def check_room(output: Path, needed: int, keep: int) -> None:
             "written: %.2f of %.2f GiB; older ones are removed before a save if necessary",
             output,
             keep,
-            (free + sum(sizes)) / _GIB,
-            wanted / _GIB,
+            (free + sum(sizes)) / GIB,
+            wanted / GIB,
         )
 
 

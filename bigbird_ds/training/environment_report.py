@@ -16,8 +16,8 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.host_report import (
-    GIB,
     Entry,
     folder_entries,
     memory_entries,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bigbird_ds.errors import ConfigError
-
-GIB = 1 << 30
+from bigbird_ds.sizes import GIB
 
 
 @dataclass(frozen=True)

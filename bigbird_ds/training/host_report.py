@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigbird_ds import files
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.launchers import DEFAULT_PORT
 
-GIB = 1 << 30
 SHARED_MEMORY = Path("/dev/shm")
 _CONTAINER_SHARED_MEMORY = 64 << 20  # what Docker gives, and a CPU run fits (README)
 _LITTLE_MEMORY = GIB

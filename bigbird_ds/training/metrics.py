@@ -20,11 +20,11 @@ from bigbird_ds.hub.checkpoints import METRICS_NAME
 from bigbird_ds.hub.run_metrics import metrics_line, read_metrics
 from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.distributed import Ranks
 
 TENSORBOARD_NAME = "tensorboard"
 DROPPED_NAME = "metrics.dropped.jsonl"
-_GIB = 1 << 30
 
 
 class SumMeter:
@@ -193,8 +193,8 @@ class Speedometer:
 def peak_memory_gib(device: torch.device) -> float:
     """Peak memory of this process in GiB: allocated on CUDA, resident set size on the CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+        return torch.cuda.max_memory_allocated(device) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int) -> str:

@@ -9,6 +9,7 @@ from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.limits import limit_in_transformers
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import (
     deepspeed_config,
@@ -19,7 +20,7 @@ from bigbird_ds.training.deepspeed.config import (
 from bigbird_ds.training.disk import free_bytes
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.flops import flops_of_run
-from bigbird_ds.training.gpus import GIB, GPU
+from bigbird_ds.training.gpus import GPU
 from bigbird_ds.training.memory import MemoryPlan, plan_memory
 from bigbird_ds.training.metrics import duration
 from bigbird_ds.training.model_setup import model_config_without_tokenizer, resolve_model_config

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.activations import step_bytes
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import offloads, uses_bf16, zero_stage
 from bigbird_ds.training.families import ModelConfig
-from bigbird_ds.training.gpus import GIB, GPU
+from bigbird_ds.training.gpus import GPU
 from bigbird_ds.training.memory import MemoryPlan, plan_memory
 
 # Left for the CUDA context, NCCL and fragmentation. Not measured: no GPU was available.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigbird_ds.plotting import pyplot, save_figure
+from bigbird_ds.sizes import GIB
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.gpus import GIB
 from bigbird_ds.training.memory import plan_memory
 from bigbird_ds.training.plan import PlanOptions, complete
 from bigbird_ds.training.plan_fit import USABLE

@@ -150,7 +150,7 @@ def test_an_option_without_meaning_is_a_user_error(
 def test_a_sweep_prints_and_draws_memory_by_length_and_micro_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the sweep is drawn with matplotlib")
     config = check_run_config(
         changed(SETTINGS, **{"data.sequence_length": 128, "model": {**TINY_MODEL}}), "test"
     )
