@@ -51,8 +51,10 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
-        skipped: steps of these that were skipped (``train.skip_steps``).
+        skipped: steps of these that were skipped (``train.skip_steps``, ``train.on_nonfinite``).
         environment: versions of packages, number of ranks, hosts and devices, for the same.
+        nonfinite: steps of these that were skipped because a number was not finite.
+        nonfinite_in_a_row: as ``nonfinite``, since the last step that was not.
     """
 
     step: NonNegativeInt
@@ -61,6 +63,8 @@ class TrainingState:
     run_config: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
     skipped: NonNegativeInt = 0
+    nonfinite: NonNegativeInt = 0
+    nonfinite_in_a_row: NonNegativeInt = 0
 
 
 class CheckpointManifest(BaseModel):

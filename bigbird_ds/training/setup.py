@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import platform
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,12 +54,12 @@ class Run:
 
     config: RunConfig
     ranks: Ranks
-    folder: RunFolder
+    folder: RunFolder | None  # None in a replay, which writes nothing
     objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
     engine: Any
-    batches: Iterable[tuple[list[Batch], dict[str, Any]]]
+    batches: TrainingBatches
     evaluation: EvaluationBatches | None
     state: TrainingState
     bf16: bool
