@@ -87,7 +87,8 @@ def require_skippable(run: Run, step: int, result: StepResult, words: str) -> No
     where = f"at step {step}"
     if in_a_row:
         where += f", after {in_a_row} skipped steps in a row"
-    keeps = f"; the state after step {step - 1} is saved if it is finite" if step > 1 else ""
+    is_saved = step > 1 and run.folder is not None
+    keeps = f"; the state after step {step - 1} is saved if it is finite" if is_saved else ""
     raise FailedBetweenSteps(
         FloatingPointError(
             str(
