@@ -145,6 +145,17 @@ def without_update(engine: Any) -> Iterator[None]:
         del access.inner.step
 
 
+def held_bytes(engine: Any, model: nn.Module) -> tuple[int, int]:
+    """Bytes of this rank's weights, and of its optimizer: its state and its copies of weights."""
+    own = [getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters()]
+    known = {id(tensor) for tensor in (*model.parameters(), *own)}
+    states = _access(engine).inner.state
+    copies = [tensor for tensor in states if id(tensor) not in known]
+    moments = [value for state in states.values() for value in state.values()]
+    optimizer = [tensor for tensor in (*copies, *moments) if isinstance(tensor, Tensor)]
+    return sum(tensor.nbytes for tensor in own), sum(tensor.nbytes for tensor in optimizer)
+
+
 def _step_device(state: dict[str, Any]) -> torch.device:
     step = state.get("step")
     return step.device if isinstance(step, Tensor) else torch.device("cpu")
