@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -129,7 +130,8 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
     with phases.phase("save"):
         ranks.progress.at("saving", PATIENCE_AT_SAVE)
         kept = Kept(config.train.keep_checkpoints, config.train.keep_every)
-        state, size = run.state, run.checkpoint_bytes
+        state = replace(run.state, run_config=config.model_dump())
+        size = run.checkpoint_bytes
         save_checkpoint(output, state, run.engine, run.model, run.ranks, kept, size)
     if run.evaluation is not None:
         with phases.phase("evaluation"):
