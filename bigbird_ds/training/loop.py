@@ -12,6 +12,7 @@ from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
@@ -33,6 +34,7 @@ from bigbird_ds.training.step import (
     optimizer_step,
 )
 from bigbird_ds.training.stopping import StopRequest
+from bigbird_ds.training.trackers import open_trackers
 
 PAUSES_AT_THE_END_S = (1.0, 5.0, 20.0)  # between tries of the last save
 
@@ -107,9 +109,21 @@ def train(run: Run, request: StopRequest) -> int:
         UserError, RankFailure: a rank failed between two steps; the last step is saved. The same
             on every rank.
     """
-    config, ranks = run.config, run.ranks
-    step = run.state.step
-    writer = ranks.jointly(lambda: MetricsWriter(run.folder.path, ranks, step))
+    with run.ranks.jointly(lambda: _open_writer(run)) as writer:
+        return _train(run, request, writer)
+
+
+def _open_writer(run: Run) -> MetricsWriter:
+    folder, step, config = run.folder.path, run.state.step, run.config
+    trackers = []
+    if run.ranks.is_first:
+        mapping, text = config.model_dump(mode="json"), dump_run_config(config)
+        trackers = open_trackers(config.train.trackers, folder, step, mapping, text)
+    return MetricsWriter(folder, run.ranks, step, trackers)
+
+
+def _train(run: Run, request: StopRequest, writer: MetricsWriter) -> int:
+    config, step = run.config, run.state.step
     speed = Speedometer(step, config.train.steps)
     clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
     log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"))
@@ -126,7 +140,6 @@ def train(run: Run, request: StopRequest) -> int:
         if failure is None:
             raise
         logger.error("error: %s", cause)  # and what ended the run is raised
-    writer.close()
     if failure is not None:
         raise failure
     return _end(run, stopped)

@@ -44,6 +44,7 @@ from bigbird_ds.training.resume import (
 )
 from bigbird_ds.training.run_folder import RunFolder, write_run_folder
 from bigbird_ds.training.start_report import report_resume, report_start
+from bigbird_ds.training.trackers import check_trackers
 from bigbird_ds.vocabulary import Vocabulary
 
 Batch = dict[str, Tensor]
@@ -77,6 +78,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     progress = ranks.progress
     progress.at("reading the config, the tokenizer and the shards", PATIENCE_AT_START)
     _check_same_config(config, ranks)
+    ranks.jointly(lambda: check_trackers(config.train.trackers) if ranks.is_first else None)
     ranks = ranks.sharing_sequences(config.parallel.sequence)
     engine_config = deepspeed_config(config, ranks.world_size)
     inputs = ranks.jointly(lambda: _Inputs.open(config))

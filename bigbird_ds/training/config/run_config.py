@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.objectives import OBJECTIVES
@@ -16,6 +16,7 @@ from bigbird_ds.sections import Section
 from bigbird_ds.training.config.choice import choice
 from bigbird_ds.training.optimizers import OPTIMIZERS
 from bigbird_ds.training.schedules import SCHEDULES
+from bigbird_ds.training.trackers import TRACKERS
 
 _Objective: Any = choice(OBJECTIVES, default="mlm_nsp")
 _Optimizer: Any = choice(OPTIMIZERS, default="adamw")
@@ -113,6 +114,11 @@ class TrainConfig(Section):
         "an earlier checkpoint passes a place where the loss breaks (null: none)",
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
+    trackers: tuple[str, ...] = Field(
+        ("tensorboard",),
+        description="trackers that get metrics, config and sample predictions: "
+        f"{', '.join(TRACKERS)} ([]: none); see docs/metrics.md",
+    )
     hang_timeout: float = Field(
         600.0,
         ge=0,
@@ -129,6 +135,20 @@ class TrainConfig(Section):
         description="compile each layer as one torch.compile graph, which fuses its small "
         "operations; for GPUs (on a CPU it gained 1 to 4 %)",
     )
+
+    @field_validator("trackers")
+    @classmethod
+    def _check_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            TRACKERS.named(name)
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                "a tracker is given twice",
+                seen=f"train.trackers={list(names)}",
+                needed="each name once",
+                change="train.trackers",
+            )
+        return names
 
 
 class RunConfig(Section):
@@ -152,7 +172,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
-    output: str = Field(description="run folder: checkpoints, metrics, TensorBoard events")
+    output: str = Field(description="run folder: checkpoints, metrics, logs")
     resume: str = Field(
         "auto",
         description="auto (newest intact checkpoint of `output`), never, or the path of a "
