@@ -18,6 +18,7 @@ from torch import Tensor
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import METRICS_NAME
 from bigbird_ds.hub.run_metrics import metrics_line, read_metrics
+from bigbird_ds.hub.run_samples import samples_in_words, write_samples
 from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.sizes import GIB
@@ -121,6 +122,15 @@ class MetricsWriter:
             logger.warning("metrics of step %d could not be written: %s", values["step"], cause)
         for tracker in self._trackers:
             tracker.log(values)
+
+    def write_samples(self, step: int, objective: str, samples: list[dict[str, Any]]) -> None:
+        """Write sample predictions of an evaluation to ``samples.jsonl`` and the trackers."""
+        if not self.active:
+            return
+        record = {"step": step, "objective": objective, "samples": samples}
+        write_samples(self.path.parent, record)
+        for tracker in self._trackers:
+            tracker.log_text(step, "eval/samples", samples_in_words(samples))
 
     def _write_line(self, values: dict[str, Any]) -> None:
         with self.path.open("ab", buffering=0) as stream:
