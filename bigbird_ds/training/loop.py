@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
-from bigbird_ds.log import logger
+from bigbird_ds.log import SHOWN_LIVE, end_live, logger
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
+from bigbird_ds.training.live_line import LiveLine
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     Speedometer,
@@ -54,6 +55,7 @@ class _Log:
     last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
+    live: LiveLine
     retry_at: int | None = None  # the step after which a save that failed is tried again
 
     def write(self) -> None:
@@ -76,7 +78,9 @@ class _Log:
             flops = flops_of_run(run.model.config, config)
             values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
         self.writer.write(values)
-        logger.info(log_line(values, run.objective.losses, config.train.steps))
+        logger.info(log_line(values, run.objective.losses, config.train.steps), extra=SHOWN_LIVE)
+        self.live.logged(values)
+        run.own_work.report(step - self.last_logged, values["step_s"])
         if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
             raise FloatingPointError(self._not_finite(values["loss"], gradient_norm))
         self.last_logged = step
@@ -110,7 +114,10 @@ def train(run: Run, request: StopRequest) -> int:
             on every rank.
     """
     with run.ranks.jointly(lambda: _open_writer(run)) as writer:
-        return _train(run, request, writer)
+        try:
+            return _train(run, request, writer)
+        finally:
+            end_live()
 
 
 def _open_writer(run: Run) -> MetricsWriter:
@@ -126,7 +133,8 @@ def _train(run: Run, request: StopRequest, writer: MetricsWriter) -> int:
     config, step = run.config, run.state.step
     speed = Speedometer(step, config.train.steps)
     clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
-    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"))
+    live = LiveLine(config.train.steps)
+    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"), live)
     stopped, failure = False, None
     try:
         stopped = _train_steps(run, log, request)
@@ -163,7 +171,8 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
             _look_at_clock(log.clock, request)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
-        fetched = fetch(batches)
+        with run.own_work.reading():
+            fetched = fetch(batches)
         progress.at(f"step {step}, counting its targets")
         agreed = agree_on_step(run, fetched, request)
         log.speed.data_s += time.perf_counter() - waiting_since
@@ -189,6 +198,8 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
             data=fetched.data_state,
             skipped=run.state.skipped + is_skipped,
         )
+
+        log.live.step(step)
 
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at

@@ -200,7 +200,7 @@ def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int
         f"loss {values['loss']:.4f} {losses}",
         f"lr {values['lr']:.2e}",
         f"gnorm {values['grad_norm']:.3f}",
-        f"{_thousands(values['tokens_per_s'])} tok/s",
+        f"{thousands(values['tokens_per_s'])} tok/s",
         f"mem {values['memory_gib']:.2f} GiB",
         f"data {values['data_share']:.0%}",
         f"eta {duration(values['eta_s'])}",
@@ -210,7 +210,8 @@ def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int
     return " | ".join(fields)
 
 
-def _thousands(value: float) -> str:
+def thousands(value: float) -> str:
+    """Format a number as ``12.3k`` or ``123``."""
     return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import socket
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigbird_ds import __version__
+from bigbird_ds import __version__, log
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -25,7 +26,7 @@ from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
+from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.disk import check_room, checkpoint_bytes
 from bigbird_ds.training.distributed import Ranks, set_timeouts
@@ -43,9 +44,12 @@ from bigbird_ds.training.resume import (
     load_optimizer,
 )
 from bigbird_ds.training.run_folder import RunFolder, write_run_folder
+from bigbird_ds.training.slow_ranks import OwnWork
 from bigbird_ds.training.start_report import report_resume, report_start
 from bigbird_ds.training.trackers import check_trackers
 from bigbird_ds.vocabulary import Vocabulary
+
+LOGS_NAME = "logs"
 
 Batch = dict[str, Tensor]
 
@@ -66,6 +70,7 @@ class Run:
     state: TrainingState
     bf16: bool
     checkpoint_bytes: int
+    own_work: OwnWork
     has_stepped: bool = False  # in this process
 
 
@@ -105,6 +110,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         lambda: _evaluation_batches(inputs.validation, objective, config, ranks)
     )
     folder = RunFolder(output, checkpoints, ranks)
+    _open_log(output, ranks)
     if ranks.is_first:
         write_run_folder(output, config)
 
@@ -133,6 +139,16 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
         state=state,
         bf16=uses_bf16(config),
         checkpoint_bytes=num_bytes,
+        own_work=OwnWork(ranks, ranks.parallel is None and zero_stage(config) < 3),
+    )
+
+
+def _open_log(output: Path, ranks: Ranks) -> None:
+    """Log to ``logs/rank-N.log`` from now on, with the lines so far."""
+    log.to_file(output / LOGS_NAME / f"rank-{ranks.rank}.log")
+    log.to_file_only(
+        f"rank {ranks.rank} of {ranks.world_size}: process {os.getpid()} on "
+        f"{socket.gethostname()}, {ranks.device}"
     )
 
 
