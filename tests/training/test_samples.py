@@ -77,7 +77,7 @@ def test_the_predictions_are_those_that_the_accuracy_counts(corpus: Corpus) -> N
 def test_samples_are_written_under_zero_3_and_sequence_parallelism(
     run_settings: dict[str, Any], pegasus_corpus: Corpus, tmp_path: Path
 ) -> None:
-    few = {"train.steps": 2, "train.eval_every": 1, "train.eval_windows": 4}
+    few = {"train.steps": 2, "train.eval_every": 1, "train.eval_windows": 8}
     zero_3 = {
         "data.validation": run_settings["data"]["train"],
         "deepspeed.zero_optimization.stage": 3,
