@@ -26,6 +26,7 @@ from bigbird_ds.training.metrics import (
     peak_memory_gib,
 )
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.profile import StepProfiler
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
@@ -156,6 +157,7 @@ def _train(run: Run, request: StopRequest, writer: MetricsWriter) -> int:
 def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
     """Train until ``train.steps``; whether the run stopped before, on request."""
     config, progress = run.config, run.ranks.progress
+    profiler = _profiler(run)
     first = run.state.step + 1
     # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
     is_pending = run.ranks.gather(log.writer.lacks_evaluation)[0] and _evaluation_is_due(run)
@@ -169,6 +171,7 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         request.plan = _plan_of_stop(run)
         if run.ranks.is_first:
             _look_at_clock(log.clock, request)
+        profiler.step_begins(step)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
         with run.own_work.reading():
@@ -199,6 +202,7 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
             skipped=run.state.skipped + is_skipped,
         )
 
+        log.speed.leave_out(profiler.step_ends(step))
         log.live.step(step)
 
         # Once in a while: a log line, a checkpoint, an evaluation.
@@ -215,6 +219,12 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 return True
             log.speed.start(step)
     return False
+
+
+def _profiler(run: Run) -> StepProfiler:
+    chosen = run.config.train.profile if run.ranks.is_first else None
+    bounds = (chosen.start, chosen.steps) if chosen is not None else (0, 0)
+    return StepProfiler(*bounds, run.folder.path, run.model)
 
 
 def _look_at_clock(clock: Clock, request: StopRequest) -> None:

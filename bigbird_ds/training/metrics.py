@@ -166,6 +166,10 @@ class Speedometer:
         self.first_step, self.tokens, self.data_s = step, 0.0, 0.0
         self.began = time.perf_counter()
 
+    def leave_out(self, seconds: float) -> None:
+        """Exclude this time from the interval."""
+        self.began += seconds
+
     def reading(self, step: int) -> dict[str, float]:
         """The values of the interval; the time left counts saves and evaluations too."""
         now = time.perf_counter()

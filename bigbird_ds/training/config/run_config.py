@@ -76,6 +76,11 @@ class ScheduleConfig(_Schedule):
     """The learning rate schedule and its options."""
 
 
+class ProfileConfig(Section):
+    start: PositiveInt = Field(description="first step to profile")
+    steps: PositiveInt = Field(3, description="number of steps to profile")
+
+
 class TrainConfig(Section):
     steps: PositiveInt = Field(description="optimizer steps")
     seed: int = Field(
@@ -118,6 +123,11 @@ class TrainConfig(Section):
         ("tensorboard",),
         description="trackers that get metrics, config and sample predictions: "
         f"{', '.join(TRACKERS)} ([]: none); see docs/metrics.md",
+    )
+    profile: ProfileConfig | None = Field(
+        None,
+        description="{start: N, steps: K} profiles K steps from step N on, on rank 0: trace, memory"
+        " and shares of the time; see docs/performance.md (null: no step)",
     )
     hang_timeout: float = Field(
         600.0,
@@ -197,6 +207,14 @@ class RunConfig(Section):
                 seen=f"train.skip_steps={list(skipped)}",
                 needed="the first and the last step, for example [1200, 1210]",
                 change="train.skip_steps",
+            )
+        profile = self.train.profile
+        if profile is not None and profile.start + profile.steps - 1 > self.train.steps:
+            raise ConfigError(
+                "the steps to profile are not all in the run",
+                seen=f"train.profile={profile.model_dump()}, train.steps={self.train.steps}",
+                needed="start + steps - 1 at most train.steps",
+                change="train.profile",
             )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(
