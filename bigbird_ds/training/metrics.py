@@ -23,7 +23,7 @@ from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.sizes import GIB
 from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.trackers import Sender
+from bigbird_ds.training.trackers import Sender, close_all
 
 DROPPED_NAME = "metrics.dropped.jsonl"
 
@@ -149,8 +149,7 @@ class MetricsWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        for tracker in self._trackers:
-            tracker.close(failed=kind is not None)
+        close_all(self._trackers, failed=kind is not None)
 
 
 class Speedometer:

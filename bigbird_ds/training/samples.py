@@ -89,8 +89,12 @@ def samples_of(batch: Batch, predicted: Tensor, vocabulary: Vocabulary) -> list[
             if used.any():
                 for name, text in (("target", labels), ("prediction", ids)):
                     shown = text[used][:_LONGEST_TARGET].tolist()
-                    samples[row][name] = vocabulary.text(shown).strip()
+                    samples[row][name] = _text(vocabulary, shown)
     return [sample for sample in samples if sample]
+
+
+def _text(vocabulary: Vocabulary, ids: list[int]) -> str:
+    return " ".join(vocabulary.text(ids).split())
 
 
 def _masked_places(
@@ -111,8 +115,8 @@ def _masked_places(
         positions, targets, guesses = zip(*(place for _, place in group), strict=True)
         first, end = positions[0], positions[-1] + 1
         yield {
-            "before": vocabulary.text(ids[max(first - _CONTEXT, 0) : first]).strip(),
-            "target": vocabulary.text(list(targets)).strip(),
-            "predicted": vocabulary.text(list(guesses)).strip(),
-            "after": vocabulary.text(ids[end : end + _CONTEXT]).strip(),
+            "before": _text(vocabulary, ids[max(first - _CONTEXT, 0) : first]),
+            "target": _text(vocabulary, list(targets)),
+            "predicted": _text(vocabulary, list(guesses)),
+            "after": _text(vocabulary, ids[end : end + _CONTEXT]),
         }

@@ -31,14 +31,17 @@ def test_masked_words_stand_in_their_context_with_what_the_model_says(corpus: Co
         "target_ids": torch.tensor([[words[2], words[1], -100]]),
     }
     (sample,) = samples_of(batch, torch.tensor([words[5], words[4], 0]), vocabulary)
-    text = vocabulary.text
+
+    def text(ids: list[int]) -> str:
+        return " ".join(vocabulary.text(ids).split())
+
     assert sample == {
         "masked": [
             {
-                "before": text([vocabulary.cls, words[0]]).strip(),
-                "target": text([words[1], words[2]]).strip(),
-                "predicted": text([words[4], words[5]]).strip(),
-                "after": text([words[3]]).strip(),
+                "before": text([vocabulary.cls, words[0]]),
+                "target": text([words[1], words[2]]),
+                "predicted": text([words[4], words[5]]),
+                "after": text([words[3]]),
             }
         ]
     }

@@ -6,7 +6,8 @@ import contextlib
 import queue
 import secrets
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bigbird_ds.training.trackers.tracker import (
 
 RUN_ID_NAME = "run_id"
 _MOST_WAITING = 1000  # records; later ones are lost while a tracker does not answer
-_CLOSE_S = 60.0
+_CLOSE_S = 20.0
 
 
 def open_trackers(
@@ -59,6 +60,18 @@ def _run_id(folder: Path, steps_done: int) -> str:
         return secrets.token_hex(8)
 
 
+def close_all(senders: Sequence[Sender], failed: bool) -> None:
+    """Send what is left to all trackers, and give up on those that take longer than 20 s.
+
+    A scheduler kills a job that takes longer to end.
+    """
+    deadline = time.monotonic() + _CLOSE_S
+    for sender in senders:
+        sender.begin_to_close(failed)
+    for sender in senders:
+        sender.wait_until_closed(deadline)
+
+
 class Sender:
     """One tracker and the thread that calls it.
 
@@ -86,11 +99,19 @@ class Sender:
         self._waiting.join()
 
     def close(self, failed: bool = False) -> None:
-        """Send what is left; gives up after a minute."""
+        close_all([self], failed)
+
+    def begin_to_close(self, failed: bool) -> None:
         self._put("close", failed)
-        self._thread.join(_CLOSE_S)
+
+    def wait_until_closed(self, deadline: float) -> None:
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
         if self._thread.is_alive():
-            logger.warning("tracker %s: not closed within %.0f s", self._kind.name, _CLOSE_S)
+            logger.warning(
+                "tracker %s: not closed within %.0f s; it may lack the last records",
+                self._kind.name,
+                _CLOSE_S,
+            )
 
     def _put(self, method: str, *arguments: Any) -> None:
         try:

@@ -10,6 +10,8 @@ from typing import Any
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.trackers.tracker import PROJECT, TRACKERS, TrackedRun, Tracker
 
+_ONLINE = ("online", "run", "shared")
+
 
 @TRACKERS.add
 class WeightsAndBiases(Tracker):
@@ -37,7 +39,8 @@ class WeightsAndBiases(Tracker):
             config=run.config,
             settings=settings,
         )
-        self.place = self._run.url or str(self._run.settings.sync_dir)
+        is_online = self._run.settings.mode in _ONLINE
+        self.place = str(self._run.url if is_online else self._run.settings.sync_dir)
 
     @classmethod
     def check(cls) -> None:
@@ -50,7 +53,7 @@ class WeightsAndBiases(Tracker):
         import wandb
 
         settings = wandb.setup().settings
-        if settings.mode not in ("online", "run"):
+        if settings.mode not in _ONLINE:
             return
         if wandb.login(prompt=False, verify=False):
             return

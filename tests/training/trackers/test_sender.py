@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.log import logger
 from bigbird_ds.training.trackers import Sender, check_trackers, open_trackers, sender
 from bigbird_ds.training.trackers.tracker import (
     TRACKERS,
@@ -42,12 +43,15 @@ class Broken(Tracker):
 
 
 def test_a_tracker_that_fails_or_waits_is_a_warning_without_credentials(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    lines: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
+    monkeypatch.setattr(logger, "handlers", [handler])
+    caplog.set_level(logging.INFO, logger="bigbird_ds")
     monkeypatch.setenv("SOME_API_KEY", "hunter2")
     monkeypatch.setattr(sender, "_MOST_WAITING", 2)
-    caplog.set_level(logging.INFO, logger="bigbird_ds")
     found = Sender(Broken, TrackedRun(tmp_path, "id", 0, {}, ""))
     for step in (1, 2, 3, 4):
         found.log({"step": step, "loss": 1.0})
@@ -59,7 +63,6 @@ def test_a_tracker_that_fails_or_waits_is_a_warning_without_credentials(
     Broken.goes_on.set()
     found.wait()
     found.close()
-    lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         "tracker broken: https://***@host/run",
         "tracker broken: could not be written (the run continues): SystemExit: no answer from "
