@@ -13,6 +13,7 @@ import numpy as np
 
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
+from bigbird_ds.printable import escaped
 
 SPIECE_NAME = "spiece.model"
 BIGBIRD, PEGASUS = "bigbird", "pegasus"
@@ -109,6 +110,13 @@ class Vocabulary:
             pieces=pieces,
             **names,
         )
+
+    def text(self, ids: list[int]) -> str:
+        """Decode ids for a reader, in one line; special pieces by name, between spaces."""
+        pieces = [
+            f" {self.pieces[each]} " if self.is_special[each] else self.pieces[each] for each in ids
+        ]
+        return escaped("".join(pieces).replace(WORD_START, " "))
 
 
 _PEGASUS_SPECIALS = {

@@ -72,9 +72,9 @@ def main() -> int:
         "documents.jsonl": "the documents",
         "tokenizer": "the tokenizer",
         "shards": "the shards (plain WebDataset tars, an index, a manifest)",
-        "run": "the run: checkpoints, metrics.jsonl, TensorBoard events",
+        "run": "the run: checkpoints, metrics.jsonl, samples.jsonl, TensorBoard events",
         "export": "the model in Hub format",
-        "curves.png": "loss and throughput curves",
+        "curves.png": "curves of losses, rates and throughput",
     }.items():
         print(f"  {folder / name}: {what}")
     return 0

@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import sys
 import time
+import traceback
 
 from bigbird_ds import log
 from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
@@ -113,11 +114,15 @@ def main() -> int:
     except (FloatingPointError, RankFailure) as error:
         report(error)
         return EXIT_FAILED
+    except Exception:
+        log.to_file_only(traceback.format_exc())  # stderr gets it from Python
+        raise
 
 
 def report(error: Exception) -> None:
     """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
     if log.rank == 0:
+        log.to_file_only(f"error: {error}")
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             print(f"error: {error}", file=sys.stderr, flush=True)
     else:

@@ -28,7 +28,7 @@ COMMANDS = {
     "plan": "memory, steps, tokens and time of a run, before anything runs",
     "export": "export a run or checkpoint to Hub format",
     "import": "import a Hub checkpoint (BigBird, BigBirdPegasus, BERT, RoBERTa) to start from",
-    "plot": "plot loss and throughput of runs as PNG",
+    "plot": "plot losses, learning rate, gradient norm and throughput of runs as PNG",
     "attention": "draw a block-sparse attention pattern as PNG, or show how far it reaches",
 }
 

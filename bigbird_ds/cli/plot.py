@@ -1,4 +1,4 @@
-"""``bigbird-ds plot``: plot the loss and throughput of runs."""
+"""``bigbird-ds plot``: plot the metrics of runs."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from bigbird_ds.errors import ConfigError, UserError
 from bigbird_ds.objectives import OBJECTIVES, Objective
 from bigbird_ds.objectives.objective import IGNORED
 from bigbird_ds.printable import escaped
-from bigbird_ds.vocabulary import BIGBIRD, WORD_START, Vocabulary
+from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
 _WIDTH = 96
 _LABELS = {CONTINUATION: "B continues A", RANDOM: "B is from another document"}
@@ -166,22 +166,14 @@ def _text(vocabulary: Vocabulary, ids: np.ndarray, targets: dict[int, int] | Non
     texts = []
     for name, group in itertools.groupby(range(len(seen)), kind):
         positions = list(group)
-        there = _joined(vocabulary, [seen[position] for position in positions])
+        there = vocabulary.text([seen[position] for position in positions])
         if name:
-            wanted = _joined(vocabulary, [targets[position] for position in positions])
+            wanted = vocabulary.text([targets[position] for position in positions])
             space = " " if wanted.startswith(" ") else ""
             shown = f"{name} {there.strip()}" if name == "random" else name
             there = f"{space}{{{shown}: {wanted.strip()}}}"
         texts.append(there)
     return re.sub(" +", " ", "".join(texts)).strip()
-
-
-def _joined(vocabulary: Vocabulary, ids: list[int]) -> str:
-    pieces = [
-        f" {vocabulary.pieces[each]} " if vocabulary.is_special[each] else vocabulary.pieces[each]
-        for each in ids
-    ]
-    return escaped("".join(pieces).replace(WORD_START, " "))
 
 
 def _filled(text: str) -> str:

@@ -36,7 +36,7 @@ _OF_RUNS = {
 }
 _OTHERS = {
     "tokenizers": ("tokenizers", "`bigbird-ds tokenizer` and exports"),
-    "tensorboard": ("tensorboard", "TensorBoard files of a run"),
+    "tensorboard": ("tensorboard", "train.trackers: [tensorboard]"),
     "webdataset": ("webdataset", "reading shards with WebDataset's own loader"),
     "datasets": ("datasets", "saved `datasets` folders as input"),
     "pyarrow": ("pyarrow", ".parquet and .arrow as input"),

@@ -14,6 +14,7 @@ from bigbird_ds.training.metrics import (
     log_evaluation,
 )
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.samples import SampleTaker
 from bigbird_ds.training.setup import Batch, Run
 from bigbird_ds.training.step import asks_to_stop, raise_between_steps, to_device
 from bigbird_ds.training.stopping import StopRequest
@@ -32,7 +33,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
     """
     assert run.evaluation is not None
     run.engine.eval()
-    meter = SumMeter()
+    meter, taker = SumMeter(), SampleTaker(run)
     batches = iter(run.evaluation)
     for number in itertools.count(1):
         patience = 1.0 if number > 1 else PATIENCE_AT_SAVE
@@ -52,9 +53,11 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
             return False
         if batch is None:  # on all ranks after the same number of batches
             break
-        meter.add(run.engine(to_device(batch, run)))
+        meter.add(taker.forward(to_device(batch, run)))
     sums = meter.reduce(run.ranks)
     values = {"step": run.state.step, **evaluation_metrics(sums, run.objective.losses)}
     writer.write(values)
+    if taker.samples:
+        writer.write_samples(run.state.step, run.objective.name, taker.samples)
     log_evaluation(values)
     return True

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
-from bigbird_ds.log import logger
+from bigbird_ds.log import SHOWN_LIVE, end_live, logger
 from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_nonfinite
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
+from bigbird_ds.training.live_line import LiveLine
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     Speedometer,
@@ -25,6 +27,7 @@ from bigbird_ds.training.metrics import (
     peak_memory_gib,
 )
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.profile import StepProfiler
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
@@ -36,6 +39,7 @@ from bigbird_ds.training.step import (
     state_after,
 )
 from bigbird_ds.training.stopping import StopRequest
+from bigbird_ds.training.trackers import open_trackers
 
 PAUSES_AT_THE_END_S = (1.0, 5.0, 20.0)  # between tries of the last save
 
@@ -49,8 +53,10 @@ class _Log:
     meter: SumMeter
     speed: Speedometer
     clock: Clock
+    last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
+    live: LiveLine
     retry_at: int | None = None  # the step after which a save that failed is tried again
 
     def write(self) -> None:
@@ -73,7 +79,10 @@ class _Log:
             flops = flops_of_run(run.model.config, config)
             values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
         self.writer.write(values)
-        logger.info(log_line(values, run.objective.losses, config.train.steps))
+        logger.info(log_line(values, run.objective.losses, config.train.steps), extra=SHOWN_LIVE)
+        self.live.logged(values)
+        run.own_work.report(step - self.last_logged, values["step_s"])
+        self.last_logged = step
         self.speed.start(step)
 
     @property
@@ -95,13 +104,28 @@ def train(run: Run, request: StopRequest) -> int:
         UserError, RankFailure: a rank failed between two steps; the last step is saved. The same
             on every rank.
     """
-    config, ranks = run.config, run.ranks
-    step = run.state.step
-    folder = Path(config.output)
-    writer = ranks.jointly(lambda: MetricsWriter(folder, ranks, step))
+    with run.ranks.jointly(lambda: _open_writer(run)) as writer:
+        try:
+            return _train(run, request, writer)
+        finally:
+            end_live()
+
+
+def _open_writer(run: Run) -> MetricsWriter:
+    folder, step, config = Path(run.config.output), run.state.step, run.config
+    trackers = []
+    if run.ranks.is_first:
+        mapping, text = config.model_dump(mode="json"), dump_run_config(config)
+        trackers = open_trackers(config.train.trackers, folder, step, mapping, text)
+    return MetricsWriter(folder, run.ranks, step, trackers)
+
+
+def _train(run: Run, request: StopRequest, writer: MetricsWriter) -> int:
+    config, step = run.config, run.state.step
     speed = Speedometer(step, config.train.steps)
     clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
-    log = _Log(run, writer, SumMeter(), speed, clock, step, partial(float, "nan"))
+    live = LiveLine(config.train.steps)
+    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"), live)
     stopped, failure = False, None
     try:
         stopped = _train_steps(run, log, request)
@@ -115,7 +139,6 @@ def train(run: Run, request: StopRequest) -> int:
         if failure is None:
             raise
         logger.error("error: %s", cause)  # and what ended the run is raised
-    writer.close()
     if failure is not None:
         raise failure
     return _end(run, stopped)
@@ -124,6 +147,7 @@ def train(run: Run, request: StopRequest) -> int:
 def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
     """Train until ``train.steps``; whether the run stopped before, on request."""
     config, progress = run.config, run.ranks.progress
+    profiler = _profiler(run)
     first = run.state.step + 1
     # A pending evaluation: the previous run was stopped or killed after saving, before evaluating.
     is_pending = run.ranks.gather(log.writer.lacks_evaluation)[0] and _evaluation_is_due(run)
@@ -137,9 +161,11 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         request.plan = _plan_of_stop(run)
         if run.ranks.is_first:
             _look_at_clock(log.clock, request)
+        profiler.step_begins(step)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
-        fetched = fetch(batches)
+        with run.own_work.reading():
+            fetched = fetch(batches)
         progress.at(f"step {step}, counting its targets")
         agreed = agree_on_step(run, fetched, request)
         log.speed.data_s += time.perf_counter() - waiting_since
@@ -162,6 +188,9 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 settle_nonfinite(run, step, result)
         run.state = state_after(run, fetched, agreed.counts.tokens, result)
 
+        log.speed.leave_out(profiler.step_ends(step))
+        log.live.step(step)
+
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
         last = step == config.train.steps
@@ -176,6 +205,12 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
                 return True
             log.speed.start(step)
     return False
+
+
+def _profiler(run: Run) -> StepProfiler:
+    chosen = run.config.train.profile if run.ranks.is_first else None
+    bounds = (chosen.start, chosen.steps) if chosen is not None else (0, 0)
+    return StepProfiler(*bounds, Path(run.config.output), run.model)
 
 
 def _look_at_clock(clock: Clock, request: StopRequest) -> None:

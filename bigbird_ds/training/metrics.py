@@ -1,4 +1,4 @@
-"""Metrics of a run: log lines, ``metrics.jsonl`` and TensorBoard events."""
+"""Metrics of a run: log lines, ``metrics.jsonl``, and what trackers get."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from torch import Tensor
 from bigbird_ds import files
 from bigbird_ds.hub.checkpoints import METRICS_NAME
 from bigbird_ds.hub.run_metrics import metrics_line, read_metrics
+from bigbird_ds.hub.run_samples import samples_in_words, write_samples
 from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.sizes import GIB
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.trackers import Sender, close_all
 
-TENSORBOARD_NAME = "tensorboard"
 DROPPED_NAME = "metrics.dropped.jsonl"
 
 
@@ -76,16 +77,20 @@ class MetricsWriter:
     On a resume, lines of steps after ``steps_done`` (from a run that died after its last
     checkpoint) are moved to ``metrics.dropped.jsonl``, so that no step appears twice.
 
+    Args:
+        trackers: get the same numbers. As a context, the writer closes them.
+
     Attributes:
         lacks_evaluation: rank 0 found lines of step ``steps_done``, but none of an evaluation.
     """
 
-    def __init__(self, output: Path, ranks: Ranks, steps_done: int) -> None:
+    def __init__(
+        self, output: Path, ranks: Ranks, steps_done: int, trackers: Sequence[Sender] = ()
+    ) -> None:
         self.path = output / METRICS_NAME
         self.active = ranks.is_first
         self.lacks_evaluation = False
-        self._tensorboard: Any = None
-        self._purge_step = steps_done + 1 if steps_done else None
+        self._trackers = trackers
         if self.active and self.path.exists():
             lines = read_metrics(output)
             kept = [line for line in lines if line["step"] <= steps_done]
@@ -105,19 +110,27 @@ class MetricsWriter:
         logger.info("metrics of steps %d to %d moved to %s", first, last, path)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one JSON line and the same numbers as TensorBoard scalars.
+        """Append one JSON line, and send the same numbers to the trackers.
 
         What cannot be written (a full disk) is logged, and training continues.
         """
         if not self.active:
             return
-        for write, what in ((self._write_line, "metrics"), (self._write_events, "events")):
-            try:
-                write(values)
-            except Exception as cause:  # TensorBoard's writer raises what its thread met
-                logger.warning(
-                    "%s of step %d could not be written: %s", what, values["step"], cause
-                )
+        try:
+            self._write_line(values)
+        except OSError as cause:
+            logger.warning("metrics of step %d could not be written: %s", values["step"], cause)
+        for tracker in self._trackers:
+            tracker.log(values)
+
+    def write_samples(self, step: int, objective: str, samples: list[dict[str, Any]]) -> None:
+        """Write sample predictions of an evaluation to ``samples.jsonl`` and the trackers."""
+        if not self.active:
+            return
+        record = {"step": step, "objective": objective, "samples": samples}
+        write_samples(self.path.parent, record)
+        for tracker in self._trackers:
+            tracker.log_text(step, "eval/samples", samples_in_words(samples))
 
     def _write_line(self, values: dict[str, Any]) -> None:
         with self.path.open("ab", buffering=0) as stream:
@@ -132,32 +145,11 @@ class MetricsWriter:
                     stream.truncate(begin)
                 raise
 
-    def _write_events(self, values: dict[str, Any]) -> None:
-        try:
-            if self._tensorboard is None:
-                self._tensorboard = self._open_tensorboard()
-            for name, value in values.items():
-                if name not in ("step", "time"):
-                    group = "eval/" if name.startswith("eval_") else "train/"
-                    self._tensorboard.add_scalar(group + name, value, values["step"])
-            self._tensorboard.flush()
-        except Exception:
-            # Its thread ended with the first error; the next step opens another file.
-            self.close()
-            raise
+    def __enter__(self) -> MetricsWriter:
+        return self
 
-    def _open_tensorboard(self) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder = str(self.path.with_name(TENSORBOARD_NAME))
-        purge, self._purge_step = self._purge_step, None
-        return SummaryWriter(folder, purge_step=purge)
-
-    def close(self) -> None:
-        writer, self._tensorboard = self._tensorboard, None
-        if writer is not None:
-            with contextlib.suppress(Exception):
-                writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        close_all(self._trackers, failed=kind is not None)
 
 
 class Speedometer:
@@ -172,6 +164,10 @@ class Speedometer:
         """Start an interval, which excludes earlier time (an evaluation, a checkpoint)."""
         self.first_step, self.tokens, self.data_s = step, 0.0, 0.0
         self.began = time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Exclude this time from the interval."""
+        self.began += seconds
 
     def reading(self, step: int) -> dict[str, float]:
         """The values of the interval; the time left counts saves and evaluations too."""
@@ -207,7 +203,7 @@ def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int
         f"loss {values['loss']:.4f} {losses}",
         f"lr {values['lr']:.2e}",
         f"gnorm {values['grad_norm']:.3f}",
-        f"{_thousands(values['tokens_per_s'])} tok/s",
+        f"{thousands(values['tokens_per_s'])} tok/s",
         f"mem {values['memory_gib']:.2f} GiB",
         f"data {values['data_share']:.0%}",
         f"eta {duration(values['eta_s'])}",
@@ -217,7 +213,8 @@ def log_line(values: dict[str, Any], parts: Sequence[LossPart], total_steps: int
     return " | ".join(fields)
 
 
-def _thousands(value: float) -> str:
+def thousands(value: float) -> str:
+    """Format a number as ``12.3k`` or ``123``."""
     return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import socket
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigbird_ds import __version__
+from bigbird_ds import __version__, log
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -24,7 +25,7 @@ from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16
+from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.disk import check_room, checkpoint_bytes
 from bigbird_ds.training.distributed import Ranks, set_timeouts
@@ -43,8 +44,12 @@ from bigbird_ds.training.resume import (
     load_optimizer,
 )
 from bigbird_ds.training.run_folder import RunFolder, write_run_folder
+from bigbird_ds.training.slow_ranks import OwnWork
 from bigbird_ds.training.start_report import report_resume, report_start
+from bigbird_ds.training.trackers import check_trackers
 from bigbird_ds.vocabulary import Vocabulary
+
+LOGS_NAME = "logs"
 
 Batch = dict[str, Tensor]
 
@@ -65,6 +70,7 @@ class Run:
     state: TrainingState
     bf16: bool
     checkpoint_bytes: int
+    own_work: OwnWork
     has_stepped: bool = False  # in this process
 
 
@@ -81,6 +87,7 @@ def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> R
     progress = ranks.progress
     progress.at("reading the config, the tokenizer and the shards", PATIENCE_AT_START)
     _check_same_config(config, ranks)
+    ranks.jointly(lambda: check_trackers(config.train.trackers) if ranks.is_first else None)
     ranks = ranks.sharing_sequences(config.parallel.sequence)
     engine_config = deepspeed_config(config, ranks.world_size)
     inputs = ranks.jointly(lambda: _Inputs.open(config))
@@ -119,6 +126,7 @@ def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> R
             lambda: _evaluation_batches(inputs.validation, objective, config, ranks)
         )
         folder = RunFolder(output, checkpoints, ranks)
+        _open_log(output, ranks)
         if ranks.is_first:
             write_run_folder(output, config)
 
@@ -148,6 +156,16 @@ def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> R
         state=state,
         bf16=uses_bf16(config),
         checkpoint_bytes=num_bytes,
+        own_work=OwnWork(ranks, ranks.parallel is None and zero_stage(config) < 3),
+    )
+
+
+def _open_log(output: Path, ranks: Ranks) -> None:
+    """Log to ``logs/rank-N.log`` from now on, with the lines so far."""
+    log.to_file(output / LOGS_NAME / f"rank-{ranks.rank}.log")
+    log.to_file_only(
+        f"rank {ranks.rank} of {ranks.world_size}: process {os.getpid()} on "
+        f"{socket.gethostname()}, {ranks.device}"
     )
 
 

@@ -158,7 +158,8 @@ def optimizer_step(
             f"step {step}, micro-batch {number} of {len(micro_batches)}", patience
         )
         torch.manual_seed(int(seeds.integers(1 << 62)))
-        sums = run.engine(to_device(batch, run), counts, scale)
+        with run.own_work.computing():
+            sums = run.engine(to_device(batch, run), counts, scale)
         losses.append(torch.stack([sums["loss"].detach(), mean_loss(sums, run.objective.losses)]))
         run.engine.backward(sums["loss"])
         meter.add(sums)

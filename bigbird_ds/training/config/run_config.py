@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.objectives import OBJECTIVES
@@ -16,6 +16,7 @@ from bigbird_ds.sections import Section
 from bigbird_ds.training.config.choice import choice
 from bigbird_ds.training.optimizers import OPTIMIZERS
 from bigbird_ds.training.schedules import SCHEDULES
+from bigbird_ds.training.trackers import TRACKERS
 
 _Objective: Any = choice(OBJECTIVES, default="mlm_nsp")
 _Optimizer: Any = choice(OPTIMIZERS, default="adamw")
@@ -75,6 +76,11 @@ class ScheduleConfig(_Schedule):
     """The learning rate schedule and its options."""
 
 
+class ProfileConfig(Section):
+    start: PositiveInt = Field(description="first step to profile")
+    steps: PositiveInt = Field(3, description="number of steps to profile")
+
+
 class TrainConfig(Section):
     steps: PositiveInt = Field(description="optimizer steps")
     seed: int = Field(
@@ -128,6 +134,16 @@ class TrainConfig(Section):
         "the mean of the last 100 steps (0: never)",
     )
     log_every: PositiveInt = Field(10, description="steps between log lines")
+    trackers: tuple[str, ...] = Field(
+        ("tensorboard",),
+        description="trackers that get metrics, config and sample predictions: "
+        f"{', '.join(TRACKERS)} ([]: none); see docs/metrics.md",
+    )
+    profile: ProfileConfig | None = Field(
+        None,
+        description="{start: N, steps: K} profiles K steps from step N on, on rank 0: trace, memory"
+        " and shares of the time; see docs/performance.md (null: no step)",
+    )
     hang_timeout: float = Field(
         600.0,
         ge=0,
@@ -144,6 +160,20 @@ class TrainConfig(Section):
         description="compile each layer as one torch.compile graph, which fuses its small "
         "operations; for GPUs (on a CPU it gained 1 to 4 %)",
     )
+
+    @field_validator("trackers")
+    @classmethod
+    def _check_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            TRACKERS.named(name)
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                "a tracker is given twice",
+                seen=f"train.trackers={list(names)}",
+                needed="each name once",
+                change="train.trackers",
+            )
+        return names
 
 
 class RunConfig(Section):
@@ -167,7 +197,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
-    output: str = Field(description="run folder: checkpoints, metrics, TensorBoard events")
+    output: str = Field(description="run folder: checkpoints, metrics, logs")
     resume: str = Field(
         "auto",
         description="auto (newest intact checkpoint of `output`), never, or the path of a "
@@ -201,6 +231,14 @@ class RunConfig(Section):
                 seen=f"train.skip_steps={list(skipped)}",
                 needed="the first and the last step, for example [1200, 1210]",
                 change="train.skip_steps",
+            )
+        profile = self.train.profile
+        if profile is not None and profile.start + profile.steps - 1 > self.train.steps:
+            raise ConfigError(
+                "the steps to profile are not all in the run",
+                seen=f"train.profile={profile.model_dump()}, train.steps={self.train.steps}",
+                needed="start + steps - 1 at most train.steps",
+                change="train.profile",
             )
         if self.train.compile and self.parallel.sequence > 1:
             raise ConfigError(

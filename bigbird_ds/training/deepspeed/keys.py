@@ -19,7 +19,7 @@ DECIDED_ELSEWHERE = {
     "compile": "train.compile",
     "sequence_parallel_size": "parallel.sequence",
     "steps_per_print": "train.log_every (any number is accepted: DeepSpeed's own line is off)",
-    "tensorboard": "output (TensorBoard events are always written)",
+    "tensorboard": "train.trackers",
     "seed": "train.seed",
 }
 
@@ -96,9 +96,9 @@ REFUSED = {
     "dump_state": "it prints DeepSpeed's config object at a log level that a run does not show",
     "comms_logger": "DeepSpeed prints its table only on a call that no run makes",
     "csv_monitor": "DeepSpeed sends it only the learning rate, with steps that begin at 0 again "
-    "after a resume; RUN/metrics.jsonl and RUN/tensorboard have all numbers",
+    "after a resume; RUN/metrics.jsonl has all numbers",
     "wandb": "DeepSpeed sends it only the learning rate, with steps that begin at 0 again after a "
-    "resume; W&B can read RUN/tensorboard (`wandb sync`)",
+    "resume; use train.trackers",
     "comet": "DeepSpeed sends it only the learning rate; RUN/metrics.jsonl has all numbers",
     "disable_allgather": "DeepSpeed ignores it",
     "log_level": "a run shows DeepSpeed's warnings and errors",
