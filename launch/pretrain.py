@@ -40,22 +40,22 @@ def parse_arguments() -> argparse.Namespace:
         "--print-config",
         action="store_true",
         help="validate everything that needs neither data nor tokenizer, print the resolved "
-        "config, exit",
+        "config and where each value comes from, exit",
     )
     return parser.parse_intermixed_args()
 
 
 def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
-    from bigbird_ds.training.config.file import dump_run_config, load_run_config
+    from bigbird_ds.training.config.file import dump_run_config, load_with_origins
 
-    config = load_run_config(arguments.config, arguments.overrides)
+    config, origins = load_with_origins(arguments.config, arguments.overrides)
     if arguments.print_config:
         from bigbird_ds.training.deepspeed.config import deepspeed_config
         from bigbird_ds.training.model_setup import model_config_without_tokenizer
 
         deepspeed_config(config, config.parallel.sequence)  # the minimum number of ranks
         model_config_without_tokenizer(config)
-        print(dump_run_config(config), end="")
+        print(dump_run_config(config, origins), end="")
         return 0
 
     stop_with_launcher(request)
@@ -72,7 +72,7 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
 
     keep_freed_memory(ranks.device)
     with fast_fp32_products(ranks.device), watching(ranks, hang_timeout):
-        run = build_run(config, ranks)
+        run = build_run(config, ranks, origins)
         return train(run, request)
 
 

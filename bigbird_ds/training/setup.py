@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,8 +68,13 @@ class Run:
     has_stepped: bool = False  # in this process
 
 
-def build_run(config: RunConfig, ranks: Ranks) -> Run:
+def build_run(config: RunConfig, ranks: Ranks, origins: Mapping[str, str] | None = None) -> Run:
     """Check everything that can be checked before the first step, then build it.
+
+    Args:
+        config: the run config.
+        ranks: all ranks.
+        origins: where its values come from (``load_with_origins``), for the run folder.
 
     Raises:
         ConfigError, DataError, CheckpointError: a user error; raised on all ranks.
@@ -104,7 +109,7 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     )
     folder = RunFolder(output, checkpoints, ranks)
     if ranks.is_first:
-        write_run_folder(output, config)
+        write_run_folder(output, config, origins or {}, environment)
 
     progress.at("building the model and the engine", PATIENCE_AT_START)
     model = ranks.jointly(lambda: _model_on_device(config, model_config, checkpoint, ranks))

@@ -27,6 +27,8 @@ class ObjectiveConfig(_Objective):
 
 
 class DataConfig(Section):
+    """What the run reads, and how."""
+
     train: str = Field(description="shards folder, whose train split is used")
     validation: str | None = Field(
         None, description="shards folder, whose validation split is used (null: no evaluation)"
@@ -44,6 +46,8 @@ class DataConfig(Section):
 
 
 class BatchConfig(Section):
+    """How many sequences an optimizer step and a forward pass take."""
+
     sequences: PositiveInt = Field(
         description="global batch size: sequences per optimizer step over all ranks"
     )
@@ -53,12 +57,16 @@ class BatchConfig(Section):
 
 
 class ParallelConfig(Section):
+    """How ranks share one sequence."""
+
     sequence: PositiveInt = Field(
         1, description="sequence (context) parallelism: ranks that share one sequence"
     )
 
 
 class OptimizerConfig(_Optimizer):
+    """The optimizer and its options."""
+
     lr: float = Field(
         1e-4,
         gt=0,
@@ -76,6 +84,8 @@ class ScheduleConfig(_Schedule):
 
 
 class TrainConfig(Section):
+    """How long the run trains, and what it does once in a while."""
+
     steps: PositiveInt = Field(description="optimizer steps")
     seed: int = Field(
         0,
