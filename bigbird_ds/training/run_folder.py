@@ -16,6 +16,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import (
     ENVIRONMENT_NAME,
     FOLDER_NAME,
+    LOCK_NAME,
     RUN_CONFIG_NAME,
     TOKENIZER_FOLDER,
     list_checkpoints,
@@ -27,7 +28,6 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.disk import delete_in_background, hide_leftovers
 from bigbird_ds.training.distributed import Ranks
 
-LOCK_NAME = ".lock"
 _PATIENCE_S = 10.0
 
 
