@@ -67,11 +67,16 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     from bigbird_ds.cpu_memory import keep_freed_memory
     from bigbird_ds.cpu_products import fast_fp32_products
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.out_of_memory import saying_what_to_lower
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
-    with fast_fp32_products(ranks.device), watching(ranks, hang_timeout):
+    with (
+        fast_fp32_products(ranks.device),
+        watching(ranks, hang_timeout),
+        saying_what_to_lower(config, ranks.world_size),
+    ):
         run = build_run(config, ranks, origins)
         return train(run, request)
 
