@@ -138,8 +138,8 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 def _data(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """A description of each folder of shards in the config that can be read here."""
-    named = [config.get("data.train"), config.get("data.validation")]
-    for name in dict.fromkeys(_texts(named)):
+    keys = ("data.train", "data.validation")
+    for name in dict.fromkeys(name for key in keys for name in _folders(config.get(key))):
         if not Path(name).is_dir():
             yield name, f"no folder {name} here: relative names are relative to where a run starts"
             continue
@@ -149,12 +149,12 @@ def _data(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(cause)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-    elif isinstance(value, str):
-        yield value
+def _folders(value: Any) -> Iterator[str]:
+    """The folders that a value names: one, or a list of them, each with settings or without."""
+    for each in value if isinstance(value, list) else [value]:
+        name = each.get("path") if isinstance(each, dict) else each
+        if isinstance(name, str):
+            yield name
 
 
 def _state(folder: Path, config: dict[str, Any], training: list[dict[str, Any]]) -> str:

@@ -32,22 +32,24 @@ def annotated(text: str, schema: str) -> str:
     """The text of a run config with generated comments instead of those that it has.
 
     Args:
-        text: the YAML file, with one key a line.
+        text: the YAML file.
         schema: path of the JSON schema, relative to the file.
     """
     head, body = _divided(text)
     known = described_keys()
-    comments: dict[int, list[str]] = {}
+    keys: dict[int, list[str]] = {}
     for number, key in _keys(yaml.compose(body, Loader=yaml.SafeLoader), ""):
-        comments.setdefault(number, []).append(_sentence(known[key]))
+        keys.setdefault(number, []).append(key)
     lines = [f"{_EDITOR_LINE}{schema}", *head]
     for number, line in enumerate(body.splitlines()):
         indent = len(line) - len(line.lstrip())
-        if number in comments and not indent and lines[-1]:
+        found = keys.get(number, [])
+        if found and not indent and lines[-1]:
             lines.append("")
-        for comment in comments.get(number, []):
+        for key in found:  # several of a mapping in braces: each comment names its key
+            name = f"{key.rpartition('.')[2]}: " if len(found) > 1 else ""
             lines += textwrap.wrap(
-                comment,
+                name + _sentence(known[key]),
                 _WIDTH,
                 initial_indent=" " * indent + "# ",
                 subsequent_indent=" " * indent + "# ",

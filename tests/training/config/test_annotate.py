@@ -36,6 +36,17 @@ def test_a_comment_has_the_default_of_the_field_and_replaces_a_wrong_one() -> No
     assert annotated(shown, "schema.json") == shown
 
 
+def test_keys_of_one_line_are_named_in_their_comments() -> None:
+    shown = annotated("batch: {sequences: 4, micro: 2}\n", "schema.json")
+    described = described_keys()
+    assert shown.splitlines()[2:] == [
+        f"# batch: {described['batch'].description}",
+        f"# sequences: {described['batch.sequences'].description} [required]",
+        f"# micro: {described['batch.micro'].description} [required]",
+        "batch: {sequences: 4, micro: 2}",
+    ]
+
+
 def test_a_key_that_nothing_describes_is_an_error() -> None:
     with pytest.raises(KeyError, match=r"train\.every"):
         annotated("train:\n  every: 5\n", "schema.json")
