@@ -77,7 +77,7 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
         watching(ranks, hang_timeout),
         saying_what_to_lower(config, ranks.world_size),
     ):
-        run = build_run(config, ranks, origins)
+        run = build_run(config, ranks, origins=origins)
         return train(run, request)
 
 

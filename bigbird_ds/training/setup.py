@@ -68,7 +68,7 @@ class Run:
     has_stepped: bool = False  # in this process
 
 
-def build_run(config: RunConfig, ranks: Ranks, origins: Mapping[str, str] | None = None) -> Run:
+def build_run(config: RunConfig, ranks: Ranks, *, origins: Mapping[str, str] | None = None) -> Run:
     """Check everything that can be checked before the first step, then build it.
 
     Args:
