@@ -79,7 +79,8 @@ def _keys(node: yaml.Node | None, prefix: str) -> Iterator[tuple[int, str]]:
     for key, value in node.value:
         name = f"{prefix}{key.value}"
         yield key.start_mark.line, name
-        yield from _keys(value, f"{name}.")
+        if value.start_mark.line >= key.start_mark.line:  # else an alias, explained at its anchor
+            yield from _keys(value, f"{name}.")
 
 
 def _sentence(key: Key) -> str:

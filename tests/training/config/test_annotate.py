@@ -47,6 +47,11 @@ def test_keys_of_one_line_are_named_in_their_comments() -> None:
     ]
 
 
+def test_an_alias_is_explained_where_its_anchor_stands() -> None:
+    text = "train: &same\n  steps: 5\nbatch: *same\n"
+    assert annotated(text, "schema.json").count("optimizer steps [required]") == 1
+
+
 def test_a_key_that_nothing_describes_is_an_error() -> None:
     with pytest.raises(KeyError, match=r"train\.every"):
         annotated("train:\n  every: 5\n", "schema.json")
