@@ -25,7 +25,7 @@ help:
 	@echo "make lock     update the locked versions, $(LOCK)"
 	@echo "make test-export-versions   check that the oldest and newest transformers load the exports"
 	@echo "make check    ruff (format and lint) and mypy"
-	@echo "make docs     regenerate docs/config.md"
+	@echo "make docs     regenerate docs/config.md, and comments and JSON schema of configs/run/"
 	@echo "make docs-site   build the documentation and API reference as a web site, in site/"
 	@echo "make format   apply ruff's formatting and fixes"
 	@echo "make clean    remove the demo, caches and the virtual environment"
@@ -78,6 +78,8 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m bigbird_ds.training.config.reference > docs/config.md
+	$(BIN)/python -m bigbird_ds.training.config.schema > configs/run/schema.json
+	$(BIN)/python -m bigbird_ds.training.config.annotate
 
 $(BIN)/mkdocs: $(READY)
 	$(INSTALL) --editable ".[docs]"

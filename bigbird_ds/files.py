@@ -11,6 +11,7 @@ import os
 import platform
 import secrets
 import shutil
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +132,20 @@ def lock(stream: IO[Any]) -> None:
     """
     # Not flock: its lock outlives a killed process in the workers forked from it.
     fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of ``lock`` on a file; does not take it.
+
+    False where the file is missing or the file system does not say.
+    """
+    question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock
+    try:
+        with path.open("rb") as stream:
+            answer = fcntl.fcntl(stream, fcntl.F_GETLK, question)
+    except OSError:
+        return False
+    return struct.unpack("hhqqi", answer)[0] != fcntl.F_UNLCK
 
 
 def fsync_folder(folder: Path) -> None:

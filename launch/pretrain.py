@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         "--print-config",
         action="store_true",
         help="validate everything that needs neither data nor tokenizer, print the resolved "
-        "config, exit",
+        "config and where each value comes from, exit",
     )
     parser.add_argument(
         "--replay",
@@ -67,16 +67,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
-    from bigbird_ds.training.config.file import dump_run_config, load_run_config
+    from bigbird_ds.training.config.file import dump_run_config, load_with_origins
 
-    config = load_run_config(arguments.config, arguments.overrides)
+    config, origins = load_with_origins(arguments.config, arguments.overrides)
     if arguments.print_config:
         from bigbird_ds.training.deepspeed.config import deepspeed_config
         from bigbird_ds.training.model_setup import model_config_without_tokenizer
 
         deepspeed_config(config, config.parallel.sequence)  # the minimum number of ranks
         model_config_without_tokenizer(config)
-        print(dump_run_config(config), end="")
+        print(dump_run_config(config, origins), end="")
         return 0
 
     stop_with_launcher(request)
@@ -89,15 +89,20 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     from bigbird_ds.cpu_products import fast_fp32_products
     from bigbird_ds.training.dry_run import dry_run
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.out_of_memory import saying_what_to_lower
     from bigbird_ds.training.replay import replay
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
-    with fast_fp32_products(ranks.device), watching(ranks, hang_timeout):
+    with (
+        fast_fp32_products(ranks.device),
+        watching(ranks, hang_timeout),
+        saying_what_to_lower(config, ranks.world_size),
+    ):
         if arguments.dry_run:
             return dry_run(config, ranks, request)
-        run = build_run(config, ranks, arguments.replay)
+        run = build_run(config, ranks, arguments.replay, origins=origins)
         if arguments.replay is not None:
             return replay(run, request, arguments.replay)
         return train(run, request)

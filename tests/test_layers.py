@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     "launch",
     "bigbird_ds.cli",
+    "bigbird_ds.report",
     "bigbird_ds.training",
     "data_prep",
     "bigbird_ds.data",

@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="tokenizer of your shards: maps the word embeddings of BERT or RoBERTa to it",
     )
+    parser.add_argument(
+        "--random-style",
+        metavar="STYLE",
+        help="how random blocks are drawn: hf, hf_eval, google or uniform (default: the source's, "
+        "else hf, as in transformers); the checkpoints that Google released were trained with "
+        "google",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_tokenizer_folder,
         extend_positions=arguments.extend_positions,
         tokenizer=arguments.tokenizer,
+        random_style=arguments.random_style,
     )
     print(report.text())
     print(_next_step(report, arguments))

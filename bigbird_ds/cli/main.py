@@ -28,6 +28,7 @@ COMMANDS = {
     "plan": "memory, steps, tokens and time of a run, before anything runs",
     "export": "export a run or checkpoint to Hub format",
     "import": "import a Hub checkpoint (BigBird, BigBirdPegasus, BERT, RoBERTa) to start from",
+    "report": "write an HTML page about runs: config, curves, time, data, samples, machine",
     "plot": "plot losses, learning rate, gradient norm and throughput of runs as PNG",
     "attention": "draw a block-sparse attention pattern as PNG, or show how far it reaches",
 }

@@ -37,6 +37,8 @@ INDEX_NAME = "model.safetensors.index.json"
 RUN_CONFIG_NAME = "config.yaml"
 TOKENIZER_FOLDER = "tokenizer"
 METRICS_NAME = "metrics.jsonl"
+LOCK_NAME = ".lock"
+ENVIRONMENT_NAME = "environment.json"  # of the last start
 LATEST_NAME = "latest_checkpoint"  # names the last checkpoint written, even if it is gone
 
 _STEP_NAME = re.compile(r"step-(\d+)")

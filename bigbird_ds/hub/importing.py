@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from bigbird_ds import files
+from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.auto import MODEL_CLASSES, model_class
+from bigbird_ds.hub.base_model import REPORT_NAME
 from bigbird_ds.hub.checkpoints import CONFIG_NAME
 from bigbird_ds.hub.generation import copy_generation_config
 from bigbird_ds.hub.model_folder import require_model_folder
@@ -36,12 +38,13 @@ from bigbird_ds.hub.tokenizer_files import (
 from bigbird_ds.hub.verify import require_finite
 from bigbird_ds.hub.warm_start import PREDICTIONS, WARM_STARTS, WORDS, Converted, convert
 from bigbird_ds.hub.word_map import TOKEN_TEXTS, map_words
+from bigbird_ds.models.bigbird.configuration import BigBirdConfig
+from bigbird_ds.models.config_checks import check_choice
 from bigbird_ds.models.pretrained import PretrainedModel
 from bigbird_ds.models.ties import settle_ties
 from bigbird_ds.models.weights import Tensors
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
-REPORT_NAME = "import_report.json"
 # Suffixes of the position table's name, by model family.
 POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
 _HUB_PEGASUS_UNKNOWN = 2  # id of <unk> in a file without transformers' offset of 103
@@ -64,6 +67,7 @@ class ImportReport:
         left_out: tensors of the source that the model does not have.
         differences: descriptions of how the model differs from the source.
         tokenizer: tokenizer files that were copied or created.
+        random_style: of the written model, and why it has it.
     """
 
     source: str
@@ -77,6 +81,7 @@ class ImportReport:
     left_out: list[str]
     differences: list[str]
     tokenizer: list[str]
+    random_style: str
 
     def text(self) -> str:
         """The report as text."""
@@ -86,6 +91,7 @@ class ImportReport:
             f"  positions: {self.positions[0]:,} -> {self.positions[1]:,}",
             f"  tokenizer: {', '.join(self.tokenizer) or 'none in the folder'}",
         ]
+        lines.append(f"  random style: {self.random_style}")
         lines += [f"  {difference}" for difference in self.differences]
         if self.fresh:
             lines.append(f"  not in the source, newly initialized: {', '.join(self.fresh)}")
@@ -100,6 +106,7 @@ def import_model(
     write_tokenizer: TokenizerWriter,
     extend_positions: int | None = None,
     tokenizer: Path | None = None,
+    random_style: str | None = None,
 ) -> ImportReport:
     """Import the Hub-format folder ``source`` into the folder ``target``.
 
@@ -112,13 +119,15 @@ def import_model(
         extend_positions: number of positions; the table is repeated up to it.
         tokenizer: a tokenizer folder to replace the source's tokenizer; only for BERT and RoBERTa,
             whose word embeddings are mapped to it.
+        random_style: ``random_style`` of the written config; None: that of the source, else ``hf``.
 
     Raises:
         CheckpointError: an unsupported architecture, a truncated file, or tensors that are
             missing, misshapen, not finite or unknown to the config. Nothing is left at ``target``
             then.
         ConfigError: an inconsistent config, a ``target`` that is not empty or cannot be created,
-            an ``extend_positions`` that is not larger, or ``tokenizer`` with another family.
+            an ``extend_positions`` that is not larger, ``tokenizer`` with another family, or an
+            unknown ``random_style``.
         DataError: a ``spiece.model`` cannot be read.
     """
     with new_folder(target) as folder:
@@ -126,6 +135,9 @@ def import_model(
         values = files.read_json(source / CONFIG_NAME, CheckpointError, "the model config")
         converted = _convert(source, values)
         _settle_ties(converted, str(source))
+        if random_style is not None:
+            check_choice("--random-style", random_style, STYLES)
+            converted.config = converted.config.replace(random_style=random_style)
         rows = converted.config.max_position_embeddings
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_FRESH_WEIGHTS_SEED)
@@ -163,6 +175,7 @@ def import_model(
             + _without_twin(model, converted.tensors.names, model.state_dict()),
             differences=converted.differences,
             tokenizer=tokenizer_files(folder),
+            random_style=_style_in_words(converted.config, values, random_style),
         )
         files.write_json(folder / REPORT_NAME, dataclasses.asdict(report))
     return report
@@ -186,6 +199,25 @@ def _convert(source: Path, values: Any) -> Converted:
     config = found_class.config_class.from_pretrained(source)
     same_names = {name: name for name in tensors.names}
     return Converted(config, found_class.__name__, EditedTensors(tensors, same_names), [])
+
+
+def _style_in_words(config: BigBirdConfig, values: dict[str, Any], wanted: str | None) -> str:
+    """The random style of the written model, and where it comes from.
+
+    transformers' checkpoints do not say with which style they were trained. Those that Google
+    released were trained by the original program, whose draw transformers does not repeat.
+    """
+    style = config.random_style
+    if wanted is not None:
+        return f"{style}, as --random-style says"
+    if "random_style" in values:
+        return f"{style}, as in the source's config.json"
+    if values["model_type"] in WARM_STARTS:
+        return f"{style}, the default; the source has full attention (--random-style chooses)"
+    return (
+        f"{style}, as transformers computes it, for the source's config.json has none; the "
+        "checkpoints that Google released were trained with google (--random-style google)"
+    )
 
 
 def _settle_ties(converted: Converted, origin: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from bigbird_ds import files
+from bigbird_ds.hub.base_model import base_model
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.hub.run_metrics import read_metrics
@@ -59,15 +60,18 @@ def write_model_card(
 ) -> None:
     """Write README.md with the front matter that the Hub reads."""
     name = type(model).__name__
+    start = records.state.run_config.get("initial_weights")
+    base = base_model(start) if start else None
     header = {
         "library_name": "transformers",
+        **({"base_model": base} if base else {}),
         **({"pipeline_tag": _PIPELINES[name]} if name in _PIPELINES else {}),
         "tags": [model.config.model_type, "long-context", "bigbird_ds"],
     }
     sections = [
         "---\n" + yaml.safe_dump(header, sort_keys=False) + "---",
         f"# {name}, pretrained with bigbird_ds",
-        _usage(name),
+        _usage(name, base),
         _training(records),
         _results(records),
         _model(model, dtype, transformers_version),
@@ -76,12 +80,17 @@ def write_model_card(
         stream.write(("\n\n".join(sections) + "\n").encode())
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, base: str | None) -> str:
+    check = ""
+    if base and "/" not in base:
+        check = (
+            f" `base_model` is the name of a folder, `{base}`: replace it by the name on the Hub."
+        )
     code = _FILL_MASK if name in _PIPELINES else _GENERATE.format(name=name)
     return (
         f"```python\n{code}\n```\n\n"
         "Before you publish this model, add `license`, `language` and `datasets` to the header"
-        " above: the run does not know them.\n\n"
+        f" above: the run does not know them.{check}\n\n"
         "Texts may contain line breaks and tabs: `tokenizer.json` turns all white space into"
         " spaces, as in training. `spiece.model` on its own does not: with the original BigBird"
         " vocabulary each of them becomes an unknown token."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 
+import torch
+
 from bigbird_ds.errors import RankFailure, UserError
 
 
 def portable(error: Exception) -> Exception:
     """The error in a form that all ranks can receive: a traceback becomes text."""
-    if isinstance(error, (UserError, FloatingPointError, RankFailure)):
+    if isinstance(error, (UserError, FloatingPointError, RankFailure, torch.OutOfMemoryError)):
         return error
     return RankFailure("".join(traceback.format_exception(error)).rstrip())
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bigbird_ds import files
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import (
+    ENVIRONMENT_NAME,
     FOLDER_NAME,
+    LOCK_NAME,
     RUN_CONFIG_NAME,
     TOKENIZER_FOLDER,
     list_checkpoints,
@@ -24,7 +28,6 @@ from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.disk import delete_in_background, hide_leftovers
 from bigbird_ds.training.distributed import Ranks
 
-LOCK_NAME = ".lock"
 _PATIENCE_S = 10.0
 
 
@@ -159,10 +162,19 @@ def _reads(path: Path, text: str, patience_s: float) -> bool:
         time.sleep(0.2)
 
 
-def write_run_folder(output: Path, config: RunConfig) -> None:
-    """Write the resolved config and the tokenizer, so that the run folder is self-contained."""
+def write_run_folder(
+    output: Path, config: RunConfig, origins: Mapping[str, str], environment: dict[str, Any]
+) -> None:
+    """Write the resolved config and the tokenizer, so that the run folder is self-contained.
+
+    Args:
+        origins: where the values of ``config`` come from, for comments.
+        environment: versions, hosts and devices.
+    """
     with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
-        stream.write(dump_run_config(config).encode())
+        stream.write(dump_run_config(config, origins).encode())
+    with files.atomic_write(output / ENVIRONMENT_NAME) as stream:
+        stream.write(json.dumps(environment, indent=2).encode())
     target = output / TOKENIZER_FOLDER
     if Path(config.data.tokenizer).resolve() != target.resolve():
         copy_tokenizer(Path(config.data.tokenizer), target)

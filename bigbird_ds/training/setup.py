@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,12 +75,21 @@ class Run:
     has_stepped: bool = False  # in this process
 
 
-def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> Run:
+def build_run(
+    config: RunConfig,
+    ranks: Ranks,
+    replayed: int | None = None,
+    *,
+    origins: Mapping[str, str] | None = None,
+) -> Run:
     """Check everything that can be checked before the first step, then build it.
 
     Args:
+        config: the run config.
+        ranks: all ranks.
         replayed: a step of an existing run: build the run from before it, without evaluation, and
             write nothing.
+        origins: where its values come from (``load_with_origins``), for the run folder.
 
     Raises:
         ConfigError, DataError, CheckpointError: a user error; raised on all ranks.
@@ -128,7 +138,7 @@ def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> R
         folder = RunFolder(output, checkpoints, ranks)
         _open_log(output, ranks)
         if ranks.is_first:
-            write_run_folder(output, config)
+            write_run_folder(output, config, origins or {}, environment)
 
     progress.at("building the model and the engine", PATIENCE_AT_START)
     model = ranks.jointly(lambda: _model_on_device(config, model_config, checkpoint, ranks))

@@ -100,6 +100,34 @@ def test_a_bigbird_checkpoint_comes_out_with_the_same_bits(
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    ("words", "style", "said"),
+    [
+        ([], "hf", "the checkpoints that Google released were trained with google"),
+        (["--random-style", "google"], "google", "as --random-style says"),
+    ],
+)
+def test_the_random_style_is_said_and_can_be_chosen(
+    words: list[str], style: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = bigbird(tmp_path / "source")
+    do_import(source, tmp_path / "out", *words)
+    assert f"random style: {style}, " in (shown := capsys.readouterr().out) and said in shown
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["random_style"] == style
+    do_import(tmp_path / "out", tmp_path / "again")
+    assert f"random style: {style}, as in the source's config.json" in capsys.readouterr().out
+
+
+def test_an_unknown_random_style_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = bigbird(tmp_path / "source")
+    assert main(["import", str(source), str(tmp_path / "out"), "--random-style", "gogle"]) == 2
+    assert "unknown --random-style" in (said := capsys.readouterr().err)
+    assert "did you mean 'google'?" in said and "change: --random-style" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_bfloat16_stays_bfloat16(tmp_path: Path) -> None:
     source = bigbird(tmp_path / "source")
     halves = {name: value.bfloat16() for name, value in stored(source).items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.distributed import run_distributed
-from support.runs import changed, metrics, stop_evaluation_and_go_on
+from support.runs import changed, metrics, stop_evaluation_and_go_on, train_all
 
 from bigbird_ds.errors import EXIT_REQUEUE
 
@@ -33,3 +33,19 @@ def test_an_evaluation_stops_on_request_and_the_resumed_run_makes_it_up(
         values = [line[name] for line in lines if name in line]
         others = [line[name] for line in expected if name in line]
         assert values and values == pytest.approx(others, rel=1e-5), name
+
+
+@pytest.mark.launch
+def test_one_step_without_a_learning_rate_evaluates_a_checkpoint(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:  # docs/evaluation.md
+    run_settings["data"].update(validation=run_settings["data"]["train"])
+    run_settings["train"].update(steps=2, eval_windows=5)
+    run_settings["schedule"] = {"warmup_steps": 0}
+    checkpoint = Path(run_settings["output"]) / "checkpoints" / "step-2"
+    own = {"output": str(tmp_path / "evaluation"), "initial_weights": str(checkpoint)}
+    again = changed(run_settings, **own, **{"train.steps": 1, "optimizer.lr": 1e-30})
+    ((found, others),) = run_distributed(train_all, 1, [run_settings, again])
+    expected, repeated = found[-1], others[-1]
+    assert repeated.pop("step") == 1 and expected.pop("step") == 2
+    assert repeated == expected and "eval_loss" in expected

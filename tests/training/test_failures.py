@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.distributed import run_distributed
 from support.faults import children_of, train_with_failing_reads
 from support.processes import start_two_slurm_ranks, wait_for
@@ -66,6 +68,13 @@ def test_all_ranks_raise_what_the_first_failed_rank_met_with_its_place() -> None
     found = shared_failure([None, damaged, damaged], ["one", "two", "three"])
     assert isinstance(found, DataError) and found.problem == "damaged (rank 1 on two)"
     assert shared_failure([damaged, damaged], ["one", "two"]) is damaged
+
+
+def test_an_out_of_memory_error_of_one_rank_reaches_all_as_one() -> None:
+    own = pickle.loads(pickle.dumps(portable(torch.OutOfMemoryError("Tried to allocate 2 GiB"))))
+    found = shared_failure([None, own], ["one", "two"])
+    assert isinstance(found, torch.OutOfMemoryError)
+    assert str(found) == "rank 1 on two: Tried to allocate 2 GiB"
 
 
 def test_an_unexpected_error_travels_as_its_traceback() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
 from bigbird_ds.errors import ConfigError, UserError, nearest
+from bigbird_ds.training.config.keys import described_keys, section_of
 from bigbird_ds.training.config.run_config import RunConfig
 
 # Names that other trainers use -> our key.
@@ -43,15 +43,8 @@ OTHER_NAMES = {
 
 
 def known_keys() -> list[str]:
-    """All dotted keys of a run config."""
-    return list(_dotted(RunConfig, ""))
-
-
-def _dotted(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if _is_section(field.annotation):
-            yield from _dotted(field.annotation, f"{prefix}{name}.")
+    """All dotted keys of a run config, without those inside ``model`` and ``deepspeed``."""
+    return [key for key in described_keys() if not key.startswith("deepspeed.")]
 
 
 def explain(cause: ValidationError, origin: str, overridden: Sequence[str] = ()) -> UserError:
@@ -106,22 +99,13 @@ def _key_of(location: tuple[int | str, ...]) -> str:
     for part in map(str, location):
         parts.append(part)
         field = section.model_fields.get(part)
-        if field is None or not _is_section(field.annotation):
+        inner = section_of(field.annotation) if field else None
+        if inner is None:
             break
-        section = field.annotation
+        section = inner
     return ".".join(parts)
 
 
-def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
 def _description(key: str) -> str:
-    section: type[BaseModel] = RunConfig
-    *sections, last = key.split(".")
-    for name in sections:
-        annotation = section.model_fields[name].annotation
-        assert _is_section(annotation)
-        section = annotation
-    field = section.model_fields.get(last)
-    return (field.description if field else None) or "a section with keys of its own"
+    known = described_keys().get(key)
+    return (known.description if known else "") or "a section with keys of its own"

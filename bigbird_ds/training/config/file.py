@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
 from bigbird_ds.training.config.explain import explain
+from bigbird_ds.training.config.origins import COMMAND_LINE, leaves, replace_origin, with_origins
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.config.strict_yaml import parse_yaml
 
@@ -26,7 +28,14 @@ FILE_KEYS = {"model": "a folder in Hub format, or a JSON file", "deepspeed": "a 
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run config.
+    """The run config of :func:`load_with_origins`, without the origins."""
+    return load_with_origins(path, overrides)[0]
+
+
+def load_with_origins(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[RunConfig, dict[str, str]]:
+    """Read a run config, and where its values come from.
 
     Args:
         path: a YAML file.
@@ -34,24 +43,32 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
             over the JSON files that ``model`` and ``deepspeed`` may name, and over the default of
             ``deepspeed``. File names are relative to the current folder.
 
+    Returns:
+        The config; and by dotted key the file that a value comes from, or ``command line``. Keys
+        that are not in it have their default.
+
     Raises:
         ConfigError: the file is missing or not a YAML mapping, a key is unknown (the error names
             the nearest known one), a value has the wrong type, values are inconsistent, or an
             override is given twice.
     """
     settings = _read_yaml(Path(path))
+    origins = dict.fromkeys(leaves(settings), str(path))
     words = [_parse_override(word) for word in overrides]
     _require_each_key_once([keys for keys, _ in words], overrides)
     for keys, value in words:
         if len(keys) == 1:
             settings[keys[0]] = value
-    _expand_files(settings)
+            replace_origin(origins, keys[0], value, COMMAND_LINE)
+    _expand_files(settings, origins)
     # The default applies unless a mapping or file was given; single keys are set in either.
     settings.setdefault("deepspeed", default_deepspeed())
     for keys, value in words:
         if len(keys) > 1:
             _set(settings, keys, value)
-    return check_run_config(settings, str(path), [".".join(keys) for keys, _ in words])
+            replace_origin(origins, ".".join(keys), value, COMMAND_LINE)
+    config = check_run_config(settings, str(path), [".".join(keys) for keys, _ in words])
+    return config, origins
 
 
 def check_run_config(
@@ -70,9 +87,17 @@ def check_run_config(
         raise explain(cause, origin, overridden) from cause
 
 
-def dump_run_config(config: RunConfig) -> str:
-    """The resolved config as YAML; ``load_run_config`` reads back the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def dump_run_config(config: RunConfig, origins: Mapping[str, str] | None = None) -> str:
+    """The resolved config as YAML; ``load_run_config`` reads back the same config.
+
+    Args:
+        origins: of ``load_with_origins``, to say after each value where it comes from.
+    """
+    # One line a value, which may have a comment after it.
+    text = yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text if origins is None else with_origins(text, origins)
 
 
 def default_deepspeed() -> dict[str, Any]:
@@ -158,13 +183,14 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
     inner[keys[-1]] = value
 
 
-def _expand_files(settings: dict[str, Any]) -> None:
+def _expand_files(settings: dict[str, Any], origins: dict[str, str]) -> None:
     """Replace file names under ``model`` and ``deepspeed`` with the contents of the files."""
     model = settings.get("model")
     if isinstance(model, str) and (Path(model).is_dir() or looks_like_hub_name(model)):
         require_model_folder(Path(model), ConfigError, "model")
         if has_weights(Path(model)):
             settings["initial_weights"] = model
+            origins["initial_weights"] = origins["model"]
         elif others := other_weights(Path(model)):
             raise ConfigError(
                 "unsupported format of the weights",
@@ -193,3 +219,4 @@ def _expand_files(settings: dict[str, Any]) -> None:
                     change=key,
                 )
             settings[key] = value
+            replace_origin(origins, key, value, name)

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 
+from bigbird_ds.training.config.keys import REQUIRED, default_text, section_of
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.keys import (
     DECIDED_ELSEWHERE,
@@ -25,8 +24,12 @@ _INTRODUCTION = """# Run config
 A YAML file; any key can be set on the command line as `key.sub=value`, the value in YAML. File
 names are relative to the current folder. Unknown keys are errors.
 `launch/pretrain.py CONFIG --print-config` validates everything that needs neither data nor
-tokenizer, prints the resolved config, and exits. `bigbird-ds plan CONFIG` also checks data and
-tokenizer.
+tokenizer, prints the resolved config with the origin of each value (default, file or command
+line), and exits. `bigbird-ds plan CONFIG` also checks data and tokenizer.
+
+The files in `configs/run` explain each of their keys. `configs/run/schema.json` is a JSON schema:
+an editor with a YAML language server completes keys and marks mistakes in any file that begins with
+`# yaml-language-server: $schema=PATH`.
 
 (Written by `python -m bigbird_ds.training.config.reference`.)
 """
@@ -36,7 +39,7 @@ def config_reference() -> str:
     """The whole page."""
     sections = [_INTRODUCTION, "## Top-level keys", _table(_top_rows())]
     for name, field in RunConfig.model_fields.items():
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             sections += [f"## `{name}`", _table(_rows(section, f"{name}."))]
     passed = ", ".join(f"`{key}`" for key in PASSED_ON)
@@ -82,7 +85,7 @@ def _refused() -> dict[str, list[str]]:
 
 def _top_rows() -> Iterator[tuple[str, str, str]]:
     for name, field in RunConfig.model_fields.items():
-        if _section_of(field.annotation) is None:
+        if section_of(field.annotation) is None:
             yield f"`{name}`", _default(field), field.description or ""
 
 
@@ -91,14 +94,9 @@ def _rows(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str
         yield f"`{prefix}{name}`", _default(field), field.description or ""
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_section else None
-
-
-def _default(field: Any) -> str:
-    value = field.get_default(call_default_factory=True)
-    return "required" if value is PydanticUndefined else f"`{json.dumps(value)}`"
+def _default(field: FieldInfo) -> str:
+    text = default_text(field)
+    return text if text == REQUIRED else f"`{text}`"
 
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> str:

@@ -28,6 +28,8 @@ class ObjectiveConfig(_Objective):
 
 
 class DataConfig(Section):
+    """What the run reads, and how."""
+
     train: str = Field(description="shards folder, whose train split is used")
     validation: str | None = Field(
         None, description="shards folder, whose validation split is used (null: no evaluation)"
@@ -45,6 +47,8 @@ class DataConfig(Section):
 
 
 class BatchConfig(Section):
+    """How many sequences an optimizer step and a forward pass take."""
+
     sequences: PositiveInt = Field(
         description="global batch size: sequences per optimizer step over all ranks"
     )
@@ -54,12 +58,16 @@ class BatchConfig(Section):
 
 
 class ParallelConfig(Section):
+    """How ranks share one sequence."""
+
     sequence: PositiveInt = Field(
         1, description="sequence (context) parallelism: ranks that share one sequence"
     )
 
 
 class OptimizerConfig(_Optimizer):
+    """The optimizer and its options."""
+
     lr: float = Field(
         1e-4,
         gt=0,
@@ -82,6 +90,8 @@ class ProfileConfig(Section):
 
 
 class TrainConfig(Section):
+    """How long the run trains, and what it does once in a while."""
+
     steps: PositiveInt = Field(description="optimizer steps")
     seed: int = Field(
         0,

@@ -81,6 +81,24 @@ PASSED_ON_IN = {
     ),
 }
 
+# Some of them -> what they mean and their default, for the comments of the shipped run configs.
+EXPLAINED: dict[str, tuple[str, str | None]] = {
+    "zero_optimization": (
+        "ZeRO: how much of the training state is divided among the data-parallel ranks",
+        None,
+    ),
+    "zero_optimization.stage": (
+        "0: nothing; 1: optimizer state; 2: gradients too; 3: weights too",
+        "0; 1 without the key deepspeed",
+    ),
+    "zero_optimization.offload_optimizer": ("where the optimizer state is kept", None),
+    "zero_optimization.offload_optimizer.device": ("cpu: host memory; none", '"none"'),
+    "zero_optimization.offload_param": ("where the weights are kept (stage 3)", None),
+    "zero_optimization.offload_param.device": ("cpu: host memory; none", '"none"'),
+    "bf16": ("half the memory for weights and activations", None),
+    "bf16.enabled": ("train in bf16 with fp32 master weights (false: in fp32)", "false"),
+}
+
 _OWN_LOADER = "a run reads its data itself"
 _OWN_CHECKPOINTS = "a run writes and reads checkpoints in a format of its own"
 _OTHER_MODEL = "it changes the model or its training in an untested way"
