@@ -10,7 +10,9 @@ import os
 import sys
 
 logger = logging.getLogger("bigbird_ds")
-rank = int(os.environ.get("RANK", "0"))  # until set_rank is called
+# Until set_rank is called: each launcher's name for the rank.
+_RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+rank = int(next(filter(None, map(os.environ.get, _RANK_VARIABLES)), "0"))
 _DATE = "%Y-%m-%d %H:%M:%S"  # a run takes days
 
 
