@@ -62,8 +62,8 @@ demo-pegasus: $(READY)
 test: check
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
-# Both need root and Debian or Ubuntu: the first makes two network namespaces with sshd, the second
-# starts a SLURM of its own. They change nothing in /etc and leave nothing running.
+# Both need root and Debian or Ubuntu, and install the packages that they name. The first makes two
+# network namespaces with sshd, the second starts a SLURM of its own; both end what they started.
 test-hosts: $(READY)
 	@test "$$(id -u)" != 0 || apt-get install --yes --no-install-recommends --quiet=2 \
 	  openssh-server iproute2 pdsh >/dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole pipeline as SLURM jobs that wait for each other: tokenizer, shards, pretraining, export.
-#   launch/slurm/chain.sh DOCUMENTS CONFIG WORK [key.sub=value ...]
+#   bash launch/slurm/chain.sh DOCUMENTS CONFIG WORK [key.sub=value ...]
 # WORK gets tokenizer/, shards/, run/, export/ and logs/. A job whose predecessor fails is removed.
 #
 # ---- values of the site and the jobs ----

@@ -42,6 +42,7 @@ require_time_for_signal() {
 
 # $@: a command. Runs it in the background and sets `code` to its exit code. bash runs a trap only
 # between commands, so a signal interrupts `wait`, which is then repeated.
+child=""
 run_and_wait() {
     "$@" &
     child=$!

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes import REPOSITORY, environment, run
@@ -45,28 +48,45 @@ class Stubs:
         path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> "{calls}"\n{script}\n')
         path.chmod(0o755)
 
-    def run(
+    def start(
         self, script: str, *words: str, code: int = 0, steps: str = "", **variables: str
-    ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        """Run a job script: the finished process, and the calls of stubs except ``squeue``."""
+    ) -> subprocess.Popen[str]:
+        """Start a job script."""
         (self.folder / "calls").unlink(missing_ok=True)
         (self.folder / "code").write_text(str(code))
         (self.folder / "steps").write_text(steps)
         # No environment of the site comes before the stubs on PATH.
         path = f"{self.folder}{os.pathsep}{environment()['PATH']}"
         own = JOB | {"VENV": str(self.folder / "environment"), "PATH": path}
-        done = subprocess.run(
+        return subprocess.Popen(
             ["bash", str(FOLDER / script), *words],
             cwd=self.folder,
             env=environment(**(own | variables)),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
         )
+
+    def finish(
+        self, process: subprocess.Popen[str]
+    ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        """A job script's end, and the calls of stubs except ``squeue``."""
+        out, errors = process.communicate(timeout=60)
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, errors)
         calls = self.folder / "calls"
         lines = calls.read_text().splitlines() if calls.exists() else []
         return done, [line for line in lines if not line.startswith("squeue")]
+
+    def run(
+        self, script: str, *words: str, **settings: Any
+    ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        """Run a job script to its end; as ``start`` and ``finish``."""
+        return self.finish(self.start(script, *words, **settings))
+
+    def wait_when_called(self, name: str, on_signal: str) -> None:
+        """Let a stub run until it is signalled, then do ``on_signal``; it says when it runs."""
+        script = f"trap '{on_signal}' TERM\ntouch runs\nwhile [ ! -e ends ]; do sleep 0.05; done\n"
+        self._write(self.folder / name, f"{script}exit $(cat code)")
 
 
 @pytest.fixture
@@ -188,3 +208,33 @@ def array_variables(array: dict[str, str]) -> dict[str, str]:
     return ARRAY | {
         own.get(name, f"SLURM_ARRAY_TASK_{name}"): value for name, value in array.items()
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_the_shell_is_passed_on_to_the_shard_command_alone(
+    number: signal.Signals, stubs: Stubs
+) -> None:
+    """The ranks of a pretraining get it from SLURM; the shell waits for their save."""
+    variables = array_variables({"COUNT": "3", "MIN": "0"}) | {"SLURM_ARRAY_TASK_ID": "0"}
+    stubs.wait_when_called("environment/bin/bigbird-ds", "exit 75")
+    process = stubs.start("shard.sbatch", "in", **variables)
+    wait_for(stubs.folder / "runs")
+    process.send_signal(number)
+    done, calls = stubs.finish(process)
+    assert done.returncode == 75 and calls[-1] == "scontrol requeue 17"
+
+    (stubs.folder / "runs").unlink()
+    stubs.wait_when_called("srun", "exit 1")
+    process = stubs.start("pretrain.sbatch", "run.yaml", code=75)
+    wait_for(stubs.folder / "runs")
+    process.send_signal(number)
+    (stubs.folder / "ends").touch()
+    done, calls = stubs.finish(process)
+    assert done.returncode == 75 and calls[-1] == "scontrol requeue 17"
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
