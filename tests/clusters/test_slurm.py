@@ -25,7 +25,7 @@ SCRIPTS = REPOSITORY / "launch" / "slurm"
 VENV = str(Path(sys.executable).parent.parent)  # an absolute path
 # Two nodes with one rank each, as on a site without GPUs.
 CPUS = ("--gpus-per-node=0", "--nodes=2", "--ntasks-per-node=1", "--time=30")
-STEPS = 60
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def slurm() -> Iterator[Cluster]:
 
 @pytest.fixture
 def config(run_settings: dict[str, Any], tmp_path: Path) -> Path:
-    """A run of ``STEPS`` steps that saves every fifth."""
-    run_settings["train"].update(steps=STEPS, save_every=5)
+    """A run of ``STEPS`` steps that saves every third."""
+    run_settings["train"].update(steps=STEPS, save_every=3)
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(run_settings))
     return path
@@ -152,7 +152,7 @@ def test_a_signalled_job_saves_is_requeued_and_ends(
 ) -> None:
     log = tmp_path / "log"
     job = pretrain(slurm, log, config)
-    slurm.wait_for_text(log, "step 7/")
+    slurm.wait_for_text(log, "step 4/")
     slurm.command("scancel", "--signal=USR1", job)
     record = require_whole(slurm, job, log, run_settings)
     assert record["Restarts"] == "1"
@@ -164,7 +164,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(
 ) -> None:
     log = tmp_path / "log"
     job = pretrain(slurm, log, config, overrides=["train.save_every=0"])
-    slurm.wait_for_text(log, "step 7/")
+    slurm.wait_for_text(log, "step 4/")
     slurm.command("scancel", job)
     assert slurm.wait(job)["JobState"] == "CANCELLED"
     slurm.wait_for_nodes()
@@ -178,7 +178,7 @@ def test_a_job_of_which_a_rank_was_killed_is_requeued_as_it_had_saved_steps(
 ) -> None:
     log = tmp_path / "log"
     job = pretrain(slurm, log, config)
-    slurm.wait_for_text(log, "step 7/")
+    slurm.wait_for_text(log, "step 4/")
     os.kill(rank_of(job, 1), signal.SIGKILL)
     assert require_whole(slurm, job, log, run_settings)["Restarts"] == "1"
     assert "requeueing the job: exit code" in log.read_text()
@@ -200,7 +200,7 @@ def test_a_job_that_lost_a_node_comes_back(
 ) -> None:
     log = tmp_path / "log"
     job = pretrain(slurm, log, config)
-    slurm.wait_for_text(log, "step 7/")
+    slurm.wait_for_text(log, "step 4/")
     slurm.daemons["node2"].kill()
     os.kill(rank_of(job, 1), signal.SIGKILL)
     slurm.daemons["node2"].wait()

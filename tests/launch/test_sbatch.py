@@ -100,6 +100,14 @@ def test_a_job_script_is_shell(script: Path) -> None:
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("script", ["pretrain.sbatch", "shard.sbatch"])
+def test_all_options_come_before_the_first_command_as_slurm_reads_no_further(script: str) -> None:
+    lines = (FOLDER / script).read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line and line[0] != "#")
+    options = [number for number, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert len(options) > 5 and max(options) < first
+
+
 def test_the_job_starts_a_rank_per_gpu_with_its_share_of_the_processors(stubs: Stubs) -> None:
     done, calls = stubs.run("pretrain.sbatch", "run.yaml", "train.steps=8")
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobRequeue=1
 ReturnToService=2
-KillWait=5
+KillWait=30
 SlurmdTimeout=10
 MinJobAge=600
 GresTypes=gpu
@@ -102,7 +102,7 @@ class Cluster:
         words = self.command("scontrol", "show", "job", "--oneliner", job).split("\n")[0].split()
         return dict(word.partition("=")[::2] for word in words)
 
-    def wait(self, job: str, *states: str, timeout_s: float = 200) -> dict[str, str]:
+    def wait(self, job: str, *states: str, timeout_s: float = 600) -> dict[str, str]:
         """The record of a job once it is in one of ``states``, or is over."""
 
         def is_there() -> bool:
@@ -113,7 +113,7 @@ class Cluster:
         self._until(is_there, f"{job} {states}", timeout_s)
         return self.show(job)
 
-    def wait_for_text(self, log: Path, text: str, times: int = 1, timeout_s: float = 200) -> None:
+    def wait_for_text(self, log: Path, text: str, times: int = 1, timeout_s: float = 600) -> None:
         """Wait until a log contains ``text``."""
         read: Callable[[], str] = lambda: log.read_text(errors="replace") if log.exists() else ""  # noqa: E731
         self._until(lambda: read().count(text) >= times, f"{text!r} in {log}", timeout_s, read)
