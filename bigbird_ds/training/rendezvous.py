@@ -19,7 +19,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, RankFailure
 from bigbird_ds.log import logger
 from bigbird_ds.training.networks import is_loopback, route_to, use_interface_to
 
@@ -51,11 +51,15 @@ def meet(
 
     Raises:
         ConfigError: not all ranks came in time, or rank 0's port is in use.
+        RankFailure: rank 0 was there, and is gone.
         StoppedWhileWaiting: ``is_stopping``.
     """
     waiting = _Waiting(rank, world_size, patience, is_stopping)
     store = _connect(rank, waiting)
-    start, master = (_gather if rank == 0 else _arrive)(store, rank, world_size, waiting)
+    try:
+        start, master = (_gather if rank == 0 else _arrive)(store, rank, world_size, waiting)
+    except dist.DistNetworkError as cause:
+        raise RankFailure(f"the rank or launcher that holds {waiting.address} ended") from cause
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < world_size and master:
         use_interface_to(master)
     return dist.PrefixStore(start, store)

@@ -25,6 +25,7 @@ _CONF = """
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -73,7 +74,10 @@ def why_not() -> str | None:
 
 @dataclass
 class Cluster:
-    """The running daemons, and the commands of a user."""
+    """The running daemons, and the commands of a user.
+
+    The ids of jobs begin at ``port``: the ports of their ranks follow from them.
+    """
 
     folder: Path
     port: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import torch.distributed as dist
 from support.processes import PRETRAIN, free_port, run, start
 
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, RankFailure
 from bigbird_ds.training import networks, rendezvous
 from bigbird_ds.training.rendezvous import StoppedWhileWaiting, meet
 
@@ -87,6 +88,19 @@ def test_rank_0_says_which_ranks_it_waits_for_and_the_error_too(
         meet(0, 4, timedelta(seconds=1))
     assert f"waiting for 3 of 4 ranks at 127.0.0.1:{port}: 1-3" in caplog.messages
     assert "rank 0 of 4" in str(caught.value)
+
+
+def test_a_rank_whose_rank_0_ended_fails_and_is_no_user_error(port: int) -> None:
+    script = (
+        "import torch.distributed as dist\n"
+        f"store = dist.TCPStore('127.0.0.1', {port}, is_master=True, wait_for_workers=False)\n"
+        "store.set('bigbird_ds/start', 'this')\n"
+        "store.wait(['this/1'])\n"
+    )
+    rank_0 = subprocess.Popen([sys.executable, "-c", script])
+    with pytest.raises(RankFailure, match="ended"):
+        meet(1, 2, SECONDS)
+    rank_0.wait(timeout=60)
 
 
 def test_a_rank_that_waits_obeys_a_stop_request(port: int) -> None:
