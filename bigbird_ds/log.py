@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 logger = logging.getLogger("bigbird_ds")
-rank = int(os.environ.get("RANK", "0"))  # until set_rank is called
+# Until set_rank is called: each launcher's name for the rank.
+_RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+rank = int(next(filter(None, map(os.environ.get, _RANK_VARIABLES)), "0"))
 _DATE = "%Y-%m-%d %H:%M:%S"  # a run takes days
 _CLEAR = "\r\x1b[K"  # to the start of the line of a terminal, and clear it
 

@@ -13,20 +13,31 @@ Run the same command again to resume after a stop; the number of processes may c
 
 Exit codes: 0 done; 2 user error in the command, config or data; 75 stopped on request (by a signal,
 or because the launcher exited) and saved; 76 hung (see ``train.hang_timeout``); 1 anything else.
-torchrun turns 2, 75 and 76 into 1.
+torchrun turns 2, 75 and 76 into 1. It restarts ranks on any code but 0, so where it has restarts
+left (``--max-restarts``) a stop on request exits with 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import socket
 import sys
 import time
 import traceback
 
 from bigbird_ds import log
 from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
-from bigbird_ds.errors import EXIT_FAILED, EXIT_USER_ERROR, RankFailure, UserError
+from bigbird_ds.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REQUEUE,
+    EXIT_USER_ERROR,
+    RankFailure,
+    UserError,
+)
+from bigbird_ds.training.launchers import set_rank_variables
 from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with_launcher
 
 
@@ -67,6 +78,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
+    if not arguments.print_config:
+        set_rank_variables(arguments.local_rank)
+        log.set_rank(int(os.environ["RANK"]))
     from bigbird_ds.training.config.file import dump_run_config, load_with_origins
 
     config, origins = load_with_origins(arguments.config, arguments.overrides)
@@ -81,9 +95,13 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
 
     stop_with_launcher(request)
     from bigbird_ds.training import distributed
+    from bigbird_ds.training.rendezvous import StoppedWhileWaiting
 
     hang_timeout = config.train.hang_timeout
-    ranks = distributed.start(arguments.local_rank, hang_timeout)  # before others import DeepSpeed
+    try:  # before others import DeepSpeed
+        ranks = distributed.start(arguments.local_rank, hang_timeout, lambda: bool(request))
+    except StoppedWhileWaiting:
+        return EXIT_REQUEUE
 
     from bigbird_ds.cpu_memory import keep_freed_memory
     from bigbird_ds.cpu_products import fast_fp32_products
@@ -112,7 +130,7 @@ def main() -> int:
     log.setup()
     try:
         with stop_on_signals() as request:
-            return pretrain(parse_arguments(), request)
+            return code_for_launcher(pretrain(parse_arguments(), request))
     except UserError as error:
         report(error)
         return EXIT_USER_ERROR
@@ -124,15 +142,49 @@ def main() -> int:
         raise
 
 
+def code_for_launcher(code: int) -> int:
+    """0 instead of 75 where ``torchrun`` would restart the ranks that were asked to stop."""
+    restarts_left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - int(
+        os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    )
+    if code != EXIT_REQUEUE or restarts_left <= 0:
+        return code
+    log.logger.info("exit code 0, not 75: torchrun --max-restarts would start the ranks again")
+    return EXIT_DONE
+
+
 def report(error: Exception) -> None:
-    """Print the error on rank 0; other ranks, which raise the same, log one line 2 s later."""
+    """Print the error on rank 0. Others, which raise the same, log a line 2 s later, if any.
+
+    Before the ranks have met, that is the first rank of each other host, and only if rank 0 waits
+    at its port: otherwise rank 0 has the same error.
+    """
     if log.rank == 0:
         log.to_file_only(f"error: {error}")
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             print(f"error: {error}", file=sys.stderr, flush=True)
-    else:
-        time.sleep(2)
-        log.logger.error("error: %s", str(error).partition("\n")[0])
+        return
+    time.sleep(2)
+    if has_met() or (os.environ.get("LOCAL_RANK") == "0" and rank_0_waits()):
+        log.logger.error("error on %s: %s", socket.gethostname(), str(error).partition("\n")[0])
+
+
+def has_met() -> bool:
+    """Whether this process has joined the others; without importing torch."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized()
+
+
+def rank_0_waits(patience_s: float = 20.0) -> bool:
+    """Whether rank 0 listens at its port, or does so within the time that its imports take."""
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(address, timeout=5).close()
+            return True
+        time.sleep(0.5)
+    return False
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +27,7 @@ from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.failures import portable, shared_failure
 from bigbird_ds.training.launchers import set_rank_variables
 from bigbird_ds.training.progress import PATIENCE_AT_START, Progress
+from bigbird_ds.training.rendezvous import meet
 
 Result = TypeVar("Result")
 _FOR_EVER = timedelta(days=365)
@@ -128,21 +131,29 @@ def _attempt(do: Callable[[], Result]) -> tuple[Result | None, Exception | None]
         return None, error
 
 
-def start(local_rank: int | None = None, hang_timeout_s: float = 600.0) -> Ranks:
+def start(
+    local_rank: int | None = None,
+    hang_timeout_s: float = 600.0,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Ranks:
     """Join the process group and pick the device.
 
     Args:
         local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
         hang_timeout_s: ``train.hang_timeout``: how long a rank waits for the others to join.
+        is_stopping: whether this process was asked to stop; looked at while it waits.
 
     Raises:
-        ConfigError: the launcher's variables are incomplete, or no device is left for this rank.
+        ConfigError: the launcher's variables are incomplete, no device is left for this rank, or
+            the ranks did not find each other.
+        StoppedWhileWaiting: this process was asked to stop before all ranks were there.
     """
     set_rank_variables(local_rank)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
     log.set_rank(rank)
     device = _pick_device(local_rank)
+    _put_environment_on_path()
     import deepspeed  # here, because it reads DS_ACCELERATOR on import
     from deepspeed.utils import logger as deepspeed_logger
 
@@ -153,35 +164,17 @@ def start(local_rank: int | None = None, hang_timeout_s: float = 600.0) -> Ranks
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(seconds=hang_timeout_s) if hang_timeout_s else _FOR_EVER
-        try:
-            deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
-        except dist.DistError as cause:
-            raise _not_joined(cause, rank, world_size, timeout) from cause
+        store = meet(rank, world_size, timeout, is_stopping)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world_size, timeout=timeout
+        )
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
         # Also on errors: a gloo thread that frees a tensor while the interpreter shuts down aborts
         # the process with exit code 134 (seen in 4 of 80 exits on a user error).
         atexit.register(stop)
     control_group = dist.new_group(backend="gloo")
     assert control_group is not None
     return Ranks(rank, world_size, local_rank, device, control_group)
-
-
-def _not_joined(cause: Exception, rank: int, world_size: int, timeout: timedelta) -> ConfigError:
-    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    text = " ".join(str(cause).split())[:300]
-    if "EADDRINUSE" in text or "in use" in text:
-        return ConfigError(
-            "the rendezvous port is in use",
-            seen=f"{address}: {text}",
-            needed="a free port on the host of rank 0, the same for all ranks",
-            change="MASTER_PORT, or --master_port of the launcher; or end the process that has it",
-        )
-    return ConfigError(
-        "the rendezvous of the ranks failed",
-        seen=f"rank {rank} of {world_size} at {address}, for up to {timeout}: {text}",
-        needed="all ranks started, and the host of rank 0 reachable from each",
-        change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "
-        "train.hang_timeout",
-    )
 
 
 def set_timeouts(hang_timeout_s: float) -> None:
@@ -233,6 +226,16 @@ def _pick_device(local_rank: int) -> torch.device:
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
     return torch.device("cpu")
+
+
+def _put_environment_on_path() -> None:
+    """Let DeepSpeed find the ninja of this Python's environment.
+
+    Over ssh, and where Python is called by its path, the environment is not on PATH.
+    """
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if own not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def _leave_out_shared_memory_operator() -> None:

@@ -17,6 +17,7 @@ from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
 from bigbird_ds.training.config.explain import explain
+from bigbird_ds.training.config.jobs import fill_in_job
 from bigbird_ds.training.config.origins import COMMAND_LINE, leaves, replace_origin, with_origins
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.config.strict_yaml import parse_yaml
@@ -41,7 +42,8 @@ def load_with_origins(
         path: a YAML file.
         overrides: ``key.sub=value``, with the value in YAML. They take precedence over the file,
             over the JSON files that ``model`` and ``deepspeed`` may name, and over the default of
-            ``deepspeed``. File names are relative to the current folder.
+            ``deepspeed``. File names are relative to the current folder. A variable of
+            ``jobs.JOB_VARIABLES`` in braces stands for its value, here and in the file.
 
     Returns:
         The config; and by dotted key the file that a value comes from, or ``command line``. Keys
@@ -50,11 +52,11 @@ def load_with_origins(
     Raises:
         ConfigError: the file is missing or not a YAML mapping, a key is unknown (the error names
             the nearest known one), a value has the wrong type, values are inconsistent, or an
-            override is given twice.
+            override is given twice, or a value has the place of a job variable that is not set.
     """
-    settings = _read_yaml(Path(path))
+    settings = fill_in_job(_read_yaml(Path(path)))
     origins = dict.fromkeys(leaves(settings), str(path))
-    words = [_parse_override(word) for word in overrides]
+    words = [_parse_override(fill_in_job(word)) for word in overrides]
     _require_each_key_once([keys for keys, _ in words], overrides)
     for keys, value in words:
         if len(keys) == 1:

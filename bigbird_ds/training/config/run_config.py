@@ -207,7 +207,10 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
-    output: str = Field(description="run folder: checkpoints, metrics, logs")
+    output: str = Field(
+        description="run folder: checkpoints, metrics, logs; {SLURM_ARRAY_TASK_ID} in it, as in "
+        "any text, is replaced by the number of the job's task"
+    )
     resume: str = Field(
         "auto",
         description="auto (newest intact checkpoint of `output`), never, or the path of a "

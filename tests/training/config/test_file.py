@@ -54,6 +54,19 @@ def test_an_override_and_a_json_file_give_each_key_once(tmp_path: Path) -> None:
     assert caught.value.seen == f"stage in {zero}"
 
 
+def test_the_number_of_an_array_task_varies_the_output_and_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, RUN.replace("output: o", "output: runs/{SLURM_ARRAY_TASK_ID}-{x}"))
+    words = ["train.seed={SLURM_ARRAY_TASK_ID}"]
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    with pytest.raises(ConfigError, match="SLURM_ARRAY_TASK_ID is not set"):
+        load_run_config(path, words)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    config = load_run_config(path, words)
+    assert str(config.output) == "runs/7-{x}" and config.train.seed == 7
+
+
 def test_an_override_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, RUN)
     with pytest.raises(ConfigError, match="duplicate override") as caught:

@@ -1,0 +1,199 @@
+"""The rendezvous: the ranks meet at MASTER_ADDR:MASTER_PORT and agree on a start.
+
+Rank 0 publishes a name for this start; each other rank writes a random number under it, and waits
+until rank 0 has answered to this number. So keys of an earlier start in the same store are never
+taken for this one: under ``torchrun --max-restarts`` the store lives in the launcher, and the
+restart counts of several hosts may differ. The answer holds an address of rank 0's host, because
+that host's own name may resolve to 127.0.1.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from bigbird_ds.errors import ConfigError, RankFailure
+from bigbird_ds.log import logger
+from bigbird_ds.training.networks import is_loopback, route_to, use_interface_to
+
+TELL_EVERY_S = 15.0
+_START = "bigbird_ds/start"  # the key of rank 0's name for this start
+
+
+class StoppedWhileWaiting(Exception):
+    """The process was asked to stop before all ranks were there; nothing has to be saved."""
+
+
+def meet(
+    rank: int,
+    world_size: int,
+    patience: timedelta,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> dist.Store:
+    """Wait for all ranks; set the interface of gloo and NCCL if the ranks are on several hosts.
+
+    A line every 15 s says which ranks are awaited: on rank 0, and on the first rank of a host that
+    does not find rank 0.
+
+    Args:
+        patience: how long to wait.
+        is_stopping: whether this process was asked to stop.
+
+    Returns:
+        The store for ``init_process_group``, with keys of this start only.
+
+    Raises:
+        ConfigError: not all ranks came in time, or rank 0's port is in use.
+        RankFailure: rank 0 was there, and is gone.
+        StoppedWhileWaiting: ``is_stopping``.
+    """
+    waiting = _Waiting(rank, world_size, patience, is_stopping)
+    store = _connect(rank, waiting)
+    try:
+        start, master = (_gather if rank == 0 else _arrive)(store, rank, world_size, waiting)
+    except dist.DistNetworkError as cause:
+        raise RankFailure(f"the rank or launcher that holds {waiting.address} ended") from cause
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < world_size and master:
+        use_interface_to(master)
+    return dist.PrefixStore(start, store)
+
+
+class _Waiting:
+    """The pauses of a wait, its end and its log lines."""
+
+    def __init__(
+        self, rank: int, world_size: int, patience: timedelta, is_stopping: Callable[[], bool]
+    ) -> None:
+        self.address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        self.patience = patience
+        self._who = f"rank {rank} of {world_size}"
+        self._is_stopping = is_stopping
+        self._began = self._told = time.monotonic()
+        self._pause_s = 0.02
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() - self._began > self.patience.total_seconds()
+
+    def pause(self, line: str, is_told: bool = True) -> None:
+        """Sleep for up to 0.5 s; say ``line`` every 15 s; raise when the wait has to end."""
+        now = time.monotonic()
+        if self._is_stopping():
+            raise StoppedWhileWaiting
+        if self.is_over:
+            raise self.error(line)
+        if is_told and now - self._told >= TELL_EVERY_S:
+            self._told = now
+            logger.warning(line)
+        time.sleep(self._pause_s)
+        self._pause_s = min(0.5, 1.5 * self._pause_s)
+
+    def error(self, cause: object) -> ConfigError:
+        text = " ".join(str(cause).split())[:300]
+        if "EADDRINUSE" in text or "in use" in text:
+            return ConfigError(
+                "the rendezvous port is in use",
+                seen=f"{self.address}: {text}",
+                needed="a free port on the host of rank 0, the same for all ranks",
+                change="MASTER_PORT, or --master_port of the launcher; or end the process that "
+                "has it",
+            )
+        return ConfigError(
+            "the rendezvous of the ranks failed",
+            seen=f"{self._who} at {self.address}, for up to {self.patience}: {text}",
+            needed="all ranks started, and the host of rank 0 reachable from each",
+            change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "
+            "train.hang_timeout",
+        )
+
+
+def _connect(rank: int, waiting: _Waiting) -> dist.Store:
+    """The store at MASTER_ADDR:MASTER_PORT; rank 0 opens it, unless ``torchrun`` did."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    opens = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    # torch's client says nothing while it waits, and handles no signals.
+    while not opens:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            break
+        except OSError as cause:
+            line = f"waiting for rank 0 at {waiting.address}: {cause.strerror or cause}"
+            waiting.pause(line, is_told=os.environ.get("LOCAL_RANK") == "0")
+    try:
+        return dist.TCPStore(
+            host,
+            port,
+            is_master=opens,
+            timeout=waiting.patience,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except dist.DistError as cause:
+        raise waiting.error(cause) from cause
+
+
+def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) -> tuple[str, str]:
+    """Wait for the other ranks and answer to each; the name of the start, an address of this host.
+
+    Raises:
+        ConfigError: not all ranks came in time.
+    """
+    start = f"bigbird_ds/{uuid.uuid4().hex}"
+    store.set(_START, start)
+    missing, answers, masters = set(range(1, world_size)), [], []
+    while True:
+        for other in sorted(missing):
+            if not store.check([f"{start}/{other}"]):
+                continue
+            number, master = store.get(f"{start}/{other}").decode().split(" ")
+            missing.remove(other)
+            answers.append(f"{start}/{other}/{number}")
+            masters.append(master)
+        if not missing:
+            break
+        waiting.pause(
+            f"waiting for {len(missing)} of {world_size} ranks at {waiting.address}: "
+            f"{_ranges(missing)}"
+        )
+    master = next(filter(None, masters), "")
+    for key in answers:
+        store.set(key, master)
+    return start, master
+
+
+def _arrive(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) -> tuple[str, str]:
+    """Report to rank 0 until it answers; the name of the start, an address of rank 0's host.
+
+    Raises:
+        ConfigError: rank 0 did not answer in time.
+    """
+    number, start = uuid.uuid4().hex, ""
+    route = route_to(os.environ["MASTER_ADDR"])
+    master = "" if route is None or is_loopback(route[1]) else route[1]
+    while True:
+        with contextlib.suppress(dist.DistStoreError):
+            if store.check([_START]):
+                start = store.get(_START).decode()
+                store.set(f"{start}/{rank}", f"{number} {master}")
+                if store.check([answer := f"{start}/{rank}/{number}"]):
+                    return start, store.get(answer).decode()
+        waiting.pause(f"waiting for all {world_size} ranks at {waiting.address}", is_told=not start)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """``1, 3-5`` for 1, 3, 4, 5; at most eight entries."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return ", ".join(texts[:8]) + (", ..." if len(texts) > 8 else "")
