@@ -65,6 +65,7 @@ class Shards:
     Attributes:
         num_documents, num_tokens, num_sentences: of the split.
         fingerprint: hex sha256 over the split's file hashes and the tokenizer's.
+        max_open_tars: how many tars this process keeps open.
 
     Raises:
         DataError: ``folder`` is not a shards folder or lacks the split, or a file is missing, of
@@ -92,6 +93,7 @@ class Shards:
         self.num_sentences = self.manifest.total(split, "num_sentences")
         self._first_document = np.cumsum([0] + [r.num_documents for r in self.records])
         self._documents = self._read_documents()
+        self.max_open_tars = MAX_OPEN_TARS
         self._descriptors: dict[int, int] = {}
         self._first_sentence: np.ndarray | None = None
         self._sentences: dict[int, np.ndarray] = {}
@@ -243,7 +245,7 @@ class Shards:
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
-            if len(self._descriptors) >= MAX_OPEN_TARS:
+            if len(self._descriptors) >= self.max_open_tars:
                 oldest = next(iter(self._descriptors))
                 os.close(self._descriptors.pop(oldest))
             path = self.folder / self.records[shard].tar.name
@@ -253,7 +255,7 @@ class Shards:
     def _sentences_of(self, shard: int) -> np.ndarray:
         """(num_sentences,) uint32 sentence starts of a shard's documents, memory-mapped."""
         if shard not in self._sentences:
-            if len(self._sentences) >= MAX_OPEN_TARS:
+            if len(self._sentences) >= self.max_open_tars:
                 del self._sentences[next(iter(self._sentences))]
             record = self.records[shard]
             self._sentences[shard] = self._load_array(

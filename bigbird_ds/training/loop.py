@@ -12,6 +12,7 @@ from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.corpora import corpus_line, corpus_metrics
 from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
@@ -66,6 +67,7 @@ class _Log:
             "lr": learning_rate(step, config),
             "grad_norm": gradient_norm,
             "tokens": run.state.tokens,
+            **(of_corpora := corpus_metrics(run.state.data, run.corpora)),
             **self.speed.reading(step),
             "memory_gib": peak_memory_gib(run.ranks.device),
             "time": time.time(),
@@ -75,6 +77,8 @@ class _Log:
             values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
         self.writer.write(values)
         logger.info(log_line(values, run.objective.losses, config.train.steps))
+        if of_corpora:
+            logger.info(corpus_line(of_corpora, run.corpora))
         if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
             raise FloatingPointError(self._not_finite(values["loss"], gradient_norm))
         self.last_logged = step
