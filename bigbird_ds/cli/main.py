@@ -23,6 +23,7 @@ COMMANDS = {
     "init": "write the launch scripts and configs to a folder",
     "tokenizer": "train a tokenizer on documents, or convert an existing spiece.model",
     "shard": "write documents as WebDataset shards",
+    "merge": "merge shards folders written with one tokenizer into one",
     "verify": "check that shards, a tokenizer, a run, a checkpoint or an export are intact",
     "inspect": "describe shards, a tokenizer, a run, a checkpoint or an export",
     "plan": "memory, steps, tokens and time of a run, before anything runs",
