@@ -7,8 +7,9 @@ import pytest
 from support.shards import make_vocabulary, random_documents, write_shards
 
 from bigbird_ds.data.corpora import Corpus
+from bigbird_ds.data.document_index import DocumentIndex
 from bigbird_ds.data.sample_order import EpochPlans, SampleOrder
-from bigbird_ds.data.shards import DocumentIndex, Shards
+from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.windows import Geometry
 from bigbird_ds.errors import CheckpointError
 
