@@ -79,6 +79,7 @@ class TrainingBatches:
         for corpus in corpora:
             corpus.shards.check_tokenizer(objective.vocabulary)
         self._order = SampleOrder(corpora, geometry_of(objective, sequence_length), seed)
+        self._saved = state
         self._state = self._order.start() if state is None else self._order.resume(state)
         # Build the plans now, so that errors appear before the first step.
         for plans, place in zip(self._order.plans, self._state.corpora, strict=False):
@@ -101,6 +102,17 @@ class TrainingBatches:
             step = [next(batches) for _ in range(per_step)]
             yield step, self._states.popleft().to_dict()
 
+    def samples_after(self, state: dict[str, Any]) -> list[list[Sample]]:
+        """This rank's samples of the step after a data-loader state, by micro-batch.
+
+        Args:
+            state: as this object yielded it, or the one that it resumed from; empty for the first
+                step of a run.
+        """
+        is_first = not state or state == self._saved
+        before = self._state if is_first else DataState.from_dict(state)
+        return list(self._own(self._order.take(before, self._global_batch)[0]))
+
     def close(self) -> None:
         """End the worker processes."""
         self._loader.close()
@@ -108,15 +120,19 @@ class TrainingBatches:
     def _micro_batches(self) -> Iterator[list[Sample]]:
         """This rank's samples, one micro-batch at a time; runs ahead of training."""
         state = self._state
-        share = self._global_batch // self._world_size
         while True:
             self._order.go_on_to(state)
             samples, state = self._order.take(state, self._global_batch)
             self._states.append(state)
-            own = samples[self._rank * share : (self._rank + 1) * share]
-            for begin in range(0, share, self._micro_batch):
-                micro_batch = own[begin : begin + self._micro_batch]
-                yield [self._order.resolve(*sample) for sample in micro_batch]
+            yield from self._own(samples)
+
+    def _own(self, samples: list[tuple[int, int, int]]) -> Iterator[list[Sample]]:
+        """This rank's part of the samples of a step, by micro-batch."""
+        share = self._global_batch // self._world_size
+        own = samples[self._rank * share : (self._rank + 1) * share]
+        for begin in range(0, share, self._micro_batch):
+            micro_batch = own[begin : begin + self._micro_batch]
+            yield [self._order.resolve(*sample) for sample in micro_batch]
 
 
 class EvaluationBatches:
