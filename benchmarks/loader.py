@@ -18,6 +18,7 @@ from pathlib import Path
 import command_line
 import numpy as np
 
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -83,7 +84,7 @@ def _measure(
 ) -> float:
     micro_batch = max(1, TOKENS_PER_MICRO_BATCH // length)
     batches = TrainingBatches(
-        shards,
+        [Corpus(shards)],
         build_objective(objective, vocabulary, OBJECTIVES[objective].options_class()),
         seed=0,
         sequence_length=length,

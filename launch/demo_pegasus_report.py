@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.format import VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches
 from bigbird_ds.data.shards import Shards
@@ -30,10 +31,10 @@ NUM_SHOWN = 2
 
 def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
     """The validation windows that have a target, with the masks of the run's evaluation."""
-    assert config.data.validation is not None
+    assert isinstance(config.data.validation, str)
     vocabulary = Vocabulary.from_folder(config.data.tokenizer)
     batches = EvaluationBatches(
-        Shards(config.data.validation, VALIDATION),
+        [Corpus(Shards(config.data.validation, VALIDATION))],
         build_objective(config.objective.name, vocabulary, config.objective.options),
         seed=config.train.seed,
         sequence_length=config.data.sequence_length,

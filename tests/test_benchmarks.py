@@ -118,3 +118,10 @@ def test_loader_counts_tokens(tmp_path):
     (result,) = content["results"]
     assert result["tokens_per_second"] > 0
     assert content["environment"]["numpy"]
+
+
+def test_memory_of_the_index_is_measured(tmp_path):
+    content = run_benchmark("index_memory.py", tmp_path, "--sentences", "50000")
+    (result,) = content["results"]
+    assert result["tokens"] == 16 * result["sentences"] > 600_000
+    assert 0 < result["before_mb"] <= result["peak_mb"]

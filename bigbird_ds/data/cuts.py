@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigbird_ds.data.shards import DocumentIndex
+from bigbird_ds.data.document_index import DocumentIndex
 
 # The last window of each lane may not be full: 0.2 % of the windows, half full on average.
 # The sample order depends on this number: changing it changes the data of every run.
@@ -24,7 +24,7 @@ class DocumentStream:
 
     Args:
         index: the documents' lengths and sentence starts.
-        order: (num_documents,) int64, the document at each place.
+        order: (num_documents,) int32 or int64, the document at each place.
 
     Attributes:
         starts: (num_documents + 1,) int64, the stream position at which each place begins; the
@@ -33,12 +33,13 @@ class DocumentStream:
 
     def __init__(self, index: DocumentIndex, order: np.ndarray) -> None:
         self.order = order
-        self.starts = np.concatenate([[0], np.cumsum(index.num_tokens[order] + 1)])
-        self._sentence_starts = index.sentence_starts
-        self._first_sentence = index.first_sentence[order]
-        self._num_sentences = np.diff(index.first_sentence)[order]
-        places = np.where(self._num_sentences > 1, np.arange(len(order)), -1)
-        self._last_divisible = np.maximum.accumulate(places)
+        self.starts = np.zeros(len(order) + 1, dtype=np.int64)
+        np.cumsum(index.num_tokens[order], dtype=np.int64, out=self.starts[1:])
+        self.starts += np.arange(len(order) + 1)  # the separators
+        self._index = index
+        self._last_divisible = np.arange(len(order), dtype=order.dtype)
+        self._last_divisible[index.num_sentences[order] < 2] = -1
+        np.maximum.accumulate(self._last_divisible, out=self._last_divisible)
 
     @property
     def length(self) -> int:
@@ -46,7 +47,7 @@ class DocumentStream:
 
     def forget_sentences(self) -> None:
         """Free the arrays that only cutting needs."""
-        del self._sentence_starts, self._first_sentence, self._num_sentences, self._last_divisible
+        del self._index, self._last_divisible
 
     def place_of(self, position: np.ndarray) -> np.ndarray:
         """The place of each stream position; a separator belongs to the document before it."""
@@ -60,19 +61,20 @@ class DocumentStream:
 
     def last_sentence_start(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
         """The start of the last sentence of ``place`` that begins at or before ``position``."""
-        first, offset = self._first_sentence[place], position - self.starts[place]
-        low, high = np.zeros_like(place), self._num_sentences[place]
+        document, offset = self.order[place], position - self.starts[place]
+        first, starts = self._index.first_sentence[document], self._index.sentence_starts
+        low, high = np.zeros_like(place), self._index.num_sentences[document].astype(place.dtype)
         while (high - low).max(initial=0) > 1:
             middle = (low + high) >> 1
-            reached = self._sentence_starts[first + middle] <= offset
+            reached = starts[first + middle] <= offset
             low, high = np.where(reached, middle, low), np.where(reached, high, middle)
-        start: np.ndarray = self.starts[place] + self._sentence_starts[first + low]
+        start: np.ndarray = self.starts[place] + starts[first + low]
         return start
 
     def last_sentence_start_inside(self, place: np.ndarray, position: np.ndarray) -> np.ndarray:
         """The last sentence start strictly inside a document, maybe an earlier one; -1 if none."""
         start = self.last_sentence_start(place, position)
-        divisible = np.where(place > 0, self._last_divisible[place - 1], -1)
+        divisible = np.where(place > 0, self._last_divisible[place - 1].astype(np.int64), -1)
         before = self.last_sentence_start(divisible, self.starts[divisible + 1] - 2)
         before = np.where(divisible >= 0, before, -1)
         return np.where(start > self.starts[place], start, before)

@@ -1,70 +1,39 @@
-"""The endless order of samples over epochs, and the data-loader state for a mid-epoch resume.
+"""The endless order of samples over corpora and epochs, and its place for a mid-epoch resume.
 
-The order is a function of the shards, the seed and the objective's geometry. Ranks, workers and
-micro-batches only decide who reads a sample, never which samples make up an optimizer step.
+The order is a function of the shards, their weights, the seed and the objective's geometry. Ranks,
+workers and micro-batches only decide who reads a sample, never which samples make up an optimizer
+step. Each corpus is read in the order in which it would be read alone, epoch after epoch.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bigbird_ds.data.corpora import Choice, Corpus, check_distinct, shares_of
+from bigbird_ds.data.data_state import DataState, Place
+from bigbird_ds.data.resume_corpora import check_same_run, resumed_places
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.windows import EpochPlan, Geometry, Window
-from bigbird_ds.errors import CheckpointError
-
-
-@dataclass(frozen=True)
-class DataState:
-    """Data-loader state: everything about the data that a resume needs.
-
-    Attributes:
-        fingerprint: of the shards, the tokenizer and the geometry of the windows.
-        seed: of the run.
-        epoch, sample: the next sample to read; ``sample`` counts within the epoch.
-        samples_seen: samples read since the start of the run.
-    """
-
-    fingerprint: str
-    seed: int
-    epoch: int
-    sample: int
-    samples_seen: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> DataState:
-        """Read what ``to_dict`` wrote.
-
-        Raises:
-            CheckpointError: a field is missing, unknown, negative or of another type.
-        """
-        kinds = {"fingerprint": str, "seed": int, "epoch": int, "sample": int, "samples_seen": int}
-        sound = value.keys() == kinds.keys() and all(
-            type(value[name]) is kind and (kind is str or value[name] >= 0)
-            for name, kind in kinds.items()
-        )
-        if not sound:
-            raise CheckpointError(
-                "the checkpoint's data-loader state is invalid",
-                seen=value,
-                needed=f"the fields {', '.join(kinds)}",
-                change="resume from another checkpoint",
-            )
-        return cls(**value)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sample and what is needed to read it. An empty example has no ``window``."""
+    """A sample and what is needed to read it. An empty example has no ``window``.
+
+    Attributes:
+        epoch: of its corpus.
+        number: within the epoch.
+        window: its text.
+        corpus: the number of its corpus.
+    """
 
     epoch: int
     number: int
     window: Window | None
+    corpus: int = 0
 
 
 class EpochPlans:
@@ -104,80 +73,95 @@ class SampleOrder:
     """Samples in the order in which a run reads them.
 
     Args:
-        shards: the split to read.
+        corpora: what the run reads.
         geometry: of the objective at the run's sequence length.
         seed: of the run.
+
+    Raises:
+        DataError: a corpus is there twice.
     """
 
-    def __init__(self, shards: Shards, geometry: Geometry, seed: int) -> None:
-        self.plans = EpochPlans(shards, geometry, seed)
-        self._seed = seed
-        self._shards_fingerprint = shards.fingerprint
-        self.fingerprint = f"{self._shards_fingerprint}/{geometry}"
+    def __init__(self, corpora: Sequence[Corpus], geometry: Geometry, seed: int) -> None:
+        check_distinct(corpora)
+        self.plans = [EpochPlans(corpus.shards, geometry, seed) for corpus in corpora]
+        self._corpora, self._geometry, self._seed = corpora, geometry, seed
+        self._choice = Choice(shares_of([corpus.weight for corpus in corpora]))
 
     def start(self) -> DataState:
         """The state of a new run."""
-        return DataState(self.fingerprint, self._seed, epoch=0, sample=0, samples_seen=0)
+        places = tuple(
+            Place(str(corpus.shards.folder), corpus.shards.fingerprint, float(corpus.weight))
+            for corpus in self._corpora
+        )
+        return DataState(str(self._geometry), self._seed, samples_seen=0, corpora=places)
 
     def resume(self, saved: dict[str, Any]) -> DataState:
-        """The state from which a saved run resumes.
+        """The state from which a saved run resumes, with the corpora and weights of this one.
+
+        A corpus that the saved run did not know starts at its beginning; one that this run does not
+        read keeps its place. The log says both.
 
         Raises:
             CheckpointError: the saved state is invalid, or the run had another seed, other shards
                 or other windows.
         """
         state = DataState.from_dict(saved)
-        shards, _, windows = state.fingerprint.rpartition("/")
-        geometry = str(self.plans.geometry)
-        if shards != self._shards_fingerprint:
-            raise _cannot_resume(
-                "the checkpoint was trained on different shards",
-                f"shards {self._shards_fingerprint[:16]}...",
-                f"shards {shards[:16]}...",
-                "data.train and data.tokenizer",
-            )
-        if windows != geometry:
-            raise _cannot_resume(
-                "the checkpoint was trained on windows of a different length or kind",
-                f"windows {geometry} (version, parts x tokens per part)",
-                f"windows {windows}",
-                "data.sequence_length and objective.name",
-            )
-        if state.seed != self._seed:
-            raise _cannot_resume(
-                "the checkpoint was trained with a different seed, so its sample order differs",
-                f"train.seed={self._seed}",
-                f"train.seed={state.seed}",
-                "train.seed",
-            )
-        return state
+        start = self.start()
+        check_same_run(state, start)
+        if "corpora" not in saved:
+            state = replace(state, corpora=(self._counted(state.corpora[0]),))
+        return replace(start, samples_seen=state.samples_seen, corpora=resumed_places(state, start))
 
-    def take(self, state: DataState, count: int) -> tuple[list[tuple[int, int]], DataState]:
+    def take(self, state: DataState, count: int) -> tuple[list[tuple[int, int, int]], DataState]:
         """The next ``count`` samples, across epochs if necessary.
 
         Returns:
-            (epoch, number within the epoch) of each, and the state after the last.
+            (corpus, epoch, number within the epoch) of each, and the state after the last.
         """
-        epoch, number = state.epoch, state.sample
-        taken: list[tuple[int, int]] = []
-        while len(taken) < count:
-            length = len(self.plans.plan(epoch))
-            assert number < length
-            stop = min(length, number + count - len(taken))
-            taken += [(epoch, n) for n in range(number, stop)]
-            epoch, number = (epoch + 1, 0) if stop == length else (epoch, stop)
-        seen = state.samples_seen + count
-        return taken, DataState(state.fingerprint, state.seed, epoch, number, seen)
+        places = state.corpora[: len(self._corpora)]
+        epochs = [place.epoch for place in places]
+        numbers = [place.sample for place in places]
+        read = [0] * len(places)
+        counts = [plans.plan(e).token_counts for plans, e in zip(self.plans, epochs, strict=True)]
+        sizes = [int(own[number]) for own, number in zip(counts, numbers, strict=True)]
+        balance = [place.balance for place in places]
+        taken: list[tuple[int, int, int]] = []
+        for _ in range(count):
+            chosen = self._choice.next(balance, sizes)
+            taken.append((chosen, epochs[chosen], numbers[chosen]))
+            read[chosen] += sizes[chosen]
+            balance[chosen] += sizes[chosen]
+            numbers[chosen] += 1
+            if numbers[chosen] == len(counts[chosen]):
+                epochs[chosen], numbers[chosen] = epochs[chosen] + 1, 0
+                counts[chosen] = self.plans[chosen].plan(epochs[chosen]).token_counts
+            sizes[chosen] = int(counts[chosen][numbers[chosen]])
+        moved = tuple(
+            replace(place, epoch=epoch, sample=number, tokens=place.tokens + more, balance=own)
+            for place, epoch, number, more, own in zip(
+                places, epochs, numbers, read, balance, strict=True
+            )
+        )
+        corpora = moved + state.corpora[len(places) :]
+        return taken, replace(state, samples_seen=state.samples_seen + count, corpora=corpora)
 
-    def resolve(self, epoch: int, number: int) -> Sample:
+    def go_on_to(self, state: DataState) -> None:
+        """Drop the plans that are read, and build those of the next epochs in the background."""
+        for plans, place in zip(self.plans, state.corpora, strict=False):
+            plans.go_on_to(place.epoch)
+
+    def resolve(self, corpus: int, epoch: int, number: int) -> Sample:
         """Look up the window of a sample."""
-        return Sample(epoch, number, self.plans.plan(epoch).window(number))
+        return Sample(epoch, number, self.plans[corpus].plan(epoch).window(number), corpus)
 
+    def _counted(self, place: Place) -> Place:
+        """The place of a run with one corpus, with the tokens that it has read.
 
-def _cannot_resume(problem: str, seen: str, needed: str, keys: str) -> CheckpointError:
-    return CheckpointError(
-        problem,
-        seen=seen,
-        needed=f"{needed}, as in the checkpoint",
-        change=f"{keys}; or start a new run from these weights: set `model` and a new `output`",
-    )
+        The corpus is one of this run: ``check_same_run`` saw to it.
+        """
+        number = next(
+            n for n, c in enumerate(self._corpora) if c.shards.fingerprint == place.fingerprint
+        )
+        before = int(self.plans[number].plan(place.epoch).token_counts[: place.sample].sum())
+        tokens = place.epoch * self._corpora[number].shards.num_tokens + before
+        return replace(place, tokens=tokens, balance=tokens)

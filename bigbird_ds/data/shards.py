@@ -7,17 +7,18 @@ any offset, so random access costs no more than sequential access.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bigbird_ds import files
+from bigbird_ds.data.document_index import DocumentIndex
 from bigbird_ds.data.format import (
     DOCUMENT_DTYPE,
     META_NAME,
@@ -25,37 +26,24 @@ from bigbird_ds.data.format import (
     TRAIN,
     FileRecord,
     Manifest,
+    ShardRecord,
     ids_dtype,
 )
+from bigbird_ds.data.mapped_files import ArrayFile, join_mapped
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
 
 _WHAT = "a file of the shards"  # in error messages
+# What is kept of a row of DOCUMENT_DTYPE.
+_ROW_DTYPE = np.dtype([("ids_offset", "<u8"), ("num_tokens", "<u4"), ("num_sentences", "<u4")])
 MAX_OPEN_TARS = 256  # well below the usual limit of 1,024 open files per process
-
-
-@dataclass(frozen=True, eq=False)
-class DocumentIndex:
-    """The lengths and sentence starts of a split's documents.
-
-    Attributes:
-        num_tokens: (num_documents,) int64, each >= 1.
-        first_sentence: (num_documents + 1,) int64; document d owns the rows
-            ``first_sentence[d]:first_sentence[d + 1]`` of ``sentence_starts``.
-        sentence_starts: (num_sentences,) uint32 token offsets within the document; the first of
-            each document is 0.
-    """
-
-    num_tokens: np.ndarray
-    first_sentence: np.ndarray
-    sentence_starts: np.ndarray
 
 
 class Shards:
     """A split of a shards folder.
 
     Opening compares the sizes of all files with the manifest, but not their contents (see
-    ``check_hashes``). Keeps 24 bytes per document in memory, and 8 more once ``sentence_starts`` is
+    ``check_hashes``). Keeps 16 bytes per document in memory, and 8 more once ``sentence_starts`` is
     used. Can be forked and pickled.
 
     Args:
@@ -65,6 +53,7 @@ class Shards:
     Attributes:
         num_documents, num_tokens, num_sentences: of the split.
         fingerprint: hex sha256 over the split's file hashes and the tokenizer's.
+        max_open_tars: how many tars this process keeps open.
 
     Raises:
         DataError: ``folder`` is not a shards folder or lacks the split, or a file is missing, of
@@ -92,6 +81,7 @@ class Shards:
         self.num_sentences = self.manifest.total(split, "num_sentences")
         self._first_document = np.cumsum([0] + [r.num_documents for r in self.records])
         self._documents = self._read_documents()
+        self.max_open_tars = MAX_OPEN_TARS
         self._descriptors: dict[int, int] = {}
         self._first_sentence: np.ndarray | None = None
         self._sentences: dict[int, np.ndarray] = {}
@@ -136,16 +126,16 @@ class Shards:
                 after_each()
 
     def document_index(self) -> DocumentIndex:
-        """Lengths and sentence starts of all documents: 4 bytes per sentence, 16 per document."""
-        num_sentences = self._documents["num_sentences"].astype(np.int64)
-        starts = [
-            self._load_array(r.sentences, SENTENCE_DTYPE, r.num_sentences) for r in self.records
-        ]
-        return DocumentIndex(
-            num_tokens=self._documents["num_tokens"].astype(np.int64),
-            first_sentence=np.concatenate([[0], np.cumsum(num_sentences)]),
-            sentence_starts=starts[0] if len(starts) == 1 else np.concatenate(starts),
-        )
+        """Lengths and sentence starts of all documents: 8 bytes each; the starts are mapped."""
+        starts, begins = join_mapped([self._sentences_file(record) for record in self.records])
+        num_sentences = self._documents["num_sentences"]
+        first = np.cumsum(num_sentences, dtype=np.int64)
+        first -= num_sentences
+        for begin, (low, high) in zip(
+            begins.tolist(), itertools.pairwise(self._first_document.tolist()), strict=True
+        ):
+            first[low:high] += begin - first[low]
+        return DocumentIndex(self._documents["num_tokens"], num_sentences, first, starts)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
         """Token ids ``start:stop`` of a document, in the shards' dtype, with one ``pread``.
@@ -243,7 +233,7 @@ class Shards:
     def _descriptor(self, shard: int) -> int:
         descriptor = self._descriptors.get(shard)
         if descriptor is None:
-            if len(self._descriptors) >= MAX_OPEN_TARS:
+            if len(self._descriptors) >= self.max_open_tars:
                 oldest = next(iter(self._descriptors))
                 os.close(self._descriptors.pop(oldest))
             path = self.folder / self.records[shard].tar.name
@@ -253,11 +243,11 @@ class Shards:
     def _sentences_of(self, shard: int) -> np.ndarray:
         """(num_sentences,) uint32 sentence starts of a shard's documents, memory-mapped."""
         if shard not in self._sentences:
-            if len(self._sentences) >= MAX_OPEN_TARS:
+            if len(self._sentences) >= self.max_open_tars:
                 del self._sentences[next(iter(self._sentences))]
             record = self.records[shard]
-            self._sentences[shard] = self._load_array(
-                record.sentences, SENTENCE_DTYPE, record.num_sentences, mapped=True
+            self._sentences[shard] = self._map_array(
+                record.sentences, SENTENCE_DTYPE, record.num_sentences
             )
         return self._sentences[shard]
 
@@ -265,8 +255,8 @@ class Shards:
         return [record for shard in self.records for record in shard.files]
 
     def _read_documents(self) -> np.ndarray:
-        documents = []
-        for record in self.records:
+        documents = np.empty(self.num_documents, _ROW_DTYPE)
+        for record, first in zip(self.records, self._first_document.tolist(), strict=False):
             rows = self._load_array(record.documents, DOCUMENT_DTYPE, record.num_documents)
             ends = rows["ids_offset"] + rows["num_tokens"].astype(np.uint64) * np.uint64(
                 self.ids_dtype.itemsize
@@ -285,8 +275,21 @@ class Shards:
                     needed=f"{record.num_documents:,} documents, {record.num_tokens:,} tokens and "
                     f"{record.num_sentences:,} sentences",
                 )
-            documents.append(rows)
-        return np.concatenate(documents)
+            for column in _ROW_DTYPE.names or ():
+                documents[column][first : first + record.num_documents] = rows[column]
+        return documents
+
+    def _sentences_file(self, record: ShardRecord) -> ArrayFile:
+        # The array is not kept: it holds a file descriptor.
+        array = self._map_array(record.sentences, SENTENCE_DTYPE, record.num_sentences)
+        return ArrayFile(
+            self.folder / record.sentences.name, array.offset, len(array), SENTENCE_DTYPE
+        )
+
+    def _map_array(self, record: FileRecord, dtype: np.dtype[Any], length: int) -> np.memmap:
+        array = self._load_array(record, dtype, length, mapped=True)
+        assert isinstance(array, np.memmap)
+        return array
 
     def _load_array(
         self, record: FileRecord, dtype: np.dtype[Any], length: int, mapped: bool = False

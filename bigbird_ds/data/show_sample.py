@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbird_ds.data.loader import ExampleDataset, geometry_of
+from bigbird_ds.data.examples import ExampleDataset
+from bigbird_ds.data.loader import geometry_of
 from bigbird_ds.data.pairs import CONTINUATION, RANDOM
 from bigbird_ds.data.sample_order import Sample
 from bigbird_ds.data.shards import Shards
@@ -106,7 +107,7 @@ def _describe_example(
     plan = EpochPlan(shards.document_index(), geometry, seed, 0)
     position = plan.position_of(document)
     window = plan.window(position)
-    dataset = ExampleDataset(shards, objective, seed, length)
+    dataset = ExampleDataset([shards], objective, seed, length)
     batch = dataset[[Sample(0, position, window)]]
     if isinstance(batch, UserError):
         raise batch

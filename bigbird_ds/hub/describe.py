@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
@@ -19,14 +21,34 @@ def describe_checkpoint(folder: Path) -> str:
     return "\n".join(
         [
             f"{folder}: checkpoint of step {state.step:,} of {config['train']['steps']:,}",
-            f"  {state.tokens:,} tokens seen; epoch {state.data.get('epoch')}, "
-            f"sample {state.data.get('sample')} is next",
+            f"  {state.tokens:,} tokens seen{_one_place(state.data)}",
+            *_places(state.data),
             f"  objective {config['objective']['name']}, "
             f"length {config['data']['sequence_length']}, "
-            f"{config['batch']['sequences']} sequences a step, data {config['data']['train']}",
+            f"{config['batch']['sequences']} sequences a step{_one_folder(config['data'])}",
             "  " + _describe_model(folder),
         ]
     )
+
+
+def _one_place(data: dict[str, Any]) -> str:
+    if "corpora" in data:
+        return ""
+    return f"; epoch {data.get('epoch')}, sample {data.get('sample')} is next"
+
+
+def _places(data: dict[str, Any]) -> Iterator[str]:
+    """A line for each of several corpora."""
+    for place in data.get("corpora", []):
+        weight = f"weight {place['weight']:g}" if place["weight"] else "no longer read"
+        yield (
+            f"  {place['path']} ({weight}): {place['tokens']:,} tokens of it; "
+            f"epoch {place['epoch']}, sample {place['sample']} is next"
+        )
+
+
+def _one_folder(data: dict[str, Any]) -> str:
+    return f", data {data['train']}" if isinstance(data["train"], str) else ""
 
 
 def describe_run(folder: Path) -> str:

@@ -110,8 +110,13 @@ def _training(records: RunRecords) -> str:
     }
     if start := config.get("initial_weights"):
         rows["initial weights"] = f"`{Path(start).name}`"
-    if fingerprint := records.state.data.get("fingerprint"):
+    data = records.state.data
+    if fingerprint := data.get("fingerprint"):
         rows["training data (sha256)"] = f"`{fingerprint[:16]}`"
+    for number, place in enumerate(data.get("corpora", []), start=1):
+        rows[f"training data {number} (sha256)"] = (
+            f"`{place['fingerprint'][:16]}`, {place['tokens']:,} tokens"
+        )
     return "## Training\n\n" + _table(rows)
 
 
@@ -119,7 +124,7 @@ def _results(records: RunRecords) -> str:
     rows = {}
     for line in (records.train, records.evaluation):
         for name, value in line.items():
-            if name.endswith(("loss", "accuracy", "token")):
+            if name.startswith("eval_") or name.endswith(("loss", "accuracy", "token")):
                 rows[f"{name} (step {line['step']})"] = f"{value:.4f}"
     return "## Results\n\n" + (_table(rows) if rows else "The run logged no losses.")
 

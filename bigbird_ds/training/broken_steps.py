@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.sample_order import Sample
 from bigbird_ds.errors import UserError
 from bigbird_ds.log import logger
@@ -136,8 +137,9 @@ def losses_and_samples(run: Run, result: StepResult) -> list[dict[str, Any]]:
 
     Returns:
         In order of ranks: ``rank``, ``micro_batch`` (from 1), ``loss`` (the mean over its targets;
-        None if not finite), ``samples``: each with ``epoch``, ``sample`` (its number in the order
-        of the epoch) and ``documents`` ([document, first token, one past the last] per span).
+        None if not finite), ``samples``: each with ``corpus`` (its name, if there are several),
+        ``epoch``, ``sample`` (its number in the order of the epoch) and ``documents`` ([document,
+        first token, one past the last] per span).
     """
 
     def own() -> list[dict[str, Any]]:
@@ -147,7 +149,7 @@ def losses_and_samples(run: Run, result: StepResult) -> list[dict[str, Any]]:
                 "rank": run.ranks.rank,
                 "micro_batch": number,
                 "loss": _number(loss),
-                "samples": [_sample(sample) for sample in micro_batch],
+                "samples": [_sample(sample, run.corpora) for sample in micro_batch],
             }
             for number, (loss, micro_batch) in enumerate(
                 zip(result.micro_losses, samples, strict=True), start=1
@@ -157,10 +159,11 @@ def losses_and_samples(run: Run, result: StepResult) -> list[dict[str, Any]]:
     return [entry for entries in run.ranks.on_all_ranks(own) for entry in entries]
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
+def _sample(sample: Sample, corpora: Sequence[Corpus]) -> dict[str, Any]:
     assert sample.window is not None  # only evaluations have empty examples
     spans = [span for part in sample.window.parts for span in part.tolist()]
-    return {"epoch": sample.epoch, "sample": sample.number, "documents": spans}
+    where = {"corpus": corpora[sample.corpus].name} if len(corpora) > 1 else {}
+    return {**where, "epoch": sample.epoch, "sample": sample.number, "documents": spans}
 
 
 def _number(value: float) -> float | None:
@@ -178,10 +181,14 @@ def _suspects(found: Sequence[dict[str, Any]], event: str) -> str:
     return "; ".join(in_words(entry) for entry in chosen[:3]) + more
 
 
+def _of_corpus(sample: dict[str, Any]) -> str:
+    return f" of {sample['corpus']}" if "corpus" in sample else ""
+
+
 def in_words(entry: dict[str, Any]) -> str:
     """A micro-batch of ``losses_and_samples``, without its documents' spans."""
     samples = ", ".join(
-        f"{sample['sample']} of epoch {sample['epoch']} (documents "
+        f"{sample['sample']} of epoch {sample['epoch']}{_of_corpus(sample)} (documents "
         f"{', '.join(str(document) for document, *_ in sample['documents'])})"
         for sample in entry["samples"]
     )

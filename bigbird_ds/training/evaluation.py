@@ -1,4 +1,4 @@
-"""Evaluation: loss and accuracy over the windows of the validation split."""
+"""Evaluation: loss and accuracy over the windows of the validation splits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import torch
 
 from bigbird_ds.log import logger
+from bigbird_ds.training.corpora import mean_by_weight
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     SumMeter,
@@ -22,7 +23,7 @@ from bigbird_ds.training.stopping import StopRequest
 
 @torch.no_grad()
 def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
-    """Compute loss and accuracy over the windows of the validation split.
+    """Compute loss and accuracy over the windows of each validation split.
 
     Returns:
         Whether the evaluation completed. If any rank is asked to stop, all ranks stop after the
@@ -33,7 +34,8 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
     """
     assert run.evaluation is not None
     run.engine.eval()
-    meter, taker = SumMeter(), SampleTaker(run)
+    meters, taker = [SumMeter() for _ in run.validation], SampleTaker(run)
+    corpora = run.evaluation.corpus_of_batch
     batches = iter(run.evaluation)
     for number in itertools.count(1):
         patience = 1.0 if number > 1 else PATIENCE_AT_SAVE
@@ -53,9 +55,10 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
             return False
         if batch is None:  # on all ranks after the same number of batches
             break
-        meter.add(taker.forward(to_device(batch, run)))
-    sums = meter.reduce(run.ranks)
-    values = {"step": run.state.step, **evaluation_metrics(sums, run.objective.losses)}
+        meters[corpora[number - 1]].add(taker.forward(to_device(batch, run)))
+    losses = run.objective.losses
+    found = [evaluation_metrics(meter.reduce(run.ranks), losses) for meter in meters]
+    values = {"step": run.state.step, **mean_by_weight(found, run.validation)}
     writer.write(values)
     if taker.samples:
         writer.write_samples(run.state.step, run.objective.name, taker.samples)

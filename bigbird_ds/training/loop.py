@@ -14,6 +14,7 @@ from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_no
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
 from bigbird_ds.training.config.file import dump_run_config
+from bigbird_ds.training.corpora import corpus_line, corpus_metrics
 from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
@@ -70,6 +71,7 @@ class _Log:
             "lr": learning_rate(step, config),
             "grad_norm": self.gradient_norm(),
             "tokens": run.state.tokens,
+            **(of_corpora := corpus_metrics(run.state.data, run.corpora)),
             "nonfinite_steps": run.state.nonfinite,
             **self.speed.reading(step),
             "memory_gib": peak_memory_gib(run.ranks.device),
@@ -81,6 +83,8 @@ class _Log:
         self.writer.write(values)
         logger.info(log_line(values, run.objective.losses, config.train.steps), extra=SHOWN_LIVE)
         self.live.logged(values)
+        if of_corpora:
+            logger.info(corpus_line(of_corpora, run.corpora))
         run.own_work.report(step - self.last_logged, values["step_s"])
         self.last_logged = step
         self.speed.start(step)

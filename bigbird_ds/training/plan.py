@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bigbird_ds.data.corpora import shares_of, short_names
 from bigbird_ds.data.format import TRAIN, VALIDATION
-from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.limits import limit_in_transformers
 from bigbird_ds.sizes import GIB
 from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.corpora import open_corpora
 from bigbird_ds.training.deepspeed.config import (
     deepspeed_config,
     offloads,
@@ -53,17 +54,32 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class PlannedCorpus:
+    """A corpus of the run.
+
+    Attributes:
+        name: of several corpora.
+        share: of the run's tokens.
+        tokens: in its training split; None: unknown.
+    """
+
+    name: str
+    share: float
+    tokens: int | None
+
+
+@dataclass(frozen=True)
 class Planned:
     """A run config completed with what its tokenizer and shards say, or with assumptions.
 
     Attributes:
         model_config: the model's config.
-        tokens: number of tokens in the training split; None: unknown.
+        corpora: that the run reads.
         assumed: a line for each thing that does not exist yet.
     """
 
     model_config: ModelConfig
-    tokens: int | None
+    corpora: list[PlannedCorpus]
     assumed: list[str]
 
 
@@ -110,7 +126,7 @@ def complete(config: RunConfig, options: PlanOptions) -> Planned:
             change="--ranks or parallel.sequence",
         )
     deepspeed_config(config, options.ranks)
-    tokens, assumed = options.tokens, []
+    assumed = []
     vocabulary = None
     if Path(config.data.tokenizer).exists():
         vocabulary = Vocabulary.from_folder(config.data.tokenizer)
@@ -121,22 +137,40 @@ def complete(config: RunConfig, options: PlanOptions) -> Planned:
             f"assumed: {model_config.vocab_size:,} pieces, as the model config says (there is no "
             f"{config.data.tokenizer} yet)"
         )
-    for folder, split in ((config.data.train, TRAIN), (config.data.validation, VALIDATION)):
-        if folder is None or not Path(folder).exists():
-            continue
-        shards = Shards(Path(folder), split)
-        if vocabulary is not None:
-            shards.check_tokenizer(vocabulary)
-        if split == TRAIN:
+    existing = [c for c in config.data.validation_corpora if Path(c.path).exists()]
+    open_corpora(existing, VALIDATION, vocabulary)
+    corpora = _planned_corpora(config, options, vocabulary)
+    for config_of, corpus in zip(config.data.train_corpora, corpora, strict=True):
+        if corpus.tokens is None:
+            counts = "; --tokens N counts epochs" if len(corpora) == 1 else ""
+            assumed.append(f"assumed: enough text (there is no {config_of.path} yet{counts})")
+    return Planned(model_config, corpora, assumed)
+
+
+def _planned_corpora(
+    config: RunConfig, options: PlanOptions, vocabulary: Vocabulary | None
+) -> list[PlannedCorpus]:
+    """The corpora of the run, checked where they exist."""
+    configs = config.data.train_corpora
+    if options.tokens is not None and len(configs) > 1:
+        raise ConfigError(
+            "--tokens has no effect on several corpora",
+            seen=f"--tokens {options.tokens}, {len(configs)} corpora in data.train",
+            needed="shards of each corpus, whose tokens are counted",
+            change="leave out --tokens",
+        )
+    names, shares = short_names([c.path for c in configs]), shares_of([c.weight for c in configs])
+    planned = []
+    for each, name, share in zip(configs, names, shares, strict=True):
+        tokens = options.tokens
+        if Path(each.path).exists():
+            shards = open_corpora([each], TRAIN, vocabulary)[0].shards
             config.objective.kind.check_documents(
-                folder, shards.num_documents, shards.num_undivided
+                each.path, shards.num_documents, shards.num_undivided
             )
             tokens = tokens or shards.num_tokens
-    if tokens is None:
-        assumed.append(
-            f"assumed: enough text (there is no {config.data.train} yet; --tokens N counts epochs)"
-        )
-    return Planned(model_config, tokens, assumed)
+        planned.append(PlannedCorpus(name, float(share), tokens))
+    return planned
 
 
 def _disk_line(config: RunConfig, memory: MemoryPlan) -> str:
@@ -167,13 +201,27 @@ def _work_lines(config: RunConfig, planned: Planned, options: PlanOptions) -> li
     total = per_step * config.train.steps
     flops = flops_of_run(planned.model_config, config)
     run = f"run: {config.train.steps:,} steps, {total:,} tokens"
-    if planned.tokens is not None:
-        run += f", about {total / max(planned.tokens, 1):.2f} epochs of {planned.tokens:,} tokens"
+    corpora, mixed = planned.corpora, []
+    if len(corpora) == 1:
+        run += _epochs(corpora[0], total)
+    else:
+        mixed = [
+            f"data: {each.name}, {100 * each.share:.4g} % of the tokens{_epochs(each, total)}"
+            for each in corpora
+        ]
     return [
         run,
+        *mixed,
         f"work: {flops / 1e6:,.0f} MFLOP per token, {flops * total:.2e} FLOP in total",
         _time_line(total, flops, options),
     ]
+
+
+def _epochs(corpus: PlannedCorpus, total: int) -> str:
+    if corpus.tokens is None:
+        return ""
+    epochs = total * corpus.share / max(corpus.tokens, 1)
+    return f", about {epochs:.2f} epochs of {corpus.tokens:,} tokens"
 
 
 def _time_line(total: int, flops: float, options: PlanOptions) -> str:

@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_ds import __version__, log
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
-from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.corpora import open_corpora
 from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.disk import check_room, checkpoint_bytes
@@ -67,7 +68,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     engine: Any
     batches: TrainingBatches
+    corpora: list[Corpus]
     evaluation: EvaluationBatches | None
+    validation: list[Corpus]
     state: TrainingState
     bf16: bool
     checkpoint_bytes: int
@@ -104,10 +107,10 @@ def build_run(
     if config.data.check_hashes:
         progress.at("hashing the shards", PATIENCE_AT_START)
         # Each rank hashes its share of the shards.
-        for shards in inputs.all_shards:
+        for corpus in (*inputs.corpora, *inputs.validation):
             hashed = partial(progress.at, "hashing the shards", PATIENCE_AT_START)
             ranks.jointly(
-                partial(shards.check_hashes, ranks.rank, ranks.world_size, after_each=hashed)
+                partial(corpus.shards.check_hashes, ranks.rank, ranks.world_size, after_each=hashed)
             )
     objective, model_config = inputs.objective, inputs.model_config
 
@@ -128,7 +131,7 @@ def build_run(
     environment = _environment(ranks)
     state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
     batches = ranks.jointly(
-        lambda: _training_batches(inputs.shards, objective, config, ranks, state)
+        lambda: _training_batches(inputs.corpora, objective, config, ranks, state)
     )
     evaluation, folder = None, None
     if replayed is None:
@@ -152,7 +155,7 @@ def build_run(
     loss = StepLoss(model, objective.losses)
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
     set_timeouts(config.train.hang_timeout)
-    report_start(config, ranks, model, model_config, inputs.shards, state.step)
+    report_start(config, ranks, model, model_config, inputs.corpora, state.step)
     return Run(
         config=config,
         ranks=ranks,
@@ -162,7 +165,9 @@ def build_run(
         optimizer=optimizer,
         engine=engine,
         batches=batches,
+        corpora=inputs.corpora,
         evaluation=evaluation,
+        validation=inputs.validation,
         state=state,
         bf16=uses_bf16(config),
         checkpoint_bytes=num_bytes,
@@ -195,12 +200,15 @@ def _check_same_config(config: RunConfig, ranks: Ranks) -> None:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a run reads: tokenizer, model config and shards, opened and checked on each rank."""
+    """What a run reads: tokenizer, model config and shards, opened and checked on each rank.
+
+    ``validation`` is empty if the run does not evaluate.
+    """
 
     model_config: ModelConfig
     objective: Objective
-    shards: Shards
-    validation: Shards | None
+    corpora: list[Corpus]
+    validation: list[Corpus]
 
     @classmethod
     def open(cls, config: RunConfig) -> _Inputs:
@@ -208,18 +216,14 @@ class _Inputs:
         vocabulary = Vocabulary.from_folder(data.tokenizer)
         model_config = resolve_model_config(config, vocabulary)
         objective = build_objective(config.objective.name, vocabulary, config.objective.options)
-        shards = Shards(Path(data.train), TRAIN)
-        shards.check_tokenizer(vocabulary)
-        objective.check_documents(data.train, shards.num_documents, shards.num_undivided)
-        validation = None
-        if data.validation is not None:
-            validation = Shards(Path(data.validation), VALIDATION)
-            validation.check_tokenizer(vocabulary)
-        return cls(model_config, objective, shards, validation)
-
-    @property
-    def all_shards(self) -> list[Shards]:
-        return [self.shards] if self.validation is None else [self.shards, self.validation]
+        corpora = open_corpora(data.train_corpora, TRAIN, vocabulary)
+        for corpus in corpora:
+            shards = corpus.shards
+            objective.check_documents(
+                str(shards.folder), shards.num_documents, shards.num_undivided
+            )
+        validation = open_corpora(data.validation_corpora, VALIDATION, vocabulary)
+        return cls(model_config, objective, corpora, validation)
 
 
 def _state_of(
@@ -258,10 +262,14 @@ def _environment(ranks: Ranks) -> dict[str, Any]:
 
 
 def _training_batches(
-    shards: Shards, objective: Objective, config: RunConfig, ranks: Ranks, state: TrainingState
+    corpora: list[Corpus],
+    objective: Objective,
+    config: RunConfig,
+    ranks: Ranks,
+    state: TrainingState,
 ) -> TrainingBatches:
     return TrainingBatches(
-        shards,
+        corpora,
         objective,
         seed=config.train.seed,
         sequence_length=config.data.sequence_length,
@@ -276,12 +284,12 @@ def _training_batches(
 
 
 def _evaluation_batches(
-    shards: Shards | None, objective: Objective, config: RunConfig, ranks: Ranks
+    corpora: list[Corpus], objective: Objective, config: RunConfig, ranks: Ranks
 ) -> EvaluationBatches | None:
-    if shards is None:
+    if not corpora:
         return None
     return EvaluationBatches(
-        shards,
+        corpora,
         objective,
         seed=config.train.seed,
         sequence_length=config.data.sequence_length,

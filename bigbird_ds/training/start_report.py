@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
 
-from bigbird_ds.data.shards import Shards
+from bigbird_ds.data.corpora import Corpus, shares_of
 from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers
@@ -80,7 +81,7 @@ def report_start(
     ranks: Ranks,
     model: nn.Module,
     model_config: ModelConfig,
-    shards: Shards,
+    corpora: Sequence[Corpus],
     step: int,
 ) -> None:
     """Log the model, where its weights come from, the composition of a step and the data.
@@ -115,13 +116,16 @@ def report_start(
     if ranks.is_first:
         report_reach(config, model_config, step)
     tokens = config.batch.sequences * config.data.sequence_length * config.train.steps
-    logger.info(
-        "data: %s documents, %s tokens; %d steps read about %.2f epochs",
-        f"{shards.num_documents:,}",
-        f"{shards.num_tokens:,}",
-        config.train.steps,
-        tokens / max(shards.num_tokens, 1),
-    )
+    shares = shares_of([corpus.weight for corpus in corpora])
+    for corpus, share in zip(corpora, shares, strict=True):
+        logger.info(
+            "data: %s%s documents, %s tokens; %d steps read about %.2f epochs",
+            "" if len(corpora) == 1 else f"{corpus.name}, {100 * float(share):.4g} %: ",
+            f"{corpus.shards.num_documents:,}",
+            f"{corpus.shards.num_tokens:,}",
+            config.train.steps,
+            tokens * share / corpus.shards.num_tokens,
+        )
 
 
 def report_reach(config: RunConfig, model_config: ModelConfig, step: int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigbird_ds.data.cuts import DocumentStream, cut_stream
-from bigbird_ds.data.shards import DocumentIndex
+from bigbird_ds.data.document_index import DocumentIndex
 
 # A document is the list of its sentences' lengths: many short ones, single tokens, giants.
 sentence = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 120))
@@ -19,7 +19,8 @@ def _stream(sentences: list[list[int]]) -> DocumentStream:
     starts = [np.cumsum([0, *lengths[:-1]]) for lengths in sentences]
     index = DocumentIndex(
         num_tokens=np.array([sum(lengths) for lengths in sentences]),
-        first_sentence=np.cumsum([0] + [len(lengths) for lengths in sentences]),
+        num_sentences=np.array([len(lengths) for lengths in sentences], dtype=np.uint32),
+        first_sentence=np.cumsum([0] + [len(lengths) for lengths in sentences[:-1]]),
         sentence_starts=np.concatenate(starts).astype(np.uint32),
     )
     return DocumentStream(index, np.arange(len(sentences)))

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from sentencepiece import SentencePieceProcessor
-from support.corpus import Corpus
+from support.corpus import Corpus as RealCorpus
 from support.shards import NUM_SPECIAL, make_vocabulary, random_documents, write_shards
 
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _training(folder: Path, name: str = "mlm_nsp", **options: Any) -> TrainingBatches:
     settings = {"seed": 1, "sequence_length": 64, "global_batch": 8, "micro_batch": 2} | options
-    return TrainingBatches(Shards(folder), _objective(name), **settings)
+    return TrainingBatches([Corpus(Shards(folder))], _objective(name), **settings)
 
 
 def _steps(batches: TrainingBatches, count: int) -> list[tuple[list[Batch], dict[str, Any]]]:
@@ -178,7 +179,7 @@ def test_no_global_random_generator_is_touched(folder: Path) -> None:
 
 def _evaluation(folder: Path, **options: Any) -> EvaluationBatches:
     settings = {"seed": 1, "sequence_length": 64, "micro_batch": 4} | options
-    return EvaluationBatches(Shards(folder), _objective(), **settings)
+    return EvaluationBatches([Corpus(Shards(folder))], _objective(), **settings)
 
 
 @pytest.mark.parametrize(("world_size", "workers"), [(1, 1), (2, 0), (3, 0)])
@@ -243,11 +244,11 @@ def test_a_broken_shard_is_a_user_error_from_any_process(folder: Path, workers: 
         next(iter(batches))
 
 
-def test_the_text_of_real_shards_is_the_text_of_the_documents(corpus: Corpus) -> None:
+def test_the_text_of_real_shards_is_the_text_of_the_documents(corpus: RealCorpus) -> None:
     vocabulary = Vocabulary.from_folder(corpus.tokenizer)
     options = MaskingOptions()
     batches = TrainingBatches(
-        Shards(corpus.shards),
+        [Corpus(Shards(corpus.shards))],
         build_objective("mlm", vocabulary, options),
         seed=1,
         sequence_length=128,
@@ -285,7 +286,12 @@ def test_another_tokenizer_is_refused_before_the_first_batch(folder: Path) -> No
     objective = build_objective("mlm", make_vocabulary(999), options)
     with pytest.raises(DataError, match="tokenizer"):
         TrainingBatches(
-            Shards(folder), objective, seed=1, sequence_length=64, global_batch=2, micro_batch=2
+            [Corpus(Shards(folder))],
+            objective,
+            seed=1,
+            sequence_length=64,
+            global_batch=2,
+            micro_batch=2,
         )
 
 
@@ -294,6 +300,7 @@ import multiprocessing, os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.shards import make_vocabulary
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.loader import TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.objectives import build_objective
@@ -301,7 +308,7 @@ from bigbird_ds.objectives.pretraining import MaskingOptions
 
 options = MaskingOptions()
 objective = build_objective("mlm_nsp", make_vocabulary(), options)
-batches = TrainingBatches(Shards(sys.argv[2]), objective, seed=1, sequence_length=64,
+batches = TrainingBatches([Corpus(Shards(sys.argv[2]))], objective, seed=1, sequence_length=64,
                           global_batch=2, micro_batch=2, workers=2)
 iterator = iter(batches)
 next(iterator)

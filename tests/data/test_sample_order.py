@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from support.shards import make_vocabulary, random_documents, write_shards
 
-from bigbird_ds.data.sample_order import SampleOrder
-from bigbird_ds.data.shards import DocumentIndex, Shards
+from bigbird_ds.data.corpora import Corpus
+from bigbird_ds.data.document_index import DocumentIndex
+from bigbird_ds.data.sample_order import EpochPlans, SampleOrder
+from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.windows import Geometry
 from bigbird_ds.errors import CheckpointError
 
@@ -21,30 +23,34 @@ def shards(tmp_path: Path) -> Shards:
     return Shards(write_shards(tmp_path / "shards", documents, make_vocabulary()))
 
 
+def _order(shards: Shards, geometry: Geometry = PAIRS, seed: int = 1) -> SampleOrder:
+    return SampleOrder([Corpus(shards)], geometry, seed)
+
+
 def test_batches_go_on_across_the_ends_of_epochs_and_drop_nothing(shards: Shards) -> None:
-    order = SampleOrder(shards, PAIRS, seed=1)
-    lengths = [len(order.plans.plan(epoch)) for epoch in range(4)]
-    order = SampleOrder(shards, PAIRS, seed=1)
+    plans = EpochPlans(shards, PAIRS, seed=1)
+    lengths = [len(plans.plan(epoch)) for epoch in range(4)]
+    order = _order(shards)
     state, taken = order.start(), []
-    while state.epoch < 3:
+    while state.corpora[0].epoch < 3:
         samples, state = order.take(state, 7)
         taken += samples
-    every = [(epoch, n) for epoch in range(4) for n in range(lengths[epoch])]
+    every = [(0, epoch, n) for epoch in range(4) for n in range(lengths[epoch])]
     assert taken == every[: len(taken)]
-    assert (state.epoch, state.sample) == every[len(taken)]
+    assert (0, state.corpora[0].epoch, state.corpora[0].sample) == every[len(taken)]
     assert state.samples_seen == len(taken)
 
 
 def test_a_batch_may_be_larger_than_an_epoch(shards: Shards) -> None:
-    order = SampleOrder(shards, PAIRS, seed=1)
-    length = len(order.plans.plan(0))
+    order = _order(shards)
+    length = len(order.plans[0].plan(0))
     samples, state = order.take(order.start(), 3 * length)
-    assert len(samples) == 3 * length and {epoch for epoch, _ in samples} >= {0, 1, 2}
-    assert state.epoch >= 2
+    assert len(samples) == 3 * length and {epoch for _, epoch, _ in samples} >= {0, 1, 2}
+    assert state.corpora[0].epoch >= 2
 
 
 def test_an_epoch_planned_ahead_is_the_one_planned_on_demand(shards: Shards) -> None:
-    ahead, on_demand = (SampleOrder(shards, PAIRS, seed=1).plans for _ in range(2))
+    ahead, on_demand = (EpochPlans(shards, PAIRS, seed=1) for _ in range(2))
     ahead.plan(0)
     ahead.go_on_to(0)
     one, other = ahead.plan(1), on_demand.plan(1)
@@ -67,35 +73,36 @@ class CountingShards(Shards):
 
 def test_every_plan_is_made_once_and_forgotten_when_its_epoch_is_over(shards: Shards) -> None:
     counting = CountingShards(shards.folder)
-    order = SampleOrder(counting, PAIRS, seed=1)
+    order = _order(counting)
     state = order.start()
-    while state.epoch < 4:
-        order.plans.go_on_to(state.epoch)
+    while state.corpora[0].epoch < 4:
+        order.go_on_to(state)
         samples, state = order.take(state, 7)
-        for epoch, number in samples:  # of two epochs where one ends within the batch
-            order.resolve(epoch, number)
-    last = weakref.ref(order.plans.plan(5))  # waits for the plan in progress
+        for sample in samples:  # of two epochs where one ends within the batch
+            order.resolve(*sample)
+    last = weakref.ref(order.plans[0].plan(5))  # waits for the plan in progress
     assert counting.num_plans <= 6
-    order.plans.go_on_to(6)
+    order.plans[0].go_on_to(6)
     assert last() is None
 
 
 def test_a_state_survives_json_and_is_taken_by_the_same_run(shards: Shards) -> None:
-    _, state = SampleOrder(shards, PAIRS, seed=1).take(SampleOrder(shards, PAIRS, 1).start(), 9)
+    order = _order(shards)
+    _, state = order.take(order.start(), 9)
     saved = json.loads(json.dumps(state.to_dict()))
     assert list(saved) == ["fingerprint", "seed", "epoch", "sample", "samples_seen"]
-    assert SampleOrder(shards, PAIRS, seed=1).resume(saved) == state
+    assert _order(shards).resume(saved) == state
 
 
 def test_a_state_of_another_seed_or_length_or_of_other_shards_is_refused(
     shards: Shards, tmp_path: Path
 ) -> None:
-    saved = SampleOrder(shards, PAIRS, seed=1).start().to_dict()
+    saved = _order(shards).start().to_dict()
     folder = write_shards(tmp_path / "other", random_documents([9, 99]), make_vocabulary())
     for order, key in [
-        (SampleOrder(shards, PAIRS, seed=2), "train.seed"),
-        (SampleOrder(shards, WIDER, seed=1), "data.sequence_length"),
-        (SampleOrder(Shards(folder), PAIRS, seed=1), "data.train"),
+        (_order(shards, seed=2), "train.seed"),
+        (_order(shards, WIDER), "data.sequence_length"),
+        (_order(Shards(folder)), "data.train"),
     ]:
         with pytest.raises(CheckpointError) as error:
             order.resume(saved)
@@ -104,6 +111,6 @@ def test_a_state_of_another_seed_or_length_or_of_other_shards_is_refused(
 
 @pytest.mark.parametrize("change", [{"sample": -1}, {"epoch": "0"}, {"rank": 1}, {"seed": True}])
 def test_a_state_that_is_none_is_refused(shards: Shards, change: dict[str, Any]) -> None:
-    order = SampleOrder(shards, PAIRS, seed=1)
+    order = _order(shards)
     with pytest.raises(CheckpointError, match="data-loader state"):
         order.resume(order.start().to_dict() | change)

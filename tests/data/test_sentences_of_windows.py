@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from support.shards import make_vocabulary, random_documents, write_shards
 
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.loader import EvaluationBatches
 from bigbird_ds.data.shards import Shards
 
@@ -52,7 +53,8 @@ def test_a_window_knows_its_sentences(tmp_path: Path) -> None:
     documents = random_documents(LENGTHS)
     shards = Shards(write_shards(tmp_path / "s", documents, make_vocabulary()))
     objective = Recorder()
-    batches = EvaluationBatches(shards, objective, seed=0, sequence_length=64, micro_batch=1)
+    corpora = [Corpus(shards)]
+    batches = EvaluationBatches(corpora, objective, seed=0, sequence_length=64, micro_batch=1)
     assert len(list(batches)) == len(objective.windows) > len(LENGTHS)
     for ids, sentences in objective.windows:
         covered = np.zeros(len(ids), dtype=int)

@@ -36,11 +36,14 @@ lengths_of_documents = st.lists(
 
 
 @given(lengths_of_documents, st.sampled_from([PAIRS, PLAIN]), st.integers(0, 5))
-def test_every_token_is_read_once_an_epoch(
+def test_every_token_is_read_and_counted_once_an_epoch(
     lengths: list[int], geometry: Geometry, epoch: int
 ) -> None:
-    windows = _windows(_plan(lengths, geometry, epoch=epoch))
+    plan = _plan(lengths, geometry, epoch=epoch)
+    windows = _windows(plan)
     assert _times_read(windows, lengths) == [[1] * length for length in lengths]
+    spans = [np.concatenate(window.parts) for window in windows]
+    assert plan.token_counts.tolist() == [(each[:, 2] - each[:, 1]).sum() for each in spans]
 
 
 @given(lengths_of_documents, st.sampled_from([PAIRS, PLAIN]))

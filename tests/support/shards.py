@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbird_ds.data.document_index import DocumentIndex
 from bigbird_ds.data.format import MANIFEST_NAME, TRAIN, Manifest, ShardRecord, TokenizerRecord
 from bigbird_ds.data.format import ids_dtype as dtype_of
-from bigbird_ds.data.shards import DocumentIndex
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
@@ -95,7 +95,8 @@ def index_of(documents: list[EncodedDocument]) -> DocumentIndex:
     """The index of shards of these documents, without writing any."""
     counts = [len(document.sentence_starts) for document in documents]
     return DocumentIndex(
-        num_tokens=np.array([len(document.ids) for document in documents], dtype=np.int64),
-        first_sentence=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        num_tokens=np.array([len(document.ids) for document in documents], dtype=np.uint32),
+        num_sentences=np.array(counts, dtype=np.uint32),
+        first_sentence=np.cumsum([0, *counts[:-1]]),
         sentence_starts=np.concatenate([document.sentence_starts for document in documents]),
     )

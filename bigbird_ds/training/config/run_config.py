@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.objectives import OBJECTIVES
 from bigbird_ds.sections import Section
 from bigbird_ds.training.config.choice import choice
+from bigbird_ds.training.config.corpora import CorpusConfig, check_corpora
 from bigbird_ds.training.optimizers import OPTIMIZERS
 from bigbird_ds.training.schedules import SCHEDULES
 from bigbird_ds.training.trackers import TRACKERS
@@ -30,9 +31,14 @@ class ObjectiveConfig(_Objective):
 class DataConfig(Section):
     """What the run reads, and how."""
 
-    train: str = Field(description="shards folder, whose train split is used")
-    validation: str | None = Field(
-        None, description="shards folder, whose validation split is used (null: no evaluation)"
+    train: str | tuple[CorpusConfig, ...] = Field(
+        description="shards folder, whose train split is used; or a list of them, mixed: "
+        "[{path: ..., weight: ...}, ...], with weights that are shares of the tokens"
+    )
+    validation: str | tuple[CorpusConfig, ...] | None = Field(
+        None,
+        description="shards folder, whose validation split is used (null: no evaluation); or a "
+        "list as for `train`: a loss for each, and their mean by weight",
     )
     tokenizer: str = Field(description="tokenizer folder that the shards were written with")
     sequence_length: PositiveInt = Field(
@@ -44,6 +50,24 @@ class DataConfig(Section):
     check_hashes: bool = Field(
         True, description="check every shard's sha256 against the manifest before the first step"
     )
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _check_corpora(cls, value: Any, info: ValidationInfo) -> Any:
+        return check_corpora(value, f"data.{info.field_name}")
+
+    @property
+    def train_corpora(self) -> tuple[CorpusConfig, ...]:
+        return _corpora(self.train)
+
+    @property
+    def validation_corpora(self) -> tuple[CorpusConfig, ...]:
+        """Empty without validation."""
+        return () if self.validation is None else _corpora(self.validation)
+
+
+def _corpora(value: str | tuple[CorpusConfig, ...]) -> tuple[CorpusConfig, ...]:
+    return (CorpusConfig(path=value, weight=1.0),) if isinstance(value, str) else value
 
 
 class BatchConfig(Section):
@@ -121,7 +145,8 @@ class TrainConfig(Section):
         0, ge=0, description="steps between evaluations (0: only after the last step)"
     )
     eval_windows: PositiveInt | None = Field(
-        None, description="windows per evaluation, spread over the validation split (null: all)"
+        None,
+        description="windows per evaluation, spread over each validation split (null: all)",
     )
     skip_steps: tuple[PositiveInt, PositiveInt] | None = Field(
         None,
