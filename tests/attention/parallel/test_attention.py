@@ -15,6 +15,7 @@ CASES = [
     AttentionCase(24, style="hf_eval"),
     AttentionCase(24, style="uniform", num_heads=3, padded=True),
     AttentionCase(12, style="hf", padded=True),  # parts smaller than the prefix
+    AttentionCase(48, style="relay", num_heads=3, padded=True),  # six segments, a relay layer
     AttentionCase(12, num_random_blocks=0, style="uniform"),
     AttentionCase(256, style="hf"),  # 1,024 tokens: the prefix of the special lengths
     AttentionCase(24, style="hf", dtype=torch.float32, padded=True),
