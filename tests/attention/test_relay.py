@@ -56,12 +56,20 @@ def test_a_short_sequence_is_one_segment() -> None:
             assert len(drawn) == HEADS * RANDOM and not drawn & {0, row - 1, row, row + 1, 63}
 
 
-@pytest.mark.parametrize("size", [2, 4, 8])
-def test_a_rank_gets_only_its_neighbors_global_blocks_and_the_relays(size: int) -> None:
-    for layer, shared in ((0, 2), (1, 2 + 32)):
-        pattern = BlockPattern.build(65_536, HEADS, style="relay", layer=layer)
-        plan = exchange_plan(pattern, size, 0, torch.device("cpu"))
-        others = plan.num_key_blocks - plan.num_local
-        # Of the relays, and of the two global blocks, a share of 1 / size is this rank's own;
-        # broadcasting gives it those too.
-        assert others <= shared + 2
+def num_shared(layer: int, style: str, size: int) -> tuple[int, int]:
+    """Blocks that all ranks get, and (head, block) pairs that rank 1 sends to some; base shape."""
+    pattern = BlockPattern.build(65_536, HEADS, style=style, layer=layer)
+    plan = exchange_plan(pattern, size, 1, torch.device("cpu"))
+    return sum(len(blocks) for _, blocks in plan.shared), sum(plan.send_counts)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_rank_sends_its_neighbors_two_blocks_and_all_ranks_its_relays(size: int) -> None:
+    assert num_shared(0, "relay", size) == (2, 2 * HEADS)
+    assert num_shared(1, "relay", size) == (2 + 32, 2 * HEADS)
+
+
+def test_blocks_that_half_of_the_heads_read_are_not_broadcast_if_every_rank_has_some() -> None:
+    shared, pairs = num_shared(0, "uniform", 4)
+    assert shared == 2
+    assert pairs < 0.55 * HEADS * 256 * 3  # of its 256 blocks, to three ranks
