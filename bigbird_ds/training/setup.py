@@ -31,7 +31,11 @@ from bigbird_ds.training.disk import check_room, checkpoint_bytes
 from bigbird_ds.training.distributed import Ranks, set_timeouts
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.losses import StepLoss
-from bigbird_ds.training.model_setup import build_model, resolve_model_config
+from bigbird_ds.training.model_setup import (
+    build_model,
+    resolve_model_config,
+    with_saved_style,
+)
 from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.progress import PATIENCE_AT_START
 from bigbird_ds.training.resume import (
@@ -88,13 +92,14 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
             ranks.jointly(
                 partial(shards.check_hashes, ranks.rank, ranks.world_size, after_each=hashed)
             )
-    objective, model_config = inputs.objective, inputs.model_config
+    objective = inputs.objective
 
     progress.at("choosing and verifying a checkpoint", PATIENCE_AT_START)
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
     checkpoint = choose_checkpoint(config.resume, output, ranks)
     environment = _environment(ranks)
+    model_config = ranks.jointly(lambda: with_saved_style(inputs.model_config, config, checkpoint))
     state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
     batches = ranks.jointly(
         lambda: _training_batches(inputs.shards, objective, config, ranks, state)
