@@ -141,7 +141,7 @@ class SampleOrder:
                 "the checkpoint was trained on windows of a different length or kind",
                 f"windows {geometry} (version, parts x tokens per part)",
                 f"windows {windows}",
-                "data.sequence_length and objective.name",
+                "data.sequence_length and objective.name, or continue_from for another length",
             )
         if state.seed != self._seed:
             raise _cannot_resume(

@@ -21,6 +21,7 @@ from bigbird_ds.training.initial_weights import (
     fit_to_weights,
     load_initial_weights,
 )
+from bigbird_ds.training.length_stage import load_with_positions
 from bigbird_ds.training.pattern_reach import LONGEST_OF_HF, REACHING
 from bigbird_ds.vocabulary import Vocabulary
 
@@ -176,7 +177,7 @@ def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path |
     model_class = config.objective.kind.model_class
     torch.manual_seed(config.train.seed)
     if checkpoint is not None:
-        model = model_class.from_pretrained(checkpoint, config=model_config, dtype=torch.float32)
+        model = load_with_positions(model_class, checkpoint, model_config)
     elif config.initial_weights is not None:
         ties = config.model.get("tie_word_embeddings", model_class.config_class.tie_word_embeddings)
         model = load_initial_weights(config.initial_weights, model_class, model_config, ties)
