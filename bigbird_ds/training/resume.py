@@ -108,7 +108,8 @@ def load_optimizer(folder: Path, step: int, engine: Any, model: nn.Module) -> No
     """Load a checkpoint's fp32 weights and optimizer state into an engine of any layout."""
     weights = _TensorFiles(folder, "model*.safetensors")
     moments = _TensorFiles(folder, "optimizer*.safetensors")
-    saved, rows = saved_positions(folder), model.config.max_position_embeddings  # type: ignore[union-attr]
+    saved = saved_positions(folder)
+    rows: int = model.config.max_position_embeddings  # type: ignore[union-attr, assignment]
 
     def weight(name: str) -> Tensor:
         return with_positions("weight", name, weights(name), saved, rows)
@@ -186,8 +187,8 @@ def check_same_model(folder: Path, config: dict[str, Any], may_differ: Sequence[
     """
     path = folder / CONFIG_NAME
     saved = files.read_json(path, CheckpointError, "the checkpoint's model config")
-    free = ("dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version")
-    free += tuple(may_differ)
+    free = ["dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version"]
+    free += may_differ
     wanted = json.loads(json.dumps(config))  # JSON types: the keys of id2label become strings
     differing = [
         key

@@ -14,7 +14,9 @@ import torch
 from support.distributed import run_distributed
 from support.runs import changed, errors_of, last_tensors, metrics, train_one
 
+from bigbird_ds import BigBirdForPreTraining
 from bigbird_ds.errors import ConfigError
+from bigbird_ds.hub.export import export
 from bigbird_ds.log import logger
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
@@ -34,6 +36,7 @@ def stages(settings: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
             settings,
             **{
                 "model.max_position_embeddings": length,
+                "model.random_style": "relay",
                 "data.sequence_length": length,
                 "batch.sequences": 2,
                 "batch.micro": 1,
@@ -101,6 +104,13 @@ def test_a_run_goes_on_at_512_then_1024_then_4096_tokens(
         assert state["data"]["samples_seen"] == 2 * steps
         assert last_tensors(run)[TABLE].shape == (length, 32)
         assert last_tensors(run)[f"exp_avg/{TABLE}"].shape == (length, 32)
+
+    export(Path(again["output"]), tmp_path / "export")
+    exported = BigBirdForPreTraining.from_pretrained(tmp_path / "export")
+    assert exported.config.random_style == "relay"
+    assert torch.equal(exported.state_dict()[TABLE], last_tensors(again)[TABLE])
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "transformers ignores the random style relay" in card
 
     # Two steps multiply the second moments by 0.999 squared, and add squares.
     for before, after in itertools.pairwise(runs):
