@@ -7,6 +7,8 @@ The same file runs under every launcher, or without one on a single device:
     torchrun --nproc_per_node 8 launch/pretrain.py configs/run/bigbird_base.yaml
     srun python launch/pretrain.py configs/run/bigbird_base.yaml
 
+With ``--dry-run`` every phase runs once, in a folder that is removed.
+With ``--replay STEP`` the same command computes a step of the run again and writes nothing.
 Run the same command again to resume after a stop; the number of processes may change.
 
 Exit codes: 0 done; 2 user error in the command, config or data; 75 stopped on request (by a signal,
@@ -42,7 +44,25 @@ def parse_arguments() -> argparse.Namespace:
         help="validate everything that needs neither data nor tokenizer, print the resolved "
         "config, exit",
     )
-    return parser.parse_intermixed_args()
+    parser.add_argument(
+        "--replay",
+        type=int,
+        metavar="STEP",
+        help="compute this step of the run in `output` again, from the last checkpoint before it; "
+        "print its loss, gradient norm, samples and where it is not finite; write nothing",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run one step, save, evaluation and resume at the real sizes in a temporary folder; "
+        "print memory beside the plan's, seconds and bandwidth",
+    )
+    arguments = parser.parse_intermixed_args()
+    if arguments.replay is not None and arguments.dry_run:
+        parser.error("--replay and --dry-run exclude each other")
+    if arguments.replay is not None and arguments.replay < 1:
+        parser.error("--replay needs a step, 1 or more")
+    return arguments
 
 
 def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
@@ -66,13 +86,19 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
 
     from bigbird_ds.cpu_memory import keep_freed_memory
     from bigbird_ds.cpu_products import fast_fp32_products
+    from bigbird_ds.training.dry_run import dry_run
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.replay import replay
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
     with fast_fp32_products(ranks.device), watching(ranks, hang_timeout):
-        run = build_run(config, ranks)
+        if arguments.dry_run:
+            return dry_run(config, ranks, request)
+        run = build_run(config, ranks, arguments.replay)
+        if arguments.replay is not None:
+            return replay(run, request, arguments.replay)
         return train(run, request)
 
 

@@ -194,6 +194,15 @@ class TrainingBatches:
             step = [next(batches) for _ in range(per_step)]
             yield step, self._states.popleft().to_dict()
 
+    def samples_after(self, state: dict[str, Any]) -> list[list[Sample]]:
+        """This rank's samples of the step after a data-loader state, by micro-batch.
+
+        Args:
+            state: as this object yielded it; empty for the first step of a run.
+        """
+        before = DataState.from_dict(state) if state else self._order.start()
+        return list(self._own(self._order.take(before, self._global_batch)[0]))
+
     def close(self) -> None:
         """End the worker processes."""
         self._loader.close()
@@ -201,15 +210,19 @@ class TrainingBatches:
     def _micro_batches(self) -> Iterator[list[Sample]]:
         """This rank's samples, one micro-batch at a time; runs ahead of training."""
         state = self._state
-        share = self._global_batch // self._world_size
         while True:
             self._order.plans.go_on_to(state.epoch)
             samples, state = self._order.take(state, self._global_batch)
             self._states.append(state)
-            own = samples[self._rank * share : (self._rank + 1) * share]
-            for begin in range(0, share, self._micro_batch):
-                micro_batch = own[begin : begin + self._micro_batch]
-                yield [self._order.resolve(epoch, number) for epoch, number in micro_batch]
+            yield from self._own(samples)
+
+    def _own(self, samples: list[tuple[int, int]]) -> Iterator[list[Sample]]:
+        """This rank's part of the samples of a step, by micro-batch."""
+        share = self._global_batch // self._world_size
+        own = samples[self._rank * share : (self._rank + 1) * share]
+        for begin in range(0, share, self._micro_batch):
+            micro_batch = own[begin : begin + self._micro_batch]
+            yield [self._order.resolve(epoch, number) for epoch, number in micro_batch]
 
 
 class EvaluationBatches:

@@ -51,8 +51,10 @@ class TrainingState:
         tokens: non-padding tokens seen.
         data: data-loader state, as ``bigbird_ds.data`` wrote it.
         run_config: the resolved run config, to report what a resume changes.
-        skipped: steps of these that were skipped (``train.skip_steps``).
+        skipped: steps of these that were skipped (``train.skip_steps``, ``train.on_nonfinite``).
         environment: versions of packages, number of ranks, hosts and devices, for the same.
+        nonfinite: steps of these that were skipped because a number was not finite.
+        nonfinite_in_a_row: as ``nonfinite``, since the last step that was not.
     """
 
     step: NonNegativeInt
@@ -61,6 +63,8 @@ class TrainingState:
     run_config: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
     skipped: NonNegativeInt = 0
+    nonfinite: NonNegativeInt = 0
+    nonfinite_in_a_row: NonNegativeInt = 0
 
 
 class CheckpointManifest(BaseModel):
@@ -164,8 +168,11 @@ def _read(path: Path, kind: TypeAdapter[Parsed], what: str) -> Parsed:
         ) from cause
 
 
-def newest_intact(output: Path) -> Path | None:
+def newest_intact(output: Path, before: int | None = None) -> Path | None:
     """The newest intact checkpoint of a run; None if the run never wrote one.
+
+    Args:
+        before: only checkpoints of earlier steps count; None if there is none.
 
     Raises:
         CheckpointError: all checkpoints are damaged or gone. (Starting at step 0 would silently
@@ -173,6 +180,8 @@ def newest_intact(output: Path) -> Path | None:
     """
     damage: CheckpointError | None = None
     for folder in reversed(list_checkpoints(output)):
+        if before is not None and step_of(folder) >= before:
+            continue
         try:
             verify_checkpoint(folder)
         except CheckpointError as cause:
@@ -183,7 +192,7 @@ def newest_intact(output: Path) -> Path | None:
     if damage is not None:
         raise damage
     latest = output / LATEST_NAME
-    if latest.is_file():
+    if latest.is_file() and before is None:
         raise CheckpointError(
             "the checkpoints of this run are missing",
             seen=f"{latest} names {latest.read_text(errors='replace').strip()}, "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import logger
+from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_nonfinite
 from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
 from bigbird_ds.training.clock import Clock
 from bigbird_ds.training.disk import Kept
@@ -30,7 +31,9 @@ from bigbird_ds.training.step import (
     FailedBetweenSteps,
     agree_on_step,
     fetch,
+    is_skipped,
     optimizer_step,
+    state_after,
 )
 from bigbird_ds.training.stopping import StopRequest
 
@@ -39,17 +42,13 @@ PAUSES_AT_THE_END_S = (1.0, 5.0, 20.0)  # between tries of the last save
 
 @dataclass
 class _Log:
-    """What was measured since the last log line, and the steps last logged and last saved.
-
-    The numbers of a logged step were finite.
-    """
+    """What was measured since the last log line, and the step last saved."""
 
     run: Run
     writer: MetricsWriter
     meter: SumMeter
     speed: Speedometer
     clock: Clock
-    last_logged: int
     last_saved: int
     gradient_norm: Callable[[], float]
     retry_at: int | None = None  # the step after which a save that failed is tried again
@@ -59,13 +58,13 @@ class _Log:
         run, config, step = self.run, self.run.config, self.run.state.step
         if not self.meter.sums:
             return  # this step was logged already
-        gradient_norm = self.gradient_norm()
         values = {
             "step": step,
             **loss_means(self.meter.reduce(run.ranks), run.objective.losses),
             "lr": learning_rate(step, config),
-            "grad_norm": gradient_norm,
+            "grad_norm": self.gradient_norm(),
             "tokens": run.state.tokens,
+            "nonfinite_steps": run.state.nonfinite,
             **self.speed.reading(step),
             "memory_gib": peak_memory_gib(run.ranks.device),
             "time": time.time(),
@@ -75,18 +74,7 @@ class _Log:
             values["mfu"] = values["tokens_per_s"] * flops / (peak * run.ranks.world_size)
         self.writer.write(values)
         logger.info(log_line(values, run.objective.losses, config.train.steps))
-        if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
-            raise FloatingPointError(self._not_finite(values["loss"], gradient_norm))
-        self.last_logged = step
         self.speed.start(step)
-
-    def _not_finite(self, loss: float, gradient_norm: float) -> str:
-        step, since = self.run.state.step, self.last_logged + 1
-        where = f"at step {step}" if since == step else f"between steps {since} and {step}"
-        return (
-            f"the loss ({loss}) or the gradient norm ({gradient_norm}) is not finite {where}; "
-            f"{self.last_checkpoint} (try a smaller optimizer.lr)"
-        )
 
     @property
     def last_checkpoint(self) -> str:
@@ -102,17 +90,18 @@ def train(run: Run, request: StopRequest) -> int:
         The exit code: 0 done, 75 stopped on request and saved.
 
     Raises:
-        FloatingPointError: the loss or the gradient norm is not finite; the last checkpoint is
-            from before that.
+        FloatingPointError: the loss or the gradient norm is not finite, and the step may not be
+            skipped (the state before it is saved); or weights are not finite at a save.
         UserError, RankFailure: a rank failed between two steps; the last step is saved. The same
             on every rank.
     """
     config, ranks = run.config, run.ranks
     step = run.state.step
-    writer = ranks.jointly(lambda: MetricsWriter(run.folder.path, ranks, step))
+    folder = Path(config.output)
+    writer = ranks.jointly(lambda: MetricsWriter(folder, ranks, step))
     speed = Speedometer(step, config.train.steps)
     clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
-    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"))
+    log = _Log(run, writer, SumMeter(), speed, clock, step, partial(float, "nan"))
     stopped, failure = False, None
     try:
         stopped = _train_steps(run, log, request)
@@ -122,7 +111,7 @@ def train(run: Run, request: StopRequest) -> int:
         if run.state.step > log.last_saved:
             log.write()
             _save_at_the_end(run, log)
-    except NotWrittenError as cause:
+    except (NotWrittenError, FloatingPointError) as cause:
         if failure is None:
             raise
         logger.error("error: %s", cause)  # and what ended the run is raised
@@ -140,7 +129,7 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
     is_pending = run.ranks.gather(log.writer.lacks_evaluation)[0] and _evaluation_is_due(run)
     if is_pending and not evaluate(run, log.writer, request):
         return True
-    batches = iter(run.batches)
+    batches, spikes = iter(run.batches), SpikeWatch(config.train.spike_sigmas)
 
     while run.state.step < config.train.steps:
         # Read this step's batch; count its targets, and the stop requests, over all ranks.
@@ -158,24 +147,20 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
             return True
 
         # One optimizer step, unless it is to be skipped.
-        is_skipped = _is_skipped(step, config.train.skip_steps)
-        if not is_skipped:
+        result = None
+        if not is_skipped(step, config.train.skip_steps):
             set_learning_rate(run.optimizer, learning_rate(step, config))
-            gradient_norm = optimizer_step(
-                run, step, fetched.micro_batches, agreed.counts, log.meter, request
-            )
-            if gradient_norm is None:
+            result = optimizer_step(run, step, fetched.micro_batches, agreed.counts, request)
+            if result is None:
                 return True
-            log.gradient_norm = gradient_norm
-            log.speed.tokens += agreed.counts.tokens
-        tokens = 0 if is_skipped else int(agreed.counts.tokens)
-        run.state = replace(
-            run.state,
-            step=step,
-            tokens=run.state.tokens + tokens,
-            data=fetched.data_state,
-            skipped=run.state.skipped + is_skipped,
-        )
+            if result.is_applied:
+                log.meter.add(result.sums)
+                log.gradient_norm = result.gradient_norm
+                log.speed.tokens += agreed.counts.tokens
+                report_spike(run, step, result, spikes)
+            else:
+                settle_nonfinite(run, step, result)
+        run.state = state_after(run, fetched, agreed.counts.tokens, result)
 
         # Once in a while: a log line, a checkpoint, an evaluation.
         save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
@@ -219,7 +204,7 @@ def _end(run: Run, stopped: bool) -> int:
         what = f"at step {step} on request, saved" if step else "before the first step"
         logger.info("stopped %s; run the same command again to resume", what)
         return EXIT_REQUEUE
-    logger.info("done: %d steps in %s", run.state.step, run.folder.path)
+    logger.info("done: %d steps in %s", run.state.step, run.config.output)
     return EXIT_DONE
 
 
@@ -227,13 +212,6 @@ def _evaluation_is_due(run: Run) -> bool:
     """Whether to evaluate after the current step: every ``eval_every`` steps and after the last."""
     step, train = run.state.step, run.config.train
     return run.evaluation is not None and (step == train.steps or _due(step, train.eval_every))
-
-
-def _is_skipped(step: int, bounds: tuple[int, int] | None) -> bool:
-    if bounds is None or not bounds[0] <= step <= bounds[1]:
-        return False
-    logger.info("step %d skipped, as train.skip_steps says", step)
-    return True
 
 
 def _due(step: int, every: int) -> bool:
@@ -270,6 +248,7 @@ def _save_at_the_end(run: Run, log: _Log) -> None:
 def _write_checkpoint(run: Run, log: _Log) -> None:
     config, step = run.config, run.state.step
     run.ranks.progress.at(f"saving step {step}", PATIENCE_AT_SAVE)
+    assert run.folder is not None
     run.ranks.jointly(run.folder.require_own)
     began = time.perf_counter()
     folder = save_checkpoint(

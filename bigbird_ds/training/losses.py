@@ -75,6 +75,16 @@ def own_slots(most: int, capacity: int) -> int:
     return min(-(-max(most, 1) // _SLOT_MULTIPLE) * _SLOT_MULTIPLE, capacity)
 
 
+def mean_loss(sums: dict[str, Tensor], parts: Sequence[LossPart]) -> Tensor:
+    """The loss of one micro-batch of a rank: the sum of its parts, each the mean over its targets.
+
+    Args:
+        sums: results of ``loss_sums``.
+    """
+    means = [sums[p.loss] / sums[p.count].clamp(min=1) for p in parts if p.loss in sums]
+    return torch.stack(means).sum().detach()
+
+
 class StepLoss(nn.Module):
     """The module that DeepSpeed wraps.
 

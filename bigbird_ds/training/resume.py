@@ -15,8 +15,10 @@ from bigbird_ds.errors import CheckpointError, ConfigError
 from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FOLDER_NAME,
+    RUN_CONFIG_NAME,
     TrainingState,
     find_checkpoint,
+    is_run,
     list_checkpoints,
     newest_intact,
     read_state,
@@ -38,6 +40,44 @@ def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
         if not ranks.is_first:
             return None
         return newest_intact(output) if resume == "auto" else _named(resume, output)
+
+    return ranks.on_all_ranks(choose)[0]
+
+
+def choose_before(step: int, resume: str, output: Path, ranks: Ranks) -> Path | None:
+    """The verified checkpoint to replay ``step`` from: the newest in ``output`` of an earlier one.
+
+    Returns:
+        Where there is none: the checkpoint that ``resume`` names, or None for the run's start. The
+        same on every rank.
+
+    Raises:
+        CheckpointError: the earlier checkpoints are damaged, or ``resume`` names a later one.
+        ConfigError: ``output`` is no run folder.
+    """
+
+    def choose() -> Path | None:
+        if not ranks.is_first:
+            return None
+        if not is_run(output):
+            raise ConfigError(
+                "there is no run to replay",
+                seen=f"no {RUN_CONFIG_NAME} in {output}",
+                needed="the run config, and overrides, of a run that exists",
+                change="output",
+            )
+        found = newest_intact(output, before=step)
+        if found is not None or resume in ("auto", "never"):
+            return found
+        start = find_checkpoint(Path(resume))
+        if read_state(start).step >= step:
+            raise CheckpointError(
+                "no checkpoint is from before the step to replay",
+                seen=f"resume={resume} (step {read_state(start).step}), and none in {output}",
+                needed=f"a checkpoint of a step before {step}",
+                change="--replay, or resume",
+            )
+        return start
 
     return ranks.on_all_ranks(choose)[0]
 

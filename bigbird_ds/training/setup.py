@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import platform
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +48,7 @@ from bigbird_ds.training.resume import (
     check_same_objective,
     check_same_optimizer,
     check_steps,
+    choose_before,
     choose_checkpoint,
     load_optimizer,
 )
@@ -65,12 +65,12 @@ class Run:
 
     config: RunConfig
     ranks: Ranks
-    folder: RunFolder
+    folder: RunFolder | None  # None in a replay, which writes nothing
     objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
     engine: Any
-    batches: Iterable[tuple[list[Batch], dict[str, Any]]]
+    batches: TrainingBatches
     evaluation: EvaluationBatches | None
     state: TrainingState
     bf16: bool
@@ -78,8 +78,12 @@ class Run:
     has_stepped: bool = False  # in this process
 
 
-def build_run(config: RunConfig, ranks: Ranks) -> Run:
+def build_run(config: RunConfig, ranks: Ranks, replayed: int | None = None) -> Run:
     """Check everything that can be checked before the first step, then build it.
+
+    Args:
+        replayed: a step of an existing run: build the run from before it, without evaluation, and
+            write nothing.
 
     Raises:
         ConfigError, DataError, CheckpointError: a user error; raised on all ranks.
@@ -103,7 +107,17 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     progress.at("choosing and verifying a checkpoint", PATIENCE_AT_START)
     output = Path(config.output)
     checkpoints = list_checkpoints(output)
-    own = choose_checkpoint(config.resume, output, ranks)
+    if replayed is not None and replayed > config.train.steps:
+        raise ConfigError(
+            "the step to replay is not in the run",
+            seen=f"--replay {replayed}, train.steps={config.train.steps}",
+            needed=f"1 to {config.train.steps}",
+            change="--replay",
+        )
+    if replayed is None:
+        own = choose_checkpoint(config.resume, output, ranks)
+    else:
+        own = choose_before(replayed, config.resume, output, ranks)
     checkpoint = own or earlier_stage(config, ranks)
     environment = _environment(ranks)
     model_config = ranks.jointly(lambda: with_saved_style(inputs.model_config, config, checkpoint))
@@ -114,20 +128,23 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     batches = ranks.jointly(
         lambda: _training_batches(inputs.shards, objective, config, ranks, state)
     )
-    evaluation = ranks.jointly(
-        lambda: _evaluation_batches(inputs.validation, objective, config, ranks)
-    )
-    folder = RunFolder(output, checkpoints, ranks)
-    if ranks.is_first:
-        write_run_folder(output, config)
+    evaluation, folder = None, None
+    if replayed is None:
+        evaluation = ranks.jointly(
+            lambda: _evaluation_batches(inputs.validation, objective, config, ranks)
+        )
+        folder = RunFolder(output, checkpoints, ranks)
+        if ranks.is_first:
+            write_run_folder(output, config)
 
     progress.at("building the model and the engine", PATIENCE_AT_START)
     model = ranks.jointly(lambda: _model_on_device(config, model_config, checkpoint, ranks))
     num_bytes = checkpoint_bytes(
         [tuple(p.shape) for p in model.parameters()], config.optimizer.kind
     )
-    keep = config.train.keep_checkpoints
-    ranks.jointly(lambda: check_room(output, num_bytes, keep) if ranks.is_first else None)
+    if replayed is None:
+        keep = config.train.keep_checkpoints
+        ranks.jointly(lambda: check_room(output, num_bytes, keep) if ranks.is_first else None)
     optimizer = build_optimizer(model, config.optimizer)
     loss = StepLoss(model, objective.losses)
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.keyed_random import keyed_generator
-from bigbird_ds.training.deepspeed.state import global_gradient_norm
+from bigbird_ds.log import logger
+from bigbird_ds.training.deepspeed.state import global_gradient_norm, without_update
 from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets
+from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets, mean_loss
 from bigbird_ds.training.metrics import SumMeter
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
 from bigbird_ds.training.setup import Batch, Run
@@ -86,7 +90,7 @@ def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> Agreed:
 
 def asks_to_stop(run: Run, request: StopRequest) -> float:
     """1 if this rank was asked to stop, else 0. Rank 0 looks for files in the run folder."""
-    if run.ranks.is_first:
+    if run.ranks.is_first and run.folder is not None:
         request.look_for_files(run.folder.path)
     return float(bool(request))
 
@@ -99,23 +103,46 @@ def raise_between_steps(ranks: Ranks, error: Exception | None) -> None:
         raise FailedBetweenSteps(agreed) from error
 
 
+def is_skipped(step: int, bounds: tuple[int, int] | None) -> bool:
+    """Whether ``train.skip_steps`` leaves the step out."""
+    if bounds is None or not bounds[0] <= step <= bounds[1]:
+        return False
+    logger.info("step %d skipped, as train.skip_steps says", step)
+    return True
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What is known after an optimizer step.
+
+    Attributes:
+        is_applied: whether the weights changed; if not, the loss or the gradient norm is not
+            finite, and weights and optimizer are those before the step. The same on every rank.
+        loss: of the step, over all ranks; the same on every rank.
+        micro_losses: of each micro-batch of this rank: the mean over its targets.
+        sums: of this rank, for a ``SumMeter``.
+        gradient_norm: reads the gradient norm from the device; NaN if DeepSpeed has none.
+    """
+
+    is_applied: bool
+    loss: float
+    micro_losses: list[float]
+    sums: dict[str, Tensor]
+    gradient_norm: Callable[[], float]
+
+
 def optimizer_step(
-    run: Run,
-    step: int,
-    micro_batches: list[Batch],
-    counts: StepCounts,
-    meter: SumMeter,
-    request: StopRequest,
-) -> Callable[[], float] | None:
+    run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, request: StopRequest
+) -> StepResult | None:
     """Run forward and backward for every micro-batch, then the optimizer step.
 
-    Does not synchronize with the device.
+    If the loss or the gradient norm is not finite, on any rank, no rank makes an update. For this,
+    the ranks wait for their devices once, before the update.
 
     Returns:
-        A function that reads the gradient norm from the device; or None if any rank was asked to
-        stop between two micro-batches. Weights and ``meter`` are then those before the step.
+        None if any rank was asked to stop between two micro-batches. The weights are then those
+        before the step.
     """
-    before = dict(meter.sums)
     run.engine.train()
     # Dropout is keyed by step and rank: a resume on as many ranks draws the same masks.
     seeds = keyed_generator(run.config.train.seed, "dropout", step, run.ranks.rank)
@@ -123,23 +150,53 @@ def optimizer_step(
     # The first step of a process may compile.
     patience = 1.0 if run.has_stepped else PATIENCE_AT_SAVE
     run.has_stepped = True
-    norm = None
+    meter, losses = SumMeter(), []
     for number, batch in enumerate(micro_batches, start=1):
         if number > 1 and any(run.ranks.sum([asks_to_stop(run, request)])):
-            meter.sums = before
             return None
         run.ranks.progress.at(
             f"step {step}, micro-batch {number} of {len(micro_batches)}", patience
         )
         torch.manual_seed(int(seeds.integers(1 << 62)))
         sums = run.engine(to_device(batch, run), counts, scale)
+        losses.append(torch.stack([sums["loss"].detach(), mean_loss(sums, run.objective.losses)]))
         run.engine.backward(sums["loss"])
         meter.add(sums)
-        if number == len(micro_batches):
-            norm = global_gradient_norm(run.engine, run.model)
+        if number < len(micro_batches):
+            run.engine.step()
+    norm = global_gradient_norm(run.engine, run.model)
+    shares, micro_losses = torch.stack(losses).double().T.tolist()
+    early_norm = 0.0 if norm.before_step is None else float(norm.before_step)
+    loss, norms = run.ranks.sum([sum(shares) / scale, early_norm])
+    is_finite = math.isfinite(loss) and math.isfinite(norms)
+    with contextlib.nullcontext() if is_finite else without_update(run.engine):
         run.engine.step()
-    assert norm is not None
-    return norm
+    is_applied = is_finite and run.engine.was_step_applied()
+    return StepResult(is_applied, loss, micro_losses, meter.sums, norm)
+
+
+def state_after(
+    run: Run, fetched: Fetched, tokens: float, result: StepResult | None
+) -> TrainingState:
+    """The training state after the next step.
+
+    Args:
+        tokens: non-padding tokens of the step.
+        result: of the optimizer step; None if ``train.skip_steps`` left it out.
+    """
+    state = run.state
+    is_applied = result is not None and result.is_applied
+    is_nonfinite = result is not None and not result.is_applied
+    in_a_row = state.nonfinite_in_a_row if result is None else 0
+    return replace(
+        state,
+        step=state.step + 1,
+        tokens=state.tokens + (int(tokens) if is_applied else 0),
+        data=fetched.data_state,
+        skipped=state.skipped + (not is_applied),
+        nonfinite=state.nonfinite + is_nonfinite,
+        nonfinite_in_a_row=state.nonfinite_in_a_row + 1 if is_nonfinite else in_a_row,
+    )
 
 
 def to_device(batch: Batch, run: Run) -> Batch:

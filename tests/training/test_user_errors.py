@@ -129,7 +129,7 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
         ("trian.steps=8", ["unknown key", "train"]),
         ("train.steps=many", ["invalid value", "train.steps", "optimizer steps"]),
         ("train.steps=0", ["invalid value", "greater than 0"]),
-        ("train.skip_steps=[9, 8]", ["no range after step 1", "skip_steps=[9, 8]", "[1200, 1210]"]),
+        ("train.skip_steps=[9, 8]", ["are no range", "skip_steps=[9, 8]", "[1200, 1210]"]),
         ("train.steps=yes", ["invalid value", "train.steps=true", "not true or false"]),
         ("optimizer.betas=[0.9, on]", ["invalid value", "optimizer.betas", "not true or false"]),
         ("train.seed=18446744073709551616", ["invalid value", "less than 9223372036854775808"]),

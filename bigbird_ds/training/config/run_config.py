@@ -6,7 +6,7 @@ descriptions below. A key that would have no effect is an error, never ignored.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -112,6 +112,21 @@ class TrainConfig(Section):
         description="first and last step whose batches are read but not trained on: a resume from "
         "an earlier checkpoint passes a place where the loss breaks (null: none)",
     )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what follows a loss or gradient norm that is not finite: stop (save the state "
+        "before the step and end) or skip (leave out its update, as with skip_steps)",
+    )
+    max_nonfinite_in_a_row: PositiveInt = Field(
+        10,
+        description="steps that on_nonfinite=skip leaves out in a row; one more ends the run",
+    )
+    spike_sigmas: float = Field(
+        6.0,
+        ge=0,
+        description="log the samples of a step whose loss is this many standard deviations above "
+        "the mean of the last 100 steps (0: never)",
+    )
     log_every: PositiveInt = Field(10, description="steps between log lines")
     hang_timeout: float = Field(
         600.0,
@@ -191,10 +206,19 @@ class RunConfig(Section):
                 needed="a model config without weights",
                 change="model: the JSON file or mapping of the earlier stage; or continue_from",
             )
-        skipped = self.train.skip_steps
-        if skipped is not None and not 1 < skipped[0] <= skipped[1]:
+        limit = TrainConfig.model_fields["max_nonfinite_in_a_row"].default
+        if self.train.on_nonfinite == "stop" and self.train.max_nonfinite_in_a_row != limit:
             raise ConfigError(
-                "the steps to skip are no range after step 1",
+                "train.max_nonfinite_in_a_row has no effect if no step is skipped",
+                seen=f"train.max_nonfinite_in_a_row={self.train.max_nonfinite_in_a_row}, "
+                "train.on_nonfinite=stop",
+                needed="train.on_nonfinite=skip",
+                change="train.on_nonfinite, or leave out train.max_nonfinite_in_a_row",
+            )
+        skipped = self.train.skip_steps
+        if skipped is not None and skipped[0] > skipped[1]:
+            raise ConfigError(
+                "the steps to skip are no range",
                 seen=f"train.skip_steps={list(skipped)}",
                 needed="the first and the last step, for example [1200, 1210]",
                 change="train.skip_steps",

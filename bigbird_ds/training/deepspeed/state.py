@@ -7,6 +7,8 @@ and precision). Everything here is collective: all ranks call it, in the same or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
@@ -28,6 +30,7 @@ def full_tensors(engine: Any, model: nn.Module) -> Iterator[tuple[str, str, Tens
     Frozen parameters and buffers have only a weight. A tensor is valid until the next is yielded.
     """
     access = _access(engine)
+    access.make_missing_state()
     access.link()
     for name, parameter in model.named_parameters():
         yield "weight", name, access.weight(parameter).float()
@@ -98,16 +101,59 @@ def forget_empty_step(engine: Any) -> None:
         access.inner.state.clear()
 
 
-def global_gradient_norm(engine: Any, model: nn.Module) -> Callable[[], float]:
+@dataclass(frozen=True)
+class GradientNorm:
     """The gradient norm over all parameters and ranks, before clipping.
 
-    Call this between the last backward and ``engine.step()``, and the returned function after it.
+    Attributes:
+        before_step: the norm, where it exists before ``engine.step()``; else None.
     """
+
+    before_step: Tensor | None
+    engine: Any
+
+    def __call__(self) -> float:
+        """The norm; call this after ``engine.step()``."""
+        if self.before_step is not None:
+            return float(self.before_step)
+        if not self.engine.was_step_applied():
+            return float("nan")  # at ZeRO-3 DeepSpeed keeps the norm of the step before
+        return float(self.engine.get_global_grad_norm() or 0.0)
+
+
+def global_gradient_norm(engine: Any, model: nn.Module) -> GradientNorm:
+    """The gradient norm of a step; call this between the last backward and ``engine.step()``."""
     if _access(engine).reports_norm:
-        return lambda: float(engine.get_global_grad_norm() or 0.0)
+        return GradientNorm(None, engine)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return lambda: float(norm)
+    return GradientNorm(torch.nn.utils.get_total_norm(gradients), engine)
+
+
+@contextmanager
+def without_update(engine: Any) -> Iterator[None]:
+    """Within this context ``engine.step()`` changes neither weights nor optimizer state.
+
+    It still frees the gradients and ends the accumulation. DeepSpeed itself makes no update from
+    gradients that are not finite (``was_step_applied``), except in fp32 at stage 0.
+    """
+    access = _access(engine)
+    access.make_missing_state()
+    access.inner.step = lambda *_: None  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        del access.inner.step
+
+
+def held_bytes(engine: Any, model: nn.Module) -> tuple[int, int]:
+    """Bytes of this rank's weights, and of its optimizer: its state and its copies of weights."""
+    own = [getattr(parameter, "ds_tensor", parameter) for parameter in model.parameters()]
+    known = {id(tensor) for tensor in (*model.parameters(), *own)}
+    states = _access(engine).inner.state
+    copies = [tensor for tensor in states if id(tensor) not in known]
+    moments = [value for state in states.values() for value in state.values()]
+    optimizer = [tensor for tensor in (*copies, *moments) if isinstance(tensor, Tensor)]
+    return sum(tensor.nbytes for tensor in own), sum(tensor.nbytes for tensor in optimizer)
 
 
 def _step_device(state: dict[str, Any]) -> torch.device:
@@ -139,6 +185,11 @@ class _Access:
         for group in self.inner.param_groups:
             for tensor in group["params"]:
                 self._make_moments(tensor)
+
+    def make_missing_state(self) -> None:
+        """``make_state``, if no step has made it: all steps so far were skipped."""
+        if not self.inner.state:
+            self.make_state()
 
     def _make_moments(self, tensor: Tensor) -> None:
         state = self.inner.state[tensor]

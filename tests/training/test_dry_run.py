@@ -1,0 +1,60 @@
+"""``--dry-run``: every phase once, and nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from support.corpus import Corpus
+from support.distributed import run_distributed
+from support.runs import changed
+
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.distributed import Ranks
+
+
+def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[int, int]]]:
+    """What a dry run prints, and the bytes that it measured and those that are planned."""
+    from bigbird_ds.training import dry_run
+    from bigbird_ds.training.memory import plan_memory
+    from bigbird_ds.training.stopping import StopRequest
+
+    config = check_run_config(settings, "test")
+    measured: list[tuple[int, int]] = []
+
+    def measure(engine: Any, model: Any) -> tuple[int, int]:
+        planned = plan_memory(config, model.config, ranks.world_size)
+        measured.append(held_bytes(engine, model))
+        measured.append((planned.weights, planned.optimizer))
+        return measured[0]
+
+    held_bytes = dry_run.held_bytes
+    with (
+        mock.patch.object(dry_run, "held_bytes", measure),
+        contextlib.redirect_stdout(io.StringIO()) as text,
+    ):
+        assert dry_run.dry_run(config, ranks, StopRequest()) == 0
+    return text.getvalue(), measured
+
+
+@pytest.mark.launch
+def test_a_dry_run_measures_every_phase_beside_the_plan_and_leaves_nothing(
+    run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
+) -> None:
+    settings = changed(run_settings, **{"data.validation": str(corpus.shards)})
+    settings["output"] = str(tmp_path / "runs" / "one")
+    before = sorted(tmp_path.iterdir())
+    (printed, measured), (silent, _) = run_distributed(dry_runs, 2, settings)
+    assert silent == "" and sorted(tmp_path.iterdir()) == before
+
+    rows = {words[0]: words[1:] for line in printed.splitlines() if (words := line.split())}
+    assert measured[0] == pytest.approx(measured[1], rel=0.02)  # ZeRO pads its partitions
+    assert len(rows["weights"]) == len(rows["optimizer"]) == len(rows["rest"]) == 2
+    assert float(rows["total"][1]) > 0.1  # a process, on a CPU
+    phases = ["start", "data", "step", "save", "evaluation", "resume"]
+    assert all(float(rows[phase][0]) >= 0 for phase in phases)
+    assert rows["checkpoint:"][-1] == "hashing"
