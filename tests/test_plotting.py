@@ -56,6 +56,7 @@ def test_the_reach_is_printed_by_style_and_drawn_on_request(
         ["hf_eval", "0.00", "0.00", "0.00"],
         ["google", "0.23", "0.26", "0.28"],
         ["uniform", "0.48", "1.00", "1.00"],
+        ["relay", "0.61", "1.00", "1.00"],
     ]
     target = tmp_path / "reach.png"
     assert main([*words, "--style", "hf", "--eval", "--out", str(target)]) == 0

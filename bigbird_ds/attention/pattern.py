@@ -74,7 +74,8 @@ class BlockPattern:
             style: ``hf`` (as transformers: random in training, block 0 repeated in evaluation),
                 ``hf_eval`` (its evaluation pattern in both), ``google`` (the original: the same
                 random pattern in both), ``uniform`` (uniform over all blocks that the row does not
-                read already).
+                read already), ``relay`` (ours: from the own segment in even layers, from a few
+                blocks of each segment in odd ones; see ``relay.py``).
             layer: the layer's index, which seeds the draw.
             training: selects one of the two patterns of ``hf``; the other styles have only one.
             max_positions: the model's ``max_position_embeddings``; affects the draw of ``hf`` at

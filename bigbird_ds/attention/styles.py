@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigbird_ds.attention.relay import relay_blocks
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.registry import Registry
@@ -237,6 +238,16 @@ def draw_uniform(request: DrawRequest) -> np.ndarray:
     return drawn
 
 
+def draw_relay(request: DrawRequest) -> np.ndarray:
+    """Ours: from the own segment and from relays in turn; see ``relay.py``."""
+    drawn, candidates = relay_blocks(
+        request.num_blocks, request.num_heads, request.num_random_blocks, request.seed
+    )
+    if (candidates < request.num_random_blocks).any():
+        raise _too_few_candidates(request, 1 + int(candidates.argmin()), int(candidates.min()))
+    return drawn
+
+
 def _too_few_candidates(request: DrawRequest, row: int, found: int) -> ConfigError:
     return ConfigError(
         "this pattern style has too few candidate blocks",
@@ -257,5 +268,6 @@ STYLES: Registry[Style] = Registry(
         Style("hf_eval", block_zero),
         Style("google", draw_google),
         Style("uniform", draw_uniform),
+        Style("relay", draw_relay),
     ],
 )

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--style",
         default=None,
-        help="random_style: hf, hf_eval, google or uniform (default: hf; all with --reach)",
+        help="random_style: hf, hf_eval, google, uniform or relay (default: hf; all with --reach)",
     )
     parser.add_argument(
         "--layer", type=int, default=None, help="layer index; it seeds the random blocks"

@@ -35,7 +35,7 @@ def check_same_run(saved: DataState, start: DataState) -> None:
             "the checkpoint was trained on windows of a different length or kind",
             f"windows {start.windows} (version, parts x tokens per part)",
             f"windows {saved.windows}",
-            "data.sequence_length and objective.name",
+            "data.sequence_length and objective.name, or continue_from for another length",
         )
     if saved.seed != start.seed:
         raise _cannot_resume(

@@ -23,6 +23,7 @@ from bigbird_ds.hub.checkpoints import CONFIG_NAME
 from bigbird_ds.hub.generation import copy_generation_config
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.hub.new_folder import new_folder
+from bigbird_ds.hub.positions import POSITION_TABLES, repeated_rows
 from bigbird_ds.hub.source_tensors import (
     EditedTensors,
     open_tensors,
@@ -45,8 +46,6 @@ from bigbird_ds.models.ties import settle_ties
 from bigbird_ds.models.weights import Tensors
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 
-# Suffixes of the position table's name, by model family.
-POSITION_TABLES = ("embeddings.position_embeddings.weight", "embed_positions.weight")
 _HUB_PEGASUS_UNKNOWN = 2  # id of <unk> in a file without transformers' offset of 103
 _FRESH_WEIGHTS_SEED = 0  # tensors that the source lacks are the same in every import
 
@@ -247,7 +246,7 @@ def _extend(converted: Converted, wanted: int, origin: str) -> None:
     for name in [name for name in converted.tensors.names if name.endswith(POSITION_TABLES)]:
         width = converted.tensors.shape(name)[-1]
         table = read_table(converted.tensors, name, (rows, width), origin)
-        converted.tensors.replace(name, table[torch.arange(wanted) % rows])
+        converted.tensors.replace(name, repeated_rows(table, wanted))
     converted.config = config.replace(max_position_embeddings=wanted)
     converted.differences.append(
         f"positions: row i is row i modulo {rows:,} of the source; transformers' and `hf` random "

@@ -11,7 +11,7 @@ import yaml
 from bigbird_ds import files
 from bigbird_ds.hub.base_model import base_model
 from bigbird_ds.hub.checkpoints import TrainingState
-from bigbird_ds.hub.limits import limit_in_transformers
+from bigbird_ds.hub.limits import limit_in_transformers, other_pattern
 from bigbird_ds.hub.run_metrics import read_metrics
 
 # Not "summarization" for BigBirdPegasus: pretraining only fills gaps.
@@ -148,6 +148,8 @@ def _model(model: Any, dtype: str, transformers_version: str | None) -> str:
     }
     if limit := limit_in_transformers(config):
         checked += f"\n\n**Limit:** {limit}."
+    if note := other_pattern(config):
+        checked += f"\n\n**Pattern:** {note}."
     return "## Model\n\n" + _table(rows) + "\n\n" + checked
 
 

@@ -27,8 +27,10 @@ from torch import nn
 
 from bigbird_ds.attention.graph import pattern_attention, pattern_probabilities
 from bigbird_ds.attention.recipe import PatternRecipe
+from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.integrations.activations import fuse_activations, restore_activations
+from bigbird_ds.models.config_checks import check_choice
 
 try:
     from transformers.models.big_bird.modeling_big_bird import (
@@ -54,7 +56,7 @@ _PROJECTIONS = ("query", "key", "value")
 _DROPOUT = "dropout"  # a child of the full-attention class (our base), not of their sparse one
 
 
-def use_block_sparse_attention(model: nn.Module, style: str = "hf") -> Any:
+def use_block_sparse_attention(model: nn.Module, style: str | None = None) -> Any:
     """Replace the block-sparse attention in every layer of ``model``, in place.
 
     Tanh-GELU activations are replaced by a fused version.
@@ -62,8 +64,8 @@ def use_block_sparse_attention(model: nn.Module, style: str = "hf") -> Any:
     Args:
         model: any BigBird or BigBirdPegasus class of transformers. Call this before wrapping the
             model (DDP, DeepSpeed) or compiling it.
-        style: the random style. ``hf`` matches transformers. For a model that was pretrained with
-            another style, pass ``style=model.config.random_style``.
+        style: the random style. None: that of the model's config, ``random_style``, which our
+            exports have; without one ``hf``, which matches transformers.
 
     Returns:
         ``model``.
@@ -93,10 +95,11 @@ def use_block_sparse_attention(model: nn.Module, style: str = "hf") -> Any:
                 change="leave out the second call, or restore(model) first",
             )
         _require_known_structure(encoder, family)
+        check_choice("style", _style_of(encoder, style), STYLES)
     for encoder, family in found:
         for index, layer in enumerate(encoder.get_submodule(family.layers)):
             theirs = getattr(layer, family.attention)
-            ours = family.replacement(theirs, encoder.config, index, style)
+            ours = family.replacement(theirs, encoder.config, index, _style_of(encoder, style))
             setattr(layer, family.attention, ours)
         hook = encoder.register_forward_pre_hook(_choose_attention, with_kwargs=True)
         setattr(encoder, _HOOK, hook)
@@ -104,7 +107,11 @@ def use_block_sparse_attention(model: nn.Module, style: str = "hf") -> Any:
     return model
 
 
-def accelerate(model: nn.Module, style: str = "hf") -> Any:
+def _style_of(encoder: Any, style: str | None) -> str:
+    return getattr(encoder.config, "random_style", "hf") if style is None else style
+
+
+def accelerate(model: nn.Module, style: str | None = None) -> Any:
     """:func:`use_block_sparse_attention` under its former name; warns."""
     warnings.warn(
         "bigbird_ds.integrations.transformers.accelerate is now use_block_sparse_attention",

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from bigbird_ds import files
 from bigbird_ds.data.verify import is_shards_folder
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.hub.checkpoints import CONFIG_NAME
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 from bigbird_ds.models.sharing import check_sharing
@@ -19,8 +21,11 @@ from bigbird_ds.training.initial_weights import (
     fit_to_weights,
     load_initial_weights,
 )
+from bigbird_ds.training.length_stage import load_with_positions
+from bigbird_ds.training.pattern_reach import LONGEST_OF_HF, REACHING
 from bigbird_ds.vocabulary import Vocabulary
 
+STYLE_KEY = "random_style"
 # BigBird's released configs swap the two ids compared with their own tokenizer. The model reads
 # neither.
 _SWAPPED_IDS = {"bos_token_id": 1, "eos_token_id": 2}
@@ -79,12 +84,39 @@ def model_config_without_tokenizer(config: RunConfig) -> ModelConfig:
     return model_config
 
 
+def with_saved_style(
+    model_config: ModelConfig, config: RunConfig, checkpoint: Path | None
+) -> ModelConfig:
+    """The random style of ``checkpoint``, unless the run config names one; see ``new_style``.
+
+    Raises:
+        CheckpointError: the model config of the checkpoint cannot be read.
+    """
+    if checkpoint is None or STYLE_KEY in config.model:
+        return model_config
+    saved = files.read_json(
+        checkpoint / CONFIG_NAME, CheckpointError, "the checkpoint's model config"
+    )
+    return model_config.replace(random_style=saved.get(STYLE_KEY, model_config.random_style))
+
+
+def new_style(config: RunConfig) -> dict[str, str]:
+    """The random style of a new model for which the run config names none, by its length.
+
+    Weights that exist keep the style of their config, and without one that of transformers.
+    """
+    is_given = STYLE_KEY in config.model or config.initial_weights is not None
+    if is_given or config.data.sequence_length <= LONGEST_OF_HF:
+        return {}
+    return {STYLE_KEY: REACHING}
+
+
 def _model_settings(config: RunConfig) -> dict[str, Any]:
-    """``model`` without the keys of a Hub config that do not affect the model."""
+    """``model`` without the keys of a Hub config that do not affect the model; with a style."""
     not_ours = HUB_ONLY_KEYS - set(config.objective.kind.model_class.config_class.known_keys())
     settings = {key: value for key, value in config.model.items() if key not in not_ours}
     settings.pop("dtype", settings.pop("torch_dtype", None))  # weights are trained in fp32
-    return settings
+    return settings | new_style(config)
 
 
 def _check_lengths(config: RunConfig, model_config: ModelConfig) -> None:
@@ -145,7 +177,7 @@ def build_model(config: RunConfig, model_config: ModelConfig, checkpoint: Path |
     model_class = config.objective.kind.model_class
     torch.manual_seed(config.train.seed)
     if checkpoint is not None:
-        model = model_class.from_pretrained(checkpoint, config=model_config, dtype=torch.float32)
+        model = load_with_positions(model_class, checkpoint, model_config)
     elif config.initial_weights is not None:
         ties = config.model.get("tie_word_embeddings", model_class.config_class.tie_word_embeddings)
         model = load_initial_weights(config.initial_weights, model_class, model_config, ties)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bigbird_ds.attention.reach import MAX_SOURCES, reach
 from bigbird_ds.training.families import ModelConfig
 
-REACHING = "uniform"
+REACHING = "uniform"  # of new models above LONGEST_OF_HF, and what warnings suggest
+LONGEST_OF_HF = 4096  # tokens; up to here the default is the pattern of transformers
 ENOUGH = 0.5  # of the far block pairs, after all layers
 
 

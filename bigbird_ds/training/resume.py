@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bigbird_ds.hub.checkpoints import (
 )
 from bigbird_ds.training.deepspeed.state import set_optimizer_state
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.length_stage import saved_positions, with_positions
 
 
 def choose_checkpoint(resume: str, output: Path, ranks: Ranks) -> Path | None:
@@ -146,7 +148,16 @@ def load_optimizer(folder: Path, step: int, engine: Any, model: nn.Module) -> No
     """Load a checkpoint's fp32 weights and optimizer state into an engine of any layout."""
     weights = _TensorFiles(folder, "model*.safetensors")
     moments = _TensorFiles(folder, "optimizer*.safetensors")
-    set_optimizer_state(engine, model, step, weights, lambda kind, name: moments(f"{kind}/{name}"))
+    saved = saved_positions(folder)
+    rows: int = model.config.max_position_embeddings  # type: ignore[union-attr, assignment]
+
+    def weight(name: str) -> Tensor:
+        return with_positions("weight", name, weights(name), saved, rows)
+
+    def moment(kind: str, name: str) -> Tensor:
+        return with_positions(kind, name, moments(f"{kind}/{name}"), saved, rows)
+
+    set_optimizer_state(engine, model, step, weight, moment)
 
 
 def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
@@ -205,17 +216,19 @@ def check_steps(folder: Path, state: TrainingState, steps: int) -> None:
         )
 
 
-def check_same_model(folder: Path, config: dict[str, Any]) -> None:
+def check_same_model(folder: Path, config: dict[str, Any], may_differ: Sequence[str] = ()) -> None:
     """Reject a checkpoint of another model than ``config`` describes.
 
-    Dropout may change on a resume; shapes, attention and vocabulary may not.
+    Dropout may change on a resume, and the keys ``may_differ``; shapes, attention and vocabulary
+    may not.
 
     Raises:
         CheckpointError: a key that may not change differs, or the saved config cannot be read.
     """
     path = folder / CONFIG_NAME
     saved = files.read_json(path, CheckpointError, "the checkpoint's model config")
-    free = ("dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version")
+    free = ["dropout", "gradient_checkpointing", "architectures", "dtype", "transformers_version"]
+    free += may_differ
     wanted = json.loads(json.dumps(config))  # JSON types: the keys of id2label become strings
     differing = [
         key

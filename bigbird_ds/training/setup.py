@@ -32,8 +32,18 @@ from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
 from bigbird_ds.training.disk import check_room, checkpoint_bytes
 from bigbird_ds.training.distributed import Ranks, set_timeouts
 from bigbird_ds.training.families import ModelConfig
+from bigbird_ds.training.length_stage import (
+    POSITIONS,
+    check_positions,
+    earlier_stage,
+    report_stage,
+)
 from bigbird_ds.training.losses import StepLoss
-from bigbird_ds.training.model_setup import build_model, resolve_model_config
+from bigbird_ds.training.model_setup import (
+    build_model,
+    resolve_model_config,
+    with_saved_style,
+)
 from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.progress import PATIENCE_AT_START
 from bigbird_ds.training.resume import (
@@ -112,7 +122,7 @@ def build_run(
             ranks.jointly(
                 partial(corpus.shards.check_hashes, ranks.rank, ranks.world_size, after_each=hashed)
             )
-    objective, model_config = inputs.objective, inputs.model_config
+    objective = inputs.objective
 
     progress.at("choosing and verifying a checkpoint", PATIENCE_AT_START)
     output = Path(config.output)
@@ -125,11 +135,16 @@ def build_run(
             change="--replay",
         )
     if replayed is None:
-        checkpoint = choose_checkpoint(config.resume, output, ranks)
+        own = choose_checkpoint(config.resume, output, ranks)
     else:
-        checkpoint = choose_before(replayed, config.resume, output, ranks)
+        own = choose_before(replayed, config.resume, output, ranks)
+    checkpoint = own or earlier_stage(config, ranks)
     environment = _environment(ranks)
-    state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
+    model_config = ranks.jointly(lambda: with_saved_style(inputs.model_config, config, checkpoint))
+    is_new_stage = own is None and checkpoint is not None
+    state = ranks.jointly(
+        lambda: _state_of(checkpoint, config, model_config, environment, is_new_stage)
+    )
     batches = ranks.jointly(
         lambda: _training_batches(inputs.corpora, objective, config, ranks, state)
     )
@@ -231,16 +246,25 @@ def _state_of(
     config: RunConfig,
     model_config: ModelConfig,
     environment: dict[str, Any],
+    is_new_stage: bool,
 ) -> TrainingState:
-    """The state of the checkpoint to resume from, in this environment; else an empty state."""
+    """The state of the checkpoint to resume from, in this environment; else an empty state.
+
+    A new stage keeps the step and reads the data from its start.
+    """
     if checkpoint is None:
         return TrainingState(0, 0, data={}, run_config={}, environment=environment)
-    check_same_model(checkpoint, model_config.to_dict())
+    check_same_model(checkpoint, model_config.to_dict(), [POSITIONS] if is_new_stage else [])
     state = read_state(checkpoint)
     check_steps(checkpoint, state, config.train.steps)
+    if is_new_stage:
+        check_positions(checkpoint, model_config)
     check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
     check_same_optimizer(checkpoint, state, config.optimizer.name)
     report_resume(checkpoint, state, config, environment)
+    if is_new_stage:
+        report_stage(checkpoint, state, config, model_config)
+        state = replace(state, data={})
     return replace(state, environment=environment)
 
 

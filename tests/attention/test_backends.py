@@ -40,7 +40,7 @@ def cases(draw: st.DrawFn) -> tuple[BlockPattern, int, int, torch.Tensor | None]
     wanted = draw(st.integers(0, 3))
     blocks = draw(st.integers(2 * wanted + 6, 2 * wanted + 12))
     heads = draw(st.integers(1, 3))
-    style = draw(st.sampled_from(["hf", "hf_eval", "google", "uniform"]))
+    style = draw(st.sampled_from(["hf", "hf_eval", "google", "uniform", "relay"]))
     pattern = BlockPattern.build(
         blocks * block_size,
         heads,

@@ -16,7 +16,9 @@ def random_qkv(heads: int, seq_len: int, dtype: torch.dtype) -> list[torch.Tenso
     return [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
 
 
-@pytest.mark.parametrize("style,training", [("hf", True), ("hf", False), ("uniform", True)])
+@pytest.mark.parametrize(
+    "style,training", [("hf", True), ("hf", False), ("uniform", True), ("relay", True)]
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_operator_equals_the_reference(style: str, training: bool, masked: bool) -> None:
     recipe = PatternRecipe(2, 16, 2, style, layer=1, training=training, max_positions=4096)

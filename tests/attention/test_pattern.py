@@ -14,7 +14,7 @@ from bigbird_ds.attention.styles import DrawRequest, draw_random_blocks
 from bigbird_ds.errors import ConfigError
 
 
-@pytest.mark.parametrize("style", ["hf", "hf_eval", "google", "uniform"])
+@pytest.mark.parametrize("style", ["hf", "hf_eval", "google", "uniform", "relay"])
 @pytest.mark.parametrize("seq_len,block_size,wanted", [(1024, 64, 3), (768, 64, 3), (96, 8, 0)])
 def test_tables_hold_window_globals_and_random_blocks_with_their_counts(
     style: str, seq_len: int, block_size: int, wanted: int

@@ -19,11 +19,18 @@ AFTER = (1, 2, 3, 12)
         ("hf", 16_384, (0.04, 0.04, 0.05, 0.09)),
         ("uniform", 16_384, (0.13, 1.00, 1.00, 1.00)),
         ("uniform", 65_536, (0.03, 0.77, 1.00, 1.00)),
+        ("relay", 16_384, (0.00, 1.00, 1.00, 1.00)),
     ],
 )
 def test_the_reach_of_the_base_shape(style: str, tokens: int, expected: tuple[float, ...]) -> None:
     shares = reach.reach(style, tokens)
     assert [shares[k - 1] for k in AFTER] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("num_heads", [12, 16])  # base and large
+def test_relay_connects_every_far_pair_of_a_million_tokens_in_three_layers(num_heads: int) -> None:
+    first, second, third = reach.reach("relay", 1_048_576, 3, num_heads=num_heads)
+    assert first == 0 and second < 0.1 and third == 1
 
 
 def test_the_reach_equals_a_product_of_matrices() -> None:

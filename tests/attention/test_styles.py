@@ -158,13 +158,13 @@ def test_uniform_differs_by_layer_and_head() -> None:
     assert (first != second).any() and (first[0] != first[1]).any()
 
 
-@pytest.mark.parametrize("style", ["hf", "google", "uniform", "hf_eval"])
+@pytest.mark.parametrize("style", ["hf", "google", "uniform", "relay", "hf_eval"])
 def test_no_random_blocks_is_a_pattern_too(style: str) -> None:
     drawn = draw_random_blocks(style, DrawRequest(1024, 3, 64, 0, 0, 4096), True)
     assert drawn.shape == (1, 14, 0)
 
 
-@pytest.mark.parametrize("style", ["hf", "google", "uniform"])
+@pytest.mark.parametrize("style", ["hf", "google", "uniform", "relay"])
 def test_drawing_touches_no_global_generator(style: str) -> None:
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()
     draw_random_blocks(style, DrawRequest(1024, 2, 64, 3, 0, 4096), True)
@@ -179,6 +179,7 @@ def test_drawing_touches_no_global_generator(style: str) -> None:
         ("google", DrawRequest(4096, 2, 256, 3, 0, 4096)),
         ("hf", DrawRequest(56, 2, 8, 3, 0, 4096)),
         ("uniform", DrawRequest(56, 2, 8, 3, 0, 4096)),
+        ("relay", DrawRequest(56, 2, 8, 3, 0, 4096)),
     ],
 )
 def test_an_impossible_draw_says_what_to_change(style: str, request_: DrawRequest) -> None:

@@ -354,6 +354,26 @@ def test_the_style_of_pretraining_can_be_asked_for(folder: Path) -> None:
         found, expected = model(**batch).logits, ours(**batch).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert not torch.allclose(found, fresh(folder, False)(**batch).logits, atol=1e-5)
+    with pytest.raises(ConfigError, match="unknown style"):
+        use_block_sparse_attention(fresh(folder, False), style="unifrom")
+
+
+@pytest.mark.parametrize("style", ["uniform", "relay"])
+def test_the_style_is_that_of_config_json(folder: Path, tmp_path: Path, style: str) -> None:
+    from bigbird_ds import BigBirdForSequenceClassification
+
+    ours = BigBirdForSequenceClassification.from_pretrained(folder, random_style=style)
+    ours.save_pretrained(tmp_path)
+    again = BigBirdForSequenceClassification.from_pretrained(tmp_path)
+    assert again.config.random_style == style
+    model = use_block_sparse_attention(fresh(tmp_path, False))
+    batch = random_batch(2, LONG)
+    with torch.no_grad():
+        expected = ours(**batch).logits
+        torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again(**batch).logits, expected, rtol=0, atol=1e-5)
+        plain = fresh(tmp_path, False)(**batch).logits
+        assert not torch.allclose(plain, expected, atol=1e-5)
 
 
 def test_a_model_without_random_blocks_computes_long_inputs(tmp_path: Path) -> None:

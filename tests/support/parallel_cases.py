@@ -36,6 +36,20 @@ class AttentionCase:
     padded: bool = False
     dtype: torch.dtype = torch.float64
 
+    def pattern(self) -> BlockPattern:
+        """Of layer 1, a relay layer."""
+        length = self.num_blocks * self.block_size
+        return BlockPattern.build(
+            length,
+            num_heads=self.num_heads,
+            block_size=self.block_size,
+            num_random_blocks=self.num_random_blocks,
+            style=self.style,
+            layer=1,
+            training=self.training,
+            max_positions=length,
+        )
+
 
 def attention_errors(ranks: Ranks, cases: list[AttentionCase]) -> list[dict[str, float]]:
     """For each case, the largest relative error of the result and of each gradient."""
@@ -77,17 +91,8 @@ def _wrongly_rounded(case: AttentionCase, parallel: SequenceParallel) -> int:
 
 
 def _errors(case: AttentionCase, parallel: SequenceParallel) -> dict[str, float]:
-    length = case.num_blocks * case.block_size
-    pattern = BlockPattern.build(
-        length,
-        num_heads=case.num_heads,
-        block_size=case.block_size,
-        num_random_blocks=case.num_random_blocks,
-        style=case.style,
-        layer=1,
-        training=case.training,
-        max_positions=length,
-    )
+    pattern = case.pattern()
+    length = pattern.seq_len
     generator = torch.Generator().manual_seed(0)
     shape = (4, case.num_heads, length, 8)
     q, k, v, grad = (torch.randn(shape, generator=generator, dtype=case.dtype) for _ in range(4))
@@ -119,13 +124,13 @@ def _with_gradients(function: Any, *tensors: torch.Tensor) -> list[torch.Tensor]
     return [context.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-def traffic_of(ranks: Ranks, num_blocks: list[int]) -> list[dict[str, int]]:
-    """Bytes that this rank sent in forward and backward, for sequences of so many blocks."""
+def traffic_of(ranks: Ranks, cases: list[AttentionCase]) -> list[dict[str, int]]:
+    """Bytes that this rank sent in forward and backward, for each case."""
     parallel = _all_ranks()
     counts = []
-    for number in num_blocks:
+    for case in cases:
         parallel.traffic.clear()
-        _errors(AttentionCase(number, block_size=4, num_random_blocks=3), parallel)
+        _errors(case, parallel)
         counts.append({d: parallel.traffic.total(d) for d in ("forward", "backward")})
     return counts
 

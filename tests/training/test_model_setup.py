@@ -15,7 +15,12 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.file import load_run_config
 from bigbird_ds.training.families import ModelConfig
-from bigbird_ds.training.model_setup import model_config_without_tokenizer, resolve_model_config
+from bigbird_ds.training.model_setup import (
+    model_config_without_tokenizer,
+    resolve_model_config,
+    with_saved_style,
+)
+from bigbird_ds.training.pattern_reach import REACHING
 from bigbird_ds.vocabulary import Vocabulary
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab" / "bigbird.model"
@@ -144,3 +149,49 @@ def test_a_model_is_checked_without_its_tokenizer(
     model_config_without_tokenizer(load_run_config(run_config_file, without))
     with pytest.raises(ConfigError, match=text):
         model_config_without_tokenizer(load_run_config(run_config_file, [*without, override]))
+
+
+@pytest.mark.parametrize(
+    ("model", "length", "style"),
+    [
+        ({}, 4096, "hf"),
+        ({}, 8192, REACHING),
+        ({"random_style": "hf"}, 8192, "hf"),
+    ],
+)
+def test_a_new_model_above_4096_tokens_has_a_style_that_reaches(
+    model: dict[str, Any], length: int, style: str, run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = run_settings | {"data": run_settings["data"] | {"sequence_length": length}}
+    model = TINY_MODEL | {"max_position_embeddings": length} | model
+    assert resolve(model, settings, tmp_path).random_style == style
+
+
+def test_weights_keep_their_style_above_4096_tokens(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = run_settings | {"data": run_settings["data"] | {"sequence_length": 8192}}
+    for saved in ("hf", "google", None):  # None: written by transformers
+        folder = weights(tmp_path / f"{saved}", random_style=saved, max_position_embeddings=8192)
+        if saved is None:
+            values = json.loads((folder / "config.json").read_text())
+            del values["random_style"]
+            (folder / "config.json").write_text(json.dumps(values))
+        assert resolve(folder, settings, tmp_path).random_style == (saved or "hf")
+
+
+def test_a_resume_keeps_the_style_of_the_checkpoint(
+    run_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = run_settings | {"data": run_settings["data"] | {"sequence_length": 8192}}
+    path, model = tmp_path / "run.yaml", TINY_MODEL | {"max_position_embeddings": 8192}
+    saved = BigBirdConfig(**model, random_style="hf")
+    (tmp_path / "checkpoint").mkdir()
+    saved.save_pretrained(tmp_path / "checkpoint")
+    for given, style in (({}, "hf"), ({"random_style": "google"}, "google")):
+        path.write_text(json.dumps(settings | {"model": model | given}))
+        config = load_run_config(path)
+        new = model_config_without_tokenizer(config)
+        assert new.random_style == given.get("random_style", REACHING)
+        found = with_saved_style(new, config, tmp_path / "checkpoint")
+        assert found.random_style == style

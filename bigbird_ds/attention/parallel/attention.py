@@ -1,6 +1,7 @@
 """Sequence-parallel block-sparse attention, exact.
 
-The traffic does not grow with the sequence length, except for the random blocks of ``uniform``.
+The traffic does not grow with the sequence length, except for the random blocks of ``uniform`` and
+the relays of ``relay``.
 The exchange of keys and values overlaps with the attention of the two global rows to this rank's
 keys; the middle rows follow. (Legend: ``__init__.py``.)
 """

@@ -1,11 +1,11 @@
 """The exchange plan: which rank sends which key block to which rank; cached per pattern.
 
-A rank holds n / P consecutive blocks. With more than two ranks, blocks that at least half of the
-(other rank, head) pairs read are *shared*: their owner broadcasts them, at a cost per rank that
-does not grow with P. These are the first and last block, and the prefix with the random blocks of
-``hf`` and ``google``. All other blocks go only to the ranks and heads that read them, in one
-all-to-all with known split sizes (the blocks of neighboring ranks; all random blocks of
-``uniform``).
+A rank holds n / P consecutive blocks. With more than two ranks, blocks that most of the (other
+rank, head) pairs read are *shared*: their owner broadcasts them, at a cost per rank that does not
+grow with P. These are the first and last block, the prefix with the random blocks of ``hf`` and
+``google``, and the relays of ``relay``. All other blocks go only to the ranks and heads that read
+them, in one all-to-all with known split sizes (the blocks of neighboring ranks; all random blocks
+of ``uniform``).
 (Legend: ``__init__.py``.)
 """
 
@@ -22,7 +22,10 @@ from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.attention.triton.block_lists import AttentionLists, BlockPairs
 from bigbird_ds.errors import ConfigError
 
-_SHARED_BY = 0.5  # fraction of the (other rank, head) pairs
+# Shared blocks are read by at least one of these fractions of the (other rank, head) pairs: the one
+# with less traffic. Half suits a prefix that one rank owns; with blocks that all ranks own, half
+# of which each of them reads, broadcasting costs nearly twice as much.
+_SHARED_BY = (0.5, 0.95)
 _CACHED_PLANS = 128
 
 
@@ -193,7 +196,14 @@ def _shared_blocks(need: np.ndarray, num_local: int) -> np.ndarray:
     if size == 2:
         return np.zeros(0, dtype=np.int64)  # point-to-point sends the same with less waiting
     wanted = need.sum(axis=(0, 1))
-    return np.flatnonzero(wanted >= _SHARED_BY * tables * (size - 1))
+
+    def sent(shared: np.ndarray) -> int:
+        """Blocks of heads that a rank sends at most; a broadcast costs every rank its size."""
+        pairs = np.where(shared, 0, wanted).reshape(size, num_local).sum(axis=1)
+        return int(shared.sum() * tables + pairs.max())
+
+    choices = [wanted >= fraction * tables * (size - 1) for fraction in _SHARED_BY]
+    return np.flatnonzero(min(choices, key=sent))
 
 
 def _sent(need: np.ndarray, rank: int, num_local: int) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -21,8 +21,8 @@ class BigBirdConfig(HubConfig):
         use_bias: whether the query, key and value projections have a bias.
         block_size, num_random_blocks: of block-sparse attention. Inputs of at most
             :attr:`max_full_attention_tokens` tokens use full attention.
-        random_style: how random blocks are drawn: ``hf``, ``hf_eval``, ``google`` or ``uniform``
-            (see ``BlockPattern.build``). transformers ignores it and always uses ``hf``.
+        random_style: how random blocks are drawn: ``hf``, ``hf_eval``, ``google``, ``uniform`` or
+            ``relay`` (see ``BlockPattern.build``). transformers ignores it and always uses ``hf``.
         attention_probs_dropout_prob: applies to full attention only, as in the original.
 
     Raises:

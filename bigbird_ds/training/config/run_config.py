@@ -221,6 +221,12 @@ class RunConfig(Section):
     initial_weights: str | None = Field(
         None, description="set automatically when `model` is a folder with weights"
     )
+    continue_from: str | None = Field(
+        None,
+        description="run folder or checkpoint of an earlier stage, whose weights, optimizer state "
+        "and step a run without checkpoints takes over: another data.sequence_length, positions "
+        "extended, the data from its start (null: a new run)",
+    )
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig
     batch: BatchConfig
@@ -253,6 +259,21 @@ class RunConfig(Section):
                     needed="a shards folder with a validation split",
                     change=f"data.validation, or leave out train.{key}",
                 )
+        if self.continue_from is not None and self.resume not in ("auto", "never"):
+            raise ConfigError(
+                "two checkpoints to start from",
+                seen=f"continue_from={self.continue_from}, resume={self.resume}",
+                needed="only one: resume goes on in the same data at the same length, "
+                "continue_from starts a stage of another length",
+                change="continue_from, or resume=auto",
+            )
+        if self.continue_from is not None and self.initial_weights is not None:
+            raise ConfigError(
+                "the weights of the model would have no effect",
+                seen=f"continue_from={self.continue_from}, weights of {self.initial_weights}",
+                needed="a model config without weights",
+                change="model: the JSON file or mapping of the earlier stage; or continue_from",
+            )
         limit = TrainConfig.model_fields["max_nonfinite_in_a_row"].default
         if self.train.on_nonfinite == "stop" and self.train.max_nonfinite_in_a_row != limit:
             raise ConfigError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from support.distributed import run_distributed
@@ -15,6 +17,7 @@ CASES = [
     AttentionCase(24, style="hf_eval"),
     AttentionCase(24, style="uniform", num_heads=3, padded=True),
     AttentionCase(12, style="hf", padded=True),  # parts smaller than the prefix
+    AttentionCase(48, style="relay", num_heads=3, padded=True),  # six segments, a relay layer
     AttentionCase(12, num_random_blocks=0, style="uniform"),
     AttentionCase(256, style="hf"),  # 1,024 tokens: the prefix of the special lengths
     AttentionCase(24, style="hf", dtype=torch.float32, padded=True),
@@ -57,11 +60,39 @@ def test_gradients_of_bf16_keys_from_all_ranks_are_rounded_once(
     assert [wrong for _, wrong in single_blocks] == [[0, 0]] * 6
 
 
+PREFIX = [AttentionCase(n, num_random_blocks=3) for n in (64, 128, 512)]
+ANYWHERE = [
+    AttentionCase(64, style="uniform", num_heads=3),
+    AttentionCase(128, style="relay", num_heads=3),
+]
+
+
+@pytest.fixture(scope="module")
+def traffic() -> list[list[dict[str, int]]]:
+    """Bytes that each of four ranks sent, for ``PREFIX`` and ``ANYWHERE``."""
+    return run_distributed(traffic_of, 4, PREFIX + ANYWHERE)
+
+
 @pytest.mark.launch
-def test_traffic_does_not_grow_with_the_length() -> None:
-    lengths = [64, 128, 512]
-    for rank, counts in enumerate(run_distributed(traffic_of, 4, lengths)):
+def test_traffic_of_a_prefix_does_not_grow_with_the_length(
+    traffic: list[list[dict[str, int]]],
+) -> None:
+    for rank, counts in enumerate(traffic):
         for direction in ("forward", "backward"):
-            sent = [count[direction] for count in counts]
+            sent = [count[direction] for count in counts[: len(PREFIX)]]
             assert sent[0] > 0
             assert max(sent) <= min(sent), (rank, direction, sent)
+
+
+@pytest.mark.launch
+def test_traffic_is_what_the_exchange_plans_say(
+    traffic: list[list[dict[str, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    from style_traffic import layer_bytes
+
+    for number, case in enumerate(PREFIX + ANYWHERE):
+        expected = layer_bytes(case.pattern(), 4, width=8, number_bytes=8)
+        for direction, sent in zip(("forward", "backward"), expected, strict=True):
+            # _errors attends to four sequences.
+            assert max(counts[number][direction] for counts in traffic) == 4 * sent, case

@@ -12,6 +12,7 @@ CASES = [
     TritonCase("hf", 12),
     TritonCase("hf", 6, training=False, padded=True),  # one table for all heads
     TritonCase("uniform", 12, padded=True),  # heads with different blocks, some of them fewer
+    TritonCase("relay", 36, padded=True),  # four segments of nine
 ]
 
 

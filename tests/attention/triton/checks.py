@@ -53,6 +53,7 @@ CASES = [
     (1, 16, 16, 10, 0, "hf", True, "lengths"),
     (1, 32, 64, 8, 1, "hf_eval", True, "scattered"),
     (1, 64, 64, 9, 1, "uniform", True, "lengths"),
+    (1, 16, 16, 32, 1, "relay", True, "lengths"),
     (1, 64, 128, 5, 1, "hf_eval", True, "none"),
     (1, 16, 12, 5, 0, "uniform", True, "none"),  # a number of heads that is not a power of two
     (2, 16, 48, 9, 0, "hf", True, "lengths"),

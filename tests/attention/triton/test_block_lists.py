@@ -22,6 +22,7 @@ PATTERNS = [
     {"seq_len": 50 * 16, "num_heads": 3, "style": "hf", "training": False},
     {"seq_len": 14 * 16, "num_heads": 2, "style": "google"},
     {"seq_len": 300 * 16, "num_heads": 2, "style": "uniform"},
+    {"seq_len": 300 * 16, "num_heads": 2, "style": "relay", "layer": 1},
 ]
 
 

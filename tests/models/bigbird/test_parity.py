@@ -259,7 +259,7 @@ def test_blocks_of_256_work_but_where_hf_cannot_draw(tmp_path: Path) -> None:
         assert torch.isfinite(styled(**batch).last_hidden_state).all()
 
 
-@pytest.mark.parametrize("style", ["hf", "hf_eval", "google", "uniform"])
+@pytest.mark.parametrize("style", ["hf", "hf_eval", "google", "uniform", "relay"])
 def test_the_style_decides_whether_training_and_evaluation_differ(
     pretraining_folder: Path, style: str
 ) -> None:

@@ -1,0 +1,250 @@
+"""Recall at a distance: does a model use what its pattern connects? No data is needed.
+
+    python benchmarks/recall.py --json recall.json             # every style, one after the other
+    python benchmarks/recall.py --styles relay --steps 2000 --draw recall.png
+    python benchmarks/recall.py --read recall.json --draw recall.png       # only the picture
+
+A block of a document holds pairs (the token is one of 16 values, its token type one of many keys,
+no key twice in a document), as many queries (the mask token, its type the key of a pair that lies a
+given number of blocks before or after), and filler. The model, BigBird with a masked-language-model
+head, 4 layers of width 128 with 4 heads, block 16, learns the value of each query. A document has
+far more pairs than its two global blocks have tokens.
+
+All styles train equally: the same seeds, documents, steps and learning rates. ``full`` is full
+attention, ``none`` has no random blocks. Patterns are those of training in evaluation too. Accuracy
+is that of new documents, by distance and by what the pattern says of the pair: ``direct`` if some
+head of some layer reads its block, ``connected`` if only several layers together do, ``not
+connected`` otherwise; ways through the global blocks do not count. Chance is 1 / 16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import command_line
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.attention import BlockPattern
+from bigbird_ds.attention.draw import count_matrix
+from bigbird_ds.plotting import pyplot, save_figure
+
+BLOCK, HEADS, LAYERS, WIDTH, RANDOM_BLOCKS = 16, 4, 4, 128, 3
+VALUES, FILLER, MASK = 16, 17, 18  # tokens 1 .. 16 are the values
+PAIRS = 6  # in a block, and as many queries
+STYLES = ("full", "none", "hf", "google", "uniform", "relay")
+KINDS = ("direct", "connected", "not connected")
+
+
+def main() -> int:
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--documents", type=int, default=2, help="in a step")
+    parser.add_argument("--test-documents", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", type=Path, help="PNG of accuracy by distance")
+    parser.add_argument("--read", type=Path, help="results to draw instead of training")
+    command_line.add_threads_option(parser)
+    arguments = parser.parse_args()
+    if arguments.read is not None:
+        rows = json.loads(arguments.read.read_text())["results"]
+    else:
+        facts, rows = command_line.begin(threads=arguments.threads), []
+        for style in arguments.styles:
+            rows.append(train_and_test(style, arguments))
+            command_line.write_results("recall", arguments, facts, rows)
+    if arguments.draw is not None:
+        draw(rows, arguments.draw)
+    return 0
+
+
+def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train a new model and return its accuracies."""
+    torch.manual_seed(arguments.seed)
+    num_blocks = arguments.length // BLOCK
+    model = BigBirdForMaskedLM(config_of(style, arguments.length)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, betas=(0.9, 0.98))
+    generator = np.random.default_rng(arguments.seed)
+    started, losses = time.process_time(), []
+    for step in range(arguments.steps):
+        rate = min(1.0, (step + 1) / 50) * min(1.0, 5 * (1 - step / arguments.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = arguments.lr * rate
+        loss, _, _ = loss_and_hits(model, generator, arguments.documents, num_blocks)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % 100 == 0:
+            print(f"{style}: step {step + 1}, loss {np.mean(losses[-100:]):.3f}", flush=True)
+    seconds = time.process_time() - started
+    row = {"style": style, "steps": arguments.steps, "seconds": seconds, "losses": losses[9::10]}
+    return row | test(model, style, arguments)
+
+
+@torch.no_grad()
+def test(model: Any, style: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy on new documents by distance in tokens and by kind of pair, and all counts."""
+    num_blocks = arguments.length // BLOCK
+    generator = np.random.default_rng([arguments.seed, 1])
+    all_hits, all_pairs = [], []
+    for _ in range(arguments.test_documents):
+        _, hits, pairs = loss_and_hits(model, generator, 1, num_blocks)
+        all_hits.append(hits)
+        all_pairs.append(pairs)
+    hits, pairs = np.concatenate(all_hits), np.concatenate(all_pairs)
+    distance = np.abs(pairs[:, 0] - pairs[:, 1])
+    kind = kinds_of_pairs(style, arguments.length)[pairs[:, 0], pairs[:, 1]]
+    by_distance = {}
+    for d in distances(num_blocks):
+        by_distance[d * BLOCK] = _share(hits[distance == d]) | {
+            KINDS[k]: float((kind[distance == d] == k).mean()) for k in range(3)
+        }
+    by_kind = {KINDS[k]: _share(hits[kind == k]) for k in range(3)}
+    print(
+        f"{style}: {hits.mean():.3f} of all; "
+        + ", ".join(
+            f"{name} {share['accuracy']:.3f} of {share['queries']:,}"
+            for name, share in by_kind.items()
+            if share["queries"]
+        ),
+        flush=True,
+    )
+    return {"accuracy": float(hits.mean()), "by_distance": by_distance, "by_kind": by_kind}
+
+
+def _share(hits: np.ndarray) -> dict[str, Any]:
+    return {"accuracy": float(hits.mean()) if len(hits) else None, "queries": len(hits)}
+
+
+def distances(num_blocks: int) -> list[int]:
+    """The distances of queries in blocks: 1, 2, 4, ..., at most half of the sequence."""
+    return [1 << k for k in range((num_blocks // 2).bit_length())]
+
+
+def loss_and_hits(
+    model: Any, generator: np.random.Generator, documents: int, num_blocks: int
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """The loss of new documents, which queries were answered, and their (query, pair) blocks."""
+    tokens, types, places, targets, pairs = make_documents(generator, documents, num_blocks)
+    result = model.bert(input_ids=tokens, token_type_ids=types)
+    logits = model.cls(result.last_hidden_state[places])
+    hits = (logits.argmax(-1) == targets).numpy()
+    return F.cross_entropy(logits, targets), hits, pairs
+
+
+def make_documents(
+    generator: np.random.Generator, documents: int, num_blocks: int
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, np.ndarray]:
+    """Tokens and token types ``(documents, N)``; the places, answers and blocks of the queries.
+
+    The global blocks hold filler only.
+    """
+    middle = np.arange(1, num_blocks - 1)
+    tokens = np.full((documents, num_blocks * BLOCK), FILLER)
+    types = np.zeros_like(tokens)
+    places, targets, blocks = [], [], []
+    for document in range(documents):
+        keys = 1 + generator.permutation(num_blocks * PAIRS).reshape(num_blocks, PAIRS)
+        values = 1 + generator.integers(VALUES, size=(num_blocks, PAIRS))
+        shuffled = generator.random((num_blocks, BLOCK)).argsort(axis=1)
+        shuffled += np.arange(num_blocks)[:, None] * BLOCK
+        pair, query = shuffled[:, :PAIRS], shuffled[:, PAIRS : 2 * PAIRS]
+        tokens[document, pair[middle]], types[document, pair[middle]] = values[middle], keys[middle]
+
+        asking = np.repeat(middle, PAIRS)
+        distance = generator.choice(distances(num_blocks), size=len(asking))
+        asked = asking + distance * generator.choice([-1, 1], size=len(asking))
+        other = 2 * asking - asked
+        asked = np.where((asked > 0) & (asked < num_blocks - 1), asked, other)
+        asks = (asked > 0) & (asked < num_blocks - 1)
+        place = query[middle].ravel()[asks]
+        asking, asked = asking[asks], asked[asks]
+        which = generator.integers(PAIRS, size=len(asked))
+        tokens[document, place], types[document, place] = MASK, keys[asked, which]
+        places.append(np.stack([np.full(len(place), document), place]))
+        targets.append(values[asked, which])
+        blocks.append(np.stack([asking, asked], axis=1))
+    rows, columns = torch.from_numpy(np.concatenate(places, axis=1))
+    return (
+        torch.from_numpy(tokens),
+        torch.from_numpy(types),
+        (rows, columns),
+        torch.from_numpy(np.concatenate(targets)),
+        np.concatenate(blocks),
+    )
+
+
+def config_of(style: str, length: int) -> BigBirdConfig:
+    return BigBirdConfig(
+        vocab_size=MASK + 1,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=length,
+        type_vocab_size=1 + PAIRS * (length // BLOCK),
+        sep_token_id=None,
+        attention_type="original_full" if style == "full" else "block_sparse",
+        block_size=BLOCK,
+        num_random_blocks=0 if style == "none" else RANDOM_BLOCKS,
+        random_style="hf" if style in ("full", "none") else style,
+    )
+
+
+def kinds_of_pairs(style: str, length: int) -> np.ndarray:
+    """(n, n): the index in ``KINDS`` of each (query, pair) of blocks, global blocks left out."""
+    num_blocks = length // BLOCK
+    if style == "full":
+        return np.zeros((num_blocks, num_blocks), dtype=int)
+    config = config_of(style, length)
+    direct = np.zeros((num_blocks, num_blocks), dtype=bool)
+    depends = np.eye(num_blocks, dtype=np.int64)
+    for layer in range(LAYERS):
+        pattern = BlockPattern.build(
+            length,
+            HEADS,
+            BLOCK,
+            config.num_random_blocks,
+            config.random_style,
+            layer,
+            max_positions=length,
+        )
+        reads = sum(count_matrix(pattern, head) for head in range(HEADS)) > 0
+        reads[[0, -1]] = reads[:, [0, -1]] = False
+        direct |= reads
+        depends = np.minimum(reads.astype(np.int64) @ depends, 1)
+    return np.where(direct, 0, np.where(depends > 0, 1, 2))
+
+
+def draw(rows: list[dict[str, Any]], target: Path) -> None:
+    """Accuracy by distance, a curve for each style."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(6.8, 4.2), layout="constrained")
+    for row in rows:
+        found = {int(d): share["accuracy"] for d, share in row["by_distance"].items()}
+        axes.plot(list(found), list(found.values()), "o-", label=row["style"])
+    axes.axhline(1 / VALUES, color="gray", linestyle=":", label="chance")
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="distance in tokens", ylabel="queries answered", ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    save_figure(figure, target)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
