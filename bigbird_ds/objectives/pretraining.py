@@ -17,6 +17,7 @@ from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.flops import flops_per_token
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
 from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
+from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
 MASKED_TOKENS = LossPart(
@@ -77,7 +78,11 @@ class MaskedLanguageModel(Objective):
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
         self.mask_fraction = options.mask_fraction
-        self._masker = Masker(vocabulary, options.mask_fraction, options.whole_words)
+        self._masker = Masker.of(vocabulary, options.mask_fraction, options)
+
+    @property
+    def words(self) -> WordSpans | None:
+        return self._masker.words
 
     def part_capacity(self, sequence_length: int) -> int:
         """Maximum number of tokens in a part, given [CLS] and a [SEP] after each part.

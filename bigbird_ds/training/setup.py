@@ -21,6 +21,7 @@ from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
+from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
@@ -41,9 +42,11 @@ from bigbird_ds.training.resume import (
     check_steps,
     choose_checkpoint,
     load_optimizer,
+    with_options_before,
 )
 from bigbird_ds.training.run_folder import RunFolder, write_run_folder
 from bigbird_ds.training.start_report import report_resume, report_start
+from bigbird_ds.training.words_report import words_in_words
 from bigbird_ds.vocabulary import Vocabulary
 
 Batch = dict[str, Tensor]
@@ -95,6 +98,12 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     checkpoints = list_checkpoints(output)
     checkpoint = choose_checkpoint(config.resume, output, ranks)
     environment = _environment(ranks)
+    if checkpoint is not None:
+        saved = ranks.jointly(partial(read_state, checkpoint))
+        config = with_options_before(config, saved)
+        objective = build_objective(
+            config.objective.name, objective.vocabulary, config.objective.options
+        )
     state = ranks.jointly(lambda: _state_of(checkpoint, config, model_config, environment))
     batches = ranks.jointly(
         lambda: _training_batches(inputs.shards, objective, config, ranks, state)
@@ -118,6 +127,8 @@ def build_run(config: RunConfig, ranks: Ranks) -> Run:
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
     set_timeouts(config.train.hang_timeout)
     report_start(config, ranks, model, model_config, inputs.shards, state.step)
+    if ranks.is_first and (line := words_in_words(objective, inputs.shards)):
+        logger.info("masking: %s", line)
     return Run(
         config=config,
         ranks=ranks,
@@ -189,7 +200,7 @@ def _state_of(
     check_same_model(checkpoint, model_config.to_dict())
     state = read_state(checkpoint)
     check_steps(checkpoint, state, config.train.steps)
-    check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
+    check_same_objective(checkpoint, state, config)
     check_same_optimizer(checkpoint, state, config.optimizer.name)
     report_resume(checkpoint, state, config, environment)
     return replace(state, environment=environment)
