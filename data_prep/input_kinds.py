@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 KNOWN_KINDS = (
-    ".txt, .jsonl, .ndjson or .json (also with .gz, .zst, .xz, .bz2), .parquet, .arrow, or a saved"
-    " datasets folder"
+    ".txt, .jsonl, .ndjson, .json, .fa or .fasta (also with .gz, .zst, .xz, .bz2), .parquet,"
+    " .arrow, or a saved datasets folder"
 )
 _COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 
@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     JSON_LINES = "jsonl"  # one object per line
     PARQUET = "parquet"  # one document per row
     ARROW = "arrow"  # one document per row; a file of the ``datasets`` cache
+    FASTA = "fasta"  # one document per record
     SAVED_DATASET = "saved datasets folder"  # one document per row
 
 
@@ -37,6 +38,9 @@ _BY_SUFFIX = {
     ".json": Kind.JSON_LINES,
     ".parquet": Kind.PARQUET,
     ".arrow": Kind.ARROW,
+    ".fa": Kind.FASTA,
+    ".fasta": Kind.FASTA,
+    ".fna": Kind.FASTA,
 }
 
 
@@ -47,7 +51,7 @@ def kind_of(path: Path, default: Kind | None = None) -> tuple[Kind, str] | None:
     """
     suffix, compression = _endings(path)
     kind = _BY_SUFFIX.get(suffix, default)
-    if kind is None or (compression and kind not in (Kind.TEXT, Kind.JSON_LINES)):
+    if kind is None or (compression and kind not in (Kind.TEXT, Kind.JSON_LINES, Kind.FASTA)):
         return None
     return kind, compression
 

@@ -52,7 +52,7 @@ class InputFile:
     @property
     def can_be_cut(self) -> bool:
         """Whether reading can start in the middle of the file."""
-        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW)
+        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW, Kind.FASTA)
 
     def files(self) -> list[Path]:
         """The files on disk that it consists of."""
