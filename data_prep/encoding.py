@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
-from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
+from bigbird_ds.vocabulary import NO_SPACE_BEFORE, SPIECE_NAME, WORD_START, Vocabulary
 from data_prep.sentence_choice import RULE, Spans, spans_by
 from data_prep.sentences import sentence_spans
 from data_prep.sequence_spans import sequence_spans
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 _BATCH_CHARS = 1 << 18
-# normalizer_spec { add_dummy_prefix: false }, which takes effect after a serialized model
-_NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ class DocumentEncoder:
         from sentencepiece import SentencePieceProcessor
 
         processor = SentencePieceProcessor()
-        processor.LoadFromSerializedProto(self._path.read_bytes() + _NO_SPACE_BEFORE)
+        processor.LoadFromSerializedProto(self._path.read_bytes() + NO_SPACE_BEFORE)
         return processor
 
     def _without_reserved(self, sentences: list[str]) -> list[str]:

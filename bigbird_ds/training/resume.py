@@ -138,7 +138,8 @@ def with_options_before(config: RunConfig, state: TrainingState) -> RunConfig:
     settable = set(type(objective.options).model_fields) - set(objective.options.without_effect())
     settable -= objective.model_fields_set
     before = _options_before(config, state)
-    if not (kept := {key: value for key, value in before.items() if key in settable}):
+    kept = {k: v for k, v in before.items() if k in settable and getattr(objective, k) != v}
+    if not kept:
         return config
     for key, value in kept.items():
         logger.info("resume: objective.%s=%s, as before the option existed", key, value)
