@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import DataError
@@ -176,7 +175,7 @@ def decoded(data: bytes, fields: Fields) -> str:
         ) from None
 
 
-def printable(name: str | Path) -> str:
+def printable(name: str | os.PathLike[str]) -> str:
     """A file name as printable text, for messages and our own files; works for any bytes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return escaped(text)
