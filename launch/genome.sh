@@ -9,7 +9,7 @@ step() { printf '\n== %s\n' "$*"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
 root=work/genome
 
-step "1/4 genomes: 14 strains of four bacteria"
+step "1/4 genomes: 16 strains of four bacteria"
 if [ ! -d $root/fasta ]; then
     mkdir -p $root/package
     (cd $root/package && apt-get download ragout-examples)
@@ -27,7 +27,7 @@ step "2/4 tokenizer: BPE of 4,096 pieces on a sample of spans of 600 bases"
 step "3/4 shards: a document per record"
 [ -s $root/shards/manifest.json ] ||
     run bigbird-ds shard $root/fasta --tokenizer $root/tokenizer --out $root/shards \
-        --case upper --n-runs cut --validation-fraction 0.15 --workers 2 --resume
+        --case upper --n-runs cut --validation-fraction 0.15 --unit-size 4M --workers 2 --resume
 
 step "4/4 pretraining: masked bases, either strand"
 run python launch/pretrain.py configs/run/genome_cpu.yaml "$@"
