@@ -91,9 +91,10 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="files, folders, globs, URLs of these, or - for JSON lines on standard input: .txt (one"
-        " document per file), .jsonl, .ndjson or .json (one object per line), .fa or .fasta (one sequence per"
-        " record), each also as .gz, .zst, .xz or .bz2; .parquet, .arrow, a saved datasets folder",
+        help="files, folders, globs, URLs of these, or - for JSON lines on standard input: .txt"
+        " (one document per file), .jsonl, .ndjson or .json (one object per line), .fa or .fasta"
+        " (one sequence per record), each also as .gz, .zst, .xz or .bz2; .parquet, .arrow, a"
+        " saved datasets folder",
     )
     parser.add_argument(
         "--format",
