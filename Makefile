@@ -44,7 +44,7 @@ $(READY): pyproject.toml $(LOCK)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) "$(TORCH)"
 	$(BIN)/python -c "import triton" 2>/dev/null || $(INSTALL) "$(TRITON)"
-	$(INSTALL) --editable ".[dev,plot]"
+	$(INSTALL) --editable ".[dev,plot,remote]"
 	touch $@
 
 lock:

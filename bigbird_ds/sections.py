@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -37,7 +37,14 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 class Options(Section):
-    """The options of a registry entry: the keys of its section next to ``name``."""
+    """The options of a registry entry: the keys of its section next to ``name``.
+
+    Attributes:
+        before_this_option: keys added after the first release, and the value that corresponds to
+            what a run did whose config lacks the key.
+    """
+
+    before_this_option: ClassVar[dict[str, Any]] = {}
 
     def without_effect(self) -> tuple[str, ...]:
         """Keys that have no effect, given the values of the others."""

@@ -22,6 +22,9 @@ BIGBIRD, PEGASUS = "bigbird", "pegasus"
 PEGASUS_SENTENCE_MASK, PEGASUS_WORD_MASK, PEGASUS_UNKNOWN = 2, 3, 105
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece's prefix of pieces that begin a word
 
+# normalizer_spec { add_dummy_prefix: false }, which takes effect after a serialized model
+NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -37,6 +40,7 @@ class Vocabulary:
         family: ``bigbird`` or ``pegasus``.
         sentence_mask: id that replaces a gap sentence; -1 in the BigBird family.
         pieces: the piece of each id.
+        model: the contents of ``spiece.model``.
     """
 
     size: int
@@ -53,6 +57,7 @@ class Vocabulary:
     family: str = BIGBIRD
     sentence_mask: int = -1
     pieces: list[str] = field(default_factory=list, repr=False)
+    model: bytes = field(default=b"", repr=False)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Vocabulary:
@@ -74,7 +79,8 @@ class Vocabulary:
             )
         processor = SentencePieceProcessor()
         try:
-            processor.LoadFromSerializedProto(path.read_bytes())
+            model = path.read_bytes()
+            processor.LoadFromSerializedProto(model)
         except (RuntimeError, OSError) as cause:
             raise DataError(
                 "spiece.model is not a sentencepiece model",
@@ -108,6 +114,7 @@ class Vocabulary:
             sha256=files.sha256_of(path),
             family=family,
             pieces=pieces,
+            model=model,
             **names,
         )
 

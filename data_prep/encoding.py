@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
-from bigbird_ds.vocabulary import SPIECE_NAME, WORD_START, Vocabulary
+from bigbird_ds.vocabulary import NO_SPACE_BEFORE, SPIECE_NAME, WORD_START, Vocabulary
 from data_prep.sentence_choice import RULE, Spans, spans_by
 from data_prep.sentences import sentence_spans
+from data_prep.sequence_spans import sequence_spans
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 _BATCH_CHARS = 1 << 18
-# normalizer_spec { add_dummy_prefix: false }, which takes effect after a serialized model
-_NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ def normalize_white_space(text: str) -> str:
     return " ".join(text.split())
 
 
-def sentences_of(text: str) -> Iterator[str]:
+def sentences_of(text: str, spans: Spans = sentence_spans) -> Iterator[str]:
     """The non-empty sentences of ``text``, with normalized white space."""
-    return (sentence for sentence, _ in _sentences_and_joins(text, sentence_spans))
+    return (sentence for sentence, _ in _sentences_and_joins(text, spans))
 
 
 def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
@@ -99,6 +98,9 @@ class DocumentEncoder:
         self._processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
         self._path = folder / SPIECE_NAME
         self._spans = spans_by(sentences)
+        self._sequence_spans = self._spans
+        if sentences == RULE:
+            self._sequence_spans = sequence_spans(self._path)
         self._dtype = ids_dtype(self.vocabulary.size)
         reserved = self.vocabulary.is_special.copy()
         reserved[self.vocabulary.unk] = False
@@ -108,9 +110,15 @@ class DocumentEncoder:
         self._reserved_name = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def encode(
-        self, text: str, on_batch: Callable[[int], None] = lambda num_tokens: None
+        self,
+        text: str,
+        on_batch: Callable[[int], None] = lambda num_tokens: None,
+        *,
+        is_sequence: bool = False,
     ) -> EncodedDocument:
         """Encode one document.
+
+        A sequence (DNA, proteins) has fixed spans instead of the sentences of the rule.
 
         ``on_batch`` is called after each batch of sentences with its number of tokens, to show
         progress, or to stop by raising an exception.
@@ -119,7 +127,8 @@ class DocumentEncoder:
         lengths: list[np.ndarray] = []
         num_chars = 0
         unknown: Counter[str] = Counter()
-        for batch, joined in _batches(_sentences_and_joins(text, self._spans)):
+        spans = self._sequence_spans if is_sequence else self._spans
+        for batch, joined in _batches(_sentences_and_joins(text, spans)):
             batch_ids, batch_lengths = self._encode_batch(batch, joined)
             if self._is_reserved[batch_ids].any():
                 batch = self._without_reserved(batch)
@@ -160,7 +169,7 @@ class DocumentEncoder:
         from sentencepiece import SentencePieceProcessor
 
         processor = SentencePieceProcessor()
-        processor.LoadFromSerializedProto(self._path.read_bytes() + _NO_SPACE_BEFORE)
+        processor.LoadFromSerializedProto(self._path.read_bytes() + NO_SPACE_BEFORE)
         return processor
 
     def _without_reserved(self, sentences: list[str]) -> list[str]:

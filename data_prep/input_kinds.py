@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.remote import RemotePath
+
 KNOWN_KINDS = (
-    ".txt, .jsonl, .ndjson or .json (also with .gz, .zst, .xz, .bz2), .parquet, .arrow, or a saved"
-    " datasets folder"
+    ".txt, .jsonl, .ndjson, .json, .fa or .fasta (also with .gz, .zst, .xz, .bz2), .parquet,"
+    " .arrow, or a saved datasets folder"
 )
 _COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 
@@ -23,6 +25,7 @@ class Kind(enum.Enum):
     JSON_LINES = "jsonl"  # one object per line
     PARQUET = "parquet"  # one document per row
     ARROW = "arrow"  # one document per row; a file of the ``datasets`` cache
+    FASTA = "fasta"  # one document per record
     SAVED_DATASET = "saved datasets folder"  # one document per row
 
 
@@ -37,22 +40,25 @@ _BY_SUFFIX = {
     ".json": Kind.JSON_LINES,
     ".parquet": Kind.PARQUET,
     ".arrow": Kind.ARROW,
+    ".fa": Kind.FASTA,
+    ".fasta": Kind.FASTA,
+    ".fna": Kind.FASTA,
 }
 
 
-def kind_of(path: Path, default: Kind | None = None) -> tuple[Kind, str] | None:
+def kind_of(path: Path | RemotePath, default: Kind | None = None) -> tuple[Kind, str] | None:
     """Return kind and compression by the file's name, or None.
 
     ``default`` is the kind for names without a known suffix.
     """
     suffix, compression = _endings(path)
     kind = _BY_SUFFIX.get(suffix, default)
-    if kind is None or (compression and kind not in (Kind.TEXT, Kind.JSON_LINES)):
+    if kind is None or (compression and kind not in (Kind.TEXT, Kind.JSON_LINES, Kind.FASTA)):
         return None
     return kind, compression
 
 
-def counted_by_suffix(paths: Iterable[Path]) -> str:
+def counted_by_suffix(paths: Iterable[Path | RemotePath]) -> str:
     """Describe files of other kinds: ``3 files of other kinds (.md 2, without suffix 1)``."""
     counts = Counter("".join(_endings(path)) or "without suffix" for path in paths)
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -66,7 +72,7 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(shown[:5]) + (" ..." if len(shown) > 5 else "")
 
 
-def _endings(path: Path) -> tuple[str, str]:
+def _endings(path: Path | RemotePath) -> tuple[str, str]:
     """A file's suffix and compression in lower case, each empty if there is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in _COMPRESSIONS else ""

@@ -1,8 +1,8 @@
 """Resolves INPUT arguments to a list of input files with kind and size.
 
-An INPUT is a file, a folder (all files of known kinds below it), a glob, or ``-`` for JSON lines on
-standard input. The list depends only on names and sizes; its order does not depend on the file
-system.
+An INPUT is a file, a folder (all files of known kinds below it), a glob, a URL of one of these, or
+``-`` for JSON lines on standard input. The list depends only on names and sizes; its order does not
+depend on the file system.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bigbird_ds.log import logger
 from data_prep.input_kinds import KNOWN_KINDS, Kind, counted_by_suffix, kind_of, listing
 from data_prep.input_walk import Identity, identity_of, is_saved_dataset, walk
 from data_prep.records import printable
+from data_prep.remote import RemotePath, find_remote, is_remote
 
 STDIN = "-"
 _LARGE_DOCUMENT_BYTES = 1 << 20
@@ -38,11 +39,11 @@ class InputFile:
         kind: its document format.
         compression: ``.gz``, ``.zst``, ``.xz``, ``.bz2`` or empty.
         num_bytes: its size.
-        modified: nanoseconds since the epoch, to detect changes during the job; None for a pipe,
-            which has no size either.
+        modified: nanoseconds since the epoch (of a URL: a number made from its version), to detect
+            changes during the job; None for a pipe, which has no size either.
     """
 
-    path: Path
+    path: Path | RemotePath
     name: str
     kind: Kind
     compression: str
@@ -52,18 +53,26 @@ class InputFile:
     @property
     def can_be_cut(self) -> bool:
         """Whether reading can start in the middle of the file."""
-        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW)
+        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW, Kind.FASTA)
 
-    def files(self) -> list[Path]:
-        """The files on disk that it consists of."""
-        return sorted(self.path.glob("*.arrow")) if self.kind is Kind.SAVED_DATASET else [self.path]
+    def _size_and_time_now(self) -> tuple[int, int]:
+        if isinstance(self.path, RemotePath):
+            return self.path.size_and_version(is_fresh=True)
+        return _size_and_time(self._local_files(self.path))
+
+    def files(self) -> Sequence[Path | RemotePath]:
+        """The files that it consists of."""
+        return [self.path] if isinstance(self.path, RemotePath) else self._local_files(self.path)
+
+    def _local_files(self, path: Path) -> list[Path]:
+        return sorted(path.glob("*.arrow")) if self.kind is Kind.SAVED_DATASET else [path]
 
     def check_unchanged(self) -> None:
         """Raise DataError if the file has changed since the job was planned."""
         if self.modified is None:
             return
         try:
-            now = _size_and_time(self.files())
+            now = self._size_and_time_now()
         except OSError as cause:
             raise cannot_be_read(self.path, cause) from cause
         if now != (self.num_bytes, self.modified):
@@ -97,7 +106,10 @@ def find_inputs(
     again = 0
     for argument in arguments:
         for path, name in _paths_of(argument, default_kind):
-            file, identity = _input_file(path, name, default_kind)
+            if isinstance(path, RemotePath):
+                file, identity = _remote_file(path, name, default_kind)
+            else:
+                file, identity = _input_file(path, name, default_kind)
             if identity in seen:
                 again += 1
                 continue
@@ -151,7 +163,7 @@ def spool_stdin(path: Path) -> InputFile:
     return InputFile(path, STDIN, Kind.JSON_LINES, "", num_bytes, modified)
 
 
-def cannot_be_read(path: Path, cause: OSError) -> DataError:
+def cannot_be_read(path: Path | RemotePath, cause: OSError) -> DataError:
     return DataError(
         "an input cannot be read",
         seen=f"{printable(path)}: {cause.strerror or cause}",
@@ -160,8 +172,11 @@ def cannot_be_read(path: Path, cause: OSError) -> DataError:
     )
 
 
-def _paths_of(argument: str, default_kind: Kind | None) -> Iterator[tuple[Path, str]]:
+def _paths_of(argument: str, default_kind: Kind | None) -> Iterator[tuple[Path | RemotePath, str]]:
     """Yield the paths of one argument, with their names for messages."""
+    if is_remote(argument):
+        yield from _remote_paths(argument, default_kind)
+        return
     path = Path(argument)
     try:
         if path.is_dir():
@@ -216,7 +231,50 @@ def _paths_of_glob(pattern: str, default_kind: Kind | None) -> Iterator[tuple[Pa
             yield match, match.name
 
 
-def _report_skipped(where: Path | str, others: list[Path]) -> None:
+def _remote_paths(url: str, default_kind: Kind | None) -> Iterator[tuple[Path | RemotePath, str]]:
+    """Yield the files at a URL; of a folder or glob those of known kinds."""
+    try:
+        found, is_file = find_remote(url)
+    except OSError as cause:
+        raise cannot_be_read(RemotePath(url), cause) from cause
+    if is_file:
+        yield found[0]
+        return
+    known = [each for each in found if kind_of(each[0], default_kind) is not None]
+    if not known:
+        raise DataError(
+            "an input does not exist",
+            seen=f"{printable(url)!r} holds {counted_by_suffix(p for p, _ in found) or 'nothing'}",
+            needed="the URL of a file, of a folder with documents, or a glob that matches",
+            change="the INPUT argument",
+        )
+    _report_skipped(url, [path for path, _ in found if kind_of(path, default_kind) is None])
+    yield from known
+
+
+def _remote_file(
+    path: RemotePath, name: str, default_kind: Kind | None
+) -> tuple[InputFile, Identity]:
+    known = kind_of(path, default_kind)
+    if known is None:
+        raise _unknown_kind(path)
+    try:
+        size, version = path.size_and_version()
+    except OSError as cause:
+        raise cannot_be_read(path, cause) from cause
+    return InputFile(path, printable(name), *known, size, version), path.identity
+
+
+def _unknown_kind(path: Path | RemotePath) -> DataError:
+    return DataError(
+        "unknown file type of an input",
+        seen=printable(path),
+        needed=KNOWN_KINDS,
+        change="the file's name, --format, or the INPUT argument",
+    )
+
+
+def _report_skipped(where: Path | str, others: Sequence[Path | RemotePath]) -> None:
     if others:
         logger.warning("%s: skipped %s", printable(where), counted_by_suffix(others))
 
@@ -235,12 +293,7 @@ def _input_file(path: Path, name: str, default_kind: Kind | None) -> tuple[Input
             )
         known = kind_of(path, default_kind)
         if known is None:
-            raise DataError(
-                "unknown file type of an input",
-                seen=printable(path),
-                needed=KNOWN_KINDS,
-                change="the file's name, --format, or the INPUT argument",
-            )
+            raise _unknown_kind(path)
         path.open("rb").close()
         size_and_time = _size_and_time([path])
     except OSError as cause:

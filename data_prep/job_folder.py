@@ -31,6 +31,7 @@ from bigbird_ds.file_records import FileRecord
 from data_prep.input_kinds import listing
 from data_prep.inputs import InputFile
 from data_prep.job_lock import JobLock, owners
+from data_prep.remote import RemotePath
 from data_prep.unit_job import UnitRecord
 
 _SAMPLES = 8
@@ -70,8 +71,8 @@ def content_digest(inputs: Iterable[InputFile]) -> str:
     return _digest(_sample_digest(path) for file in inputs for path in file.files())
 
 
-def _sample_digest(path: Path) -> str:
-    size = path.stat().st_size
+def _sample_digest(path: Path | RemotePath) -> str:
+    size = path.size_and_version()[0] if isinstance(path, RemotePath) else path.stat().st_size
     starts = {max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1) for i in range(_SAMPLES)}
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:

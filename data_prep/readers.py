@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from data_prep.fasta import read_fasta
 from data_prep.input_kinds import Kind
 from data_prep.inputs import cannot_be_read
 from data_prep.line_readers import (
@@ -38,6 +39,7 @@ def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
         Kind.JSON_LINES: read_json_lines,
         Kind.PARQUET: read_parquet,
         Kind.ARROW: read_arrow,
+        Kind.FASTA: read_fasta,
         Kind.SAVED_DATASET: read_saved_dataset,
     }[piece.file.kind]
     records = read(piece, fields)

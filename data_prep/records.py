@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import DataError
@@ -24,11 +23,15 @@ class Fields:
         text, id: field paths, joined by dots.
         encoding_errors: for invalid UTF-8: ``strict``, the record is bad; ``replace``, invalid
             bytes become U+FFFD.
+        upper_case: fold the letters of sequences (FASTA) to upper case.
+        cut_gaps: cut sequences at runs of 10 or more N.
     """
 
     text: str
     id: str | None = None
     encoding_errors: str = "strict"
+    upper_case: bool = False
+    cut_gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class Document:
     Attributes:
         place: returns the line or row in the file, or an empty string. Valid until the next
             document is read, because finding the line takes time.
+        is_sequence: it is a sequence without words and sentences, as in FASTA.
     """
 
     text: str
     id: str | None
     num_bytes: int
     place: Callable[[], str] = field(default=str, compare=False, repr=False)
+    is_sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def decoded(data: bytes, fields: Fields) -> str:
         ) from None
 
 
-def printable(name: str | Path) -> str:
+def printable(name: str | os.PathLike[str]) -> str:
     """A file name as printable text, for messages and our own files; works for any bytes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return escaped(text)

@@ -151,6 +151,12 @@ def insert_pieces(data: bytes, place: int, pieces: list[Piece]) -> bytes:
     return data[:split] + inserted + data[split:]
 
 
+def with_learned_pieces(data: bytes, first: int, pieces: list[Piece]) -> bytes:
+    """Replace all pieces of a serialized model from id ``first`` (above 0) on."""
+    ends = [start + len(_message(value)) for number, value, start in _fields(data) if number == 1]
+    return data[: ends[first - 1]] + b"".join(map(_serialize, pieces)) + data[ends[-1] :]
+
+
 def _serialize(piece: Piece) -> bytes:
     """Serialize a piece as field 1 of the model; it must be short enough for one-byte lengths."""
     text = piece.text.encode()

@@ -22,6 +22,7 @@ from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
 from data_prep.duplicates import duplicates_of, without, write_duplicates
+from data_prep.fasta import check_sequence_options
 from data_prep.filters import filter_by
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs, spool_stdin
@@ -72,6 +73,7 @@ class ShardOptions:
             "format": None if self.default_kind is None else self.default_kind.value,
             "documents": self.text_kind.value,
             "encoding_errors": self.documents.fields.encoding_errors,
+            **self._recorded_of_sequences(inputs),
             "text_field": self.documents.fields.text,
             "id_field": self.documents.fields.id,
             "sentences": self.documents.sentences,
@@ -82,6 +84,13 @@ class ShardOptions:
             "validation_fraction": self.documents.validation_fraction,
             "unit_bytes": self.unit_bytes,
         }
+
+    def _recorded_of_sequences(self, inputs: Sequence[InputFile]) -> dict[str, Any]:
+        """Options of FASTA files, recorded only where there are such files."""
+        if not any(file.kind is Kind.FASTA for file in inputs):
+            return {}
+        fields = self.documents.fields
+        return {"upper_case": fields.upper_case, "cut_gaps": fields.cut_gaps}
 
 
 def write_shards(
@@ -102,6 +111,7 @@ def write_shards(
     filter_by(options.documents.filter)
     if STDIN not in arguments:
         inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        check_sequence_options(options.documents.fields, inputs)
         return _Job(inputs, tokenizer, vocabulary, out, options).run()
     if len(arguments) > 1 or options.part or options.resume:
         raise ConfigError(
@@ -115,6 +125,7 @@ def write_shards(
     try:
         with files.report_full_disk(out.parent, DataError, "--out"):
             spooled = spool_stdin(spool)
+            check_sequence_options(options.documents.fields, [spooled])
         return _Job([spooled], tokenizer, vocabulary, out, options).run()
     finally:
         spool.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bigbird_ds.errors import ConfigError
+from data_prep.remote import RemotePath
 
 # Errors of the decompressors for damaged or truncated data.
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
@@ -24,7 +25,7 @@ _STEP_BYTES = 1 << 12
 _GREATEST_WINDOW = 1 << 31  # of `zstd --long=31`
 
 
-def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
+def open_bytes(path: Path | RemotePath, compression: str) -> tuple[IO[bytes], IO[bytes]]:
     """Return a stream of (decompressed) bytes, and the raw file, whose ``tell`` shows progress.
 
     Raises:
@@ -35,9 +36,10 @@ def open_bytes(path: Path, compression: str) -> tuple[IO[bytes], IO[bytes]]:
     raw = path.open("rb")
     if not compression:
         return raw, raw
-    if os.fstat(raw.fileno()).st_size == 0:
+    if raw.seek(0, os.SEEK_END) == 0:
         raw.close()
         raise EOFError("0 bytes, so not a compressed file")
+    raw.seek(0)
     if compression == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES), raw
     frames = _FramedFile(raw, _new_frame(compression), padding=b"\0" * (compression == ".xz"))

@@ -25,8 +25,11 @@ from bigbird_ds.errors import DataError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, WORD_START
 from data_prep.families import check_family, family_of, with_all_ids
+from data_prep.kmers import k_of, kmer_pattern
 from data_prep.normalization import NFC, NFKC, NONE, WHITE_SPACE, model_name
 from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
+
+_TYPES = (ModelType.UNIGRAM, ModelType.BPE)
 
 
 def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -> None:
@@ -63,28 +66,21 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     For the templates of texts and pairs and their type ids see ``families``.
 
     Raises:
-        DataError: the model is not a unigram model, has unsupported normalization options, or lacks
-            a special piece. ``source`` names it in the message.
+        DataError: the model is neither a unigram nor a BPE model, has unsupported normalization
+            options, or lacks a special piece. ``source`` names it in the message.
     """
     from tokenizers import (
         AddedToken,
         Regex,
         Tokenizer,
         decoders,
-        models,
         normalizers,
         pre_tokenizers,
         processors,
     )
 
     _check_supported(model, source)
-    tokenizer = Tokenizer(
-        models.Unigram(
-            [(piece.text, piece.score) for piece in model.pieces],
-            unk_id=model.unknown_id,
-            byte_fallback=False,
-        )
-    )
+    tokenizer = Tokenizer(_subword_model(model))
     names = [p.text for p in model.pieces if p.type not in (PieceType.NORMAL, PieceType.UNUSED)]
     # `\A` and `\z`, because `^` and `$` match at every newline. Text begins with exactly one space;
     # a lone special piece stays unchanged, because `tokenizers` also normalizes the names of added
@@ -104,6 +100,9 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
         WORD_START, prepend_scheme="never", split=not reaches_over_space
     )
+    if (k := k_of(model)) is not None:
+        kmers = pre_tokenizers.Split(Regex(kmer_pattern(k)), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, kmers])
     tokenizer.decoder = decoders.Metaspace(WORD_START, prepend_scheme="always")
     family = family_of(model)
     special = family.special_pieces(model.pieces)
@@ -123,6 +122,39 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     return tokenizer
 
 
+def _subword_model(model: SentencePieceModel) -> Any:
+    from tokenizers import models
+
+    if model.model_type == ModelType.UNIGRAM:
+        return models.Unigram(
+            [(piece.text, piece.score) for piece in model.pieces],
+            unk_id=model.unknown_id,
+            byte_fallback=False,
+        )
+    return models.BPE(
+        vocab={piece.text: number for number, piece in enumerate(model.pieces)},
+        merges=_merges(model),
+        unk_token=model.pieces[model.unknown_id].text,
+        fuse_unk=True,
+    )
+
+
+def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
+    """Every pair of pieces that makes a piece, in the order in which BPE merges them.
+
+    sentencepiece merges the neighbors that make the piece of the highest score, whichever two they
+    are.
+    """
+    learned = [piece for piece in model.pieces if piece.type == PieceType.NORMAL]
+    known = {piece.text for piece in learned}
+    return [
+        (piece.text[:cut], piece.text[cut:])
+        for piece in sorted(learned, key=lambda piece: -piece.score)
+        for cut in range(1, len(piece.text))
+        if piece.text[:cut] in known and piece.text[cut:] in known
+    ]
+
+
 def _unicode_steps(model: SentencePieceModel) -> list[Any]:
     from tokenizers import normalizers
 
@@ -130,7 +162,7 @@ def _unicode_steps(model: SentencePieceModel) -> list[Any]:
         return [normalizers.NFC()]
     if model.normalizer == model_name(NFKC):
         return [normalizers.NFKC()]
-    if model.normalizer == model_name(NONE) or not model.charsmap:
+    if model.normalizer == model_name(NONE) or k_of(model) or not model.charsmap:
         return []
     # One of sentencepiece's own maps. `tokenizers` looks up whole graphemes, sentencepiece uses the
     # longest match; they differ for some sequences of combining marks.
@@ -168,7 +200,7 @@ def _tokenizer_config(model: SentencePieceModel) -> dict[str, Any]:
 def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
     """Raise DataError for unsupported models, for which the ids would differ."""
     reasons = [
-        (model.model_type != ModelType.UNIGRAM, f"a model of type {model.model_type.name}"),
+        (model.model_type not in _TYPES, f"a model of type {model.model_type.name}"),
         (model.byte_fallback, "byte fallback"),
         (model.treat_whitespace_as_suffix, "white space as a suffix"),
         (not model.add_dummy_prefix, "no space before the text"),
@@ -180,7 +212,7 @@ def _check_supported(model: SentencePieceModel, source: Path | str) -> None:
             raise DataError(
                 "unsupported kind of sentencepiece model",
                 seen=f"{source}: {seen}",
-                needed="a unigram model with sentencepiece's default handling of spaces",
+                needed="a unigram or BPE model with sentencepiece's default handling of spaces",
                 change="--spiece-model, or train one from documents",
             )
     present = {piece.text for piece in model.pieces}

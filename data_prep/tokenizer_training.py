@@ -1,4 +1,4 @@
-"""Trains a sentencepiece unigram model with a family's special ids on documents."""
+"""Trains a sentencepiece unigram or BPE model with a family's special ids on documents."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import BIGBIRD, WORD_START
 from data_prep.encoding import sentences_of
 from data_prep.families import FAMILIES, Family
+from data_prep.fasta import check_sequence_options
 from data_prep.input_kinds import Kind
 from data_prep.inputs import STDIN, InputFile, find_inputs
+from data_prep.kmers import kmer_model
 from data_prep.normalization import NONE, model_name, write_rules
 from data_prep.pieces import Piece
 from data_prep.progress import Progress
 from data_prep.readers import read_piece
 from data_prep.records import BadRecord, Fields
 from data_prep.sentencepiece_model import named_normalizer, round_scores
-from data_prep.sentences import MAX_SENTENCE_CHARS
+from data_prep.sentences import MAX_SENTENCE_CHARS, sentence_spans
+from data_prep.sequence_spans import fixed_spans
 from data_prep.units import plan_units
 
 # ASCII letters, digits and punctuation are never unknown, even if rare in a corpus.
@@ -49,6 +52,7 @@ class TrainingOptions:
         default_kind: the kind of inputs without a known suffix.
         text_kind: the document format of text files.
         normalization: one of NORMALIZATIONS, stored in the model.
+        model_type: ``unigram`` or ``bpe``.
     """
 
     vocab_size: int
@@ -60,6 +64,7 @@ class TrainingOptions:
     default_kind: Kind | None = None
     text_kind: Kind = Kind.TEXT
     normalization: str = NONE
+    model_type: str = "unigram"
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
@@ -78,12 +83,21 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
     if not sentences:
         raise _no_text(f"{len(pieces)} inputs without a sentence")
     logger.info(
-        "training a unigram model of %s pieces on %s sentences, %.1f MB",
+        "training a %s model of %s pieces on %s sentences, %.1f MB",
+        options.model_type,
         f"{options.vocab_size:,}",
         f"{len(sentences):,}",
         sum(map(len, sentences)) / 1e6,
     )
-    return round_scores(_train(sentences, options))
+    has_sequences = any(piece.file.kind is Kind.FASTA for piece in pieces)
+    return round_scores(_train(sentences, options, has_sequences))
+
+
+def make_kmer_tokenizer(k: int, family: Family) -> bytes:
+    """Return a ``spiece.model`` of all k-mers; see ``kmers``."""
+    text = [" ".join(_ALWAYS_COVERED)]
+    size = family.num_special + len(_ALWAYS_COVERED) + 1  # and the space
+    return kmer_model(_train(text, TrainingOptions(size, family=family)), k, family)
 
 
 def sample(sentences: Iterable[str], size: int) -> list[str]:
@@ -113,6 +127,7 @@ def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piec
     if STDIN not in arguments:
         whole = sys.maxsize  # no splitting needed
         inputs = find_inputs(arguments, options.default_kind, options.text_kind)
+        check_sequence_options(options.fields, inputs)
         for unit in plan_units(inputs, whole):
             yield from unit.pieces
         return
@@ -124,6 +139,7 @@ def _pieces(arguments: Sequence[str], options: TrainingOptions) -> Iterator[Piec
             change="INPUT",
         )
     stdin = InputFile(Path("/dev/stdin"), STDIN, Kind.JSON_LINES, "", 0, None)
+    check_sequence_options(options.fields, [stdin])
     yield Piece(stdin, 0, sys.maxsize, 0)
 
 
@@ -141,13 +157,15 @@ def _sentences(
                 continue
             documents += 1
             progress.update(num_bytes, documents=documents)
-            yield from sentences_of(record.text)
+            yield from sentences_of(
+                record.text, fixed_spans if record.is_sequence else sentence_spans
+            )
     logger.info("read: %s", progress.summary(num_bytes, documents=documents))
     if skipped:
         logger.warning("skipped %s bad records", f"{skipped:,}")
 
 
-def _train(sentences: list[str], options: TrainingOptions) -> bytes:
+def _train(sentences: list[str], options: TrainingOptions, has_sequences: bool = False) -> bytes:
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
@@ -156,10 +174,11 @@ def _train(sentences: list[str], options: TrainingOptions) -> bytes:
             SentencePieceTrainer.Train(
                 sentence_iterator=iter(sentences),
                 model_writer=model,
-                model_type="unigram",
+                model_type=options.model_type,
                 vocab_size=options.vocab_size,
                 character_coverage=options.character_coverage,
-                required_chars=_ALWAYS_COVERED,
+                # The space before a text is rare in sequences.
+                required_chars=_ALWAYS_COVERED + (WORD_START if has_sequences else ""),
                 normalization_rule_tsv=write_rules(options.normalization, Path(folder)),
                 pad_id=0,
                 eos_id=1,

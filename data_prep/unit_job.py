@@ -166,7 +166,11 @@ class UnitJob:
         value = text_hash(document.text)
         if not self._options.keep_duplicates and counts.hashes.has(value):
             return DUPLICATE
-        encoded = self._encoder.encode(document.text, lambda tokens: self._report(0, 0, tokens, 0))
+        encoded = self._encoder.encode(
+            document.text,
+            lambda tokens: self._report(0, 0, tokens, 0),
+            is_sequence=document.is_sequence,
+        )
         self._report(0, 0, 0, int(is_lossy(encoded)))
         if len(encoded.ids) < self._options.min_tokens:
             few = f"fewer than {self._options.min_tokens} tokens"

@@ -14,6 +14,7 @@ from bigbird_ds.sizes import parse_size
 
 if TYPE_CHECKING:
     from data_prep.input_kinds import Kind
+    from data_prep.records import Fields
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,13 +91,14 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="files, folders, globs, or - for JSON lines on standard input: .txt (one document per"
-        " file), .jsonl, .ndjson or .json (one object per line), each also as .gz, .zst, .xz or"
-        " .bz2; .parquet, .arrow, a saved datasets folder",
+        help="files, folders, globs, URLs of these, or - for JSON lines on standard input: .txt"
+        " (one document per file), .jsonl, .ndjson or .json (one object per line), .fa or .fasta"
+        " (one sequence per record), each also as .gz, .zst, .xz or .bz2; .parquet, .arrow, a"
+        " saved datasets folder",
     )
     parser.add_argument(
         "--format",
-        choices=("text", "jsonl", "parquet"),
+        choices=("text", "jsonl", "parquet", "fasta"),
         help="format of files without a known suffix; default: such files are skipped",
     )
     parser.add_argument(
@@ -123,12 +125,23 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="what to do with a bad record",
     )
+    parser.add_argument(
+        "--case",
+        choices=("keep", "upper"),
+        default="keep",
+        help="letters of sequences (FASTA): upper folds the lower case that marks repeats",
+    )
+    parser.add_argument(
+        "--n-runs",
+        choices=("keep", "cut"),
+        default="keep",
+        help="runs of 10 or more N in sequences (FASTA): cut makes a document of each side",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import log
     from data_prep.input_kinds import TEXT_KINDS
-    from data_prep.records import Fields
     from data_prep.shard_job import ShardOptions, write_shards
     from data_prep.unit_job import DocumentOptions
     from data_prep.worker_pool import WorkerDied
@@ -142,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_inputs(arguments.inputs)
     options = ShardOptions(
         DocumentOptions(
-            fields=Fields(arguments.text_field, arguments.id_field, arguments.encoding_errors),
+            fields=fields_of(arguments, arguments.id_field),
             min_tokens=arguments.min_tokens,
             validation_fraction=fraction,
             max_unknown=unknown,
@@ -180,6 +193,19 @@ def default_kind(arguments: argparse.Namespace) -> Kind | None:
     from data_prep.input_kinds import Kind
 
     return None if arguments.format is None else Kind(arguments.format)
+
+
+def fields_of(arguments: argparse.Namespace, id_field: str | None = None) -> Fields:
+    """How records are read."""
+    from data_prep.records import Fields
+
+    return Fields(
+        arguments.text_field,
+        id_field,
+        arguments.encoding_errors,
+        upper_case=arguments.case == "upper",
+        cut_gaps=arguments.n_runs == "cut",
+    )
 
 
 def require_inputs(inputs: list[str]) -> None:

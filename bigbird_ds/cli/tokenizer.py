@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bigbird_ds.cli.shard import (
     add_input_arguments,
     check_range,
     default_kind,
+    fields_of,
     require_inputs,
 )
 from bigbird_ds.errors import EXIT_DONE, ConfigError
@@ -18,11 +20,14 @@ _TRAINING_ONLY = (
     "max_sentences",
     "character_coverage",
     "normalization",
+    "model",
     "format",
     "documents",
     "text_field",
     "encoding_errors",
     "on_error",
+    "case",
+    "n_runs",
 )
 
 
@@ -49,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="convert this model instead of training one",
+    )
+    parser.add_argument(
+        "--kmer",
+        type=int,
+        metavar="K",
+        help="for DNA: a vocabulary of all words of K bases, 2 to 8, instead of a trained one",
+    )
+    parser.add_argument(
+        "--model",
+        choices=("unigram", "bpe"),
+        default="unigram",
+        help="kind of sentencepiece model to train",
     )
     parser.add_argument(
         "--max-sentences",
@@ -86,21 +103,30 @@ def run(arguments: argparse.Namespace) -> int:
     log.setup()
     with new_folder(arguments.out, "--out") as folder:
         if arguments.spiece_model is not None:
-            _refuse_training_options(arguments)
+            _refuse_training_options(arguments, "--spiece-model", {"kmer": None})
             write_tokenizer_folder(arguments.spiece_model, folder, arguments.family)
         else:
             spiece = folder / SPIECE_NAME
-            spiece.write_bytes(_train(arguments))
+            spiece.write_bytes(_train(arguments) if arguments.kmer is None else _kmers(arguments))
             write_tokenizer_folder(spiece, folder)
         verify_tokenizer(folder)
     log.logger.info("wrote %s", arguments.out)
     return EXIT_DONE
 
 
+def _kmers(arguments: argparse.Namespace) -> bytes:
+    from data_prep.families import FAMILIES
+    from data_prep.kmers import MAX_K
+    from data_prep.tokenizer_training import make_kmer_tokenizer
+
+    _refuse_training_options(arguments, "--kmer")
+    check_range("--kmer", arguments.kmer, 2 <= arguments.kmer <= MAX_K, f"2 to {MAX_K}")
+    return make_kmer_tokenizer(arguments.kmer, FAMILIES[arguments.family])
+
+
 def _train(arguments: argparse.Namespace) -> bytes:
     from data_prep.families import FAMILIES
     from data_prep.input_kinds import TEXT_KINDS
-    from data_prep.records import Fields
     from data_prep.tokenizer_training import TrainingOptions, train_tokenizer
 
     require_inputs(arguments.inputs)
@@ -123,26 +149,29 @@ def _train(arguments: argparse.Namespace) -> bytes:
             vocab_size=size,
             max_sentences=arguments.max_sentences,
             character_coverage=coverage,
-            fields=Fields(arguments.text_field, encoding_errors=arguments.encoding_errors),
+            fields=fields_of(arguments),
             default_kind=default_kind(arguments),
             text_kind=TEXT_KINDS[arguments.documents],
             skip_bad_records=arguments.on_error == "skip",
             family=family,
             normalization=arguments.normalization,
+            model_type=arguments.model,
         ),
     )
 
 
-def _refuse_training_options(arguments: argparse.Namespace) -> None:
-    """Reject options that only affect training: they have no effect on an existing model."""
+def _refuse_training_options(
+    arguments: argparse.Namespace, option: str, more: dict[str, Any] | None = None
+) -> None:
+    """Reject options that only affect training, and ``more``, next to ``option``."""
     given = ["INPUT"] if arguments.inputs else []
-    for name, default in arguments.training_defaults.items():
+    for name, default in (arguments.training_defaults | (more or {})).items():
         if getattr(arguments, name) != default:
             given.append("--" + name.replace("_", "-"))
     if given:
         raise ConfigError(
             "options without effect",
-            seen=f"--spiece-model with {', '.join(given)}",
-            needed="--spiece-model or training options, not both",
-            change=f"leave out --spiece-model, or {', '.join(given)}",
+            seen=f"{option} with {', '.join(given)}",
+            needed=f"{option} or training options, not both",
+            change=f"leave out {option}, or {', '.join(given)}",
         )

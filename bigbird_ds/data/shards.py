@@ -212,6 +212,10 @@ class Shards:
                 tar, seen=str(cause) or "no such member", needed=f"a {META_NAME}"
             ) from cause
 
+    def num_tokens_of(self, document: int) -> int:
+        """Number of tokens of a document."""
+        return int(self._documents["num_tokens"][document])
+
     @property
     def num_undivided(self) -> int:
         """Number of documents with a single sentence."""

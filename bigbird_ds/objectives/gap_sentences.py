@@ -24,6 +24,7 @@ from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objec
 from bigbird_ds.objectives.pretraining import MASKED_TOKENS
 from bigbird_ds.objectives.principal_sentences import STRATEGIES, choices_of
 from bigbird_ds.objectives.word_counts import WordCounts
+from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.objectives.words import WordReader
 from bigbird_ds.vocabulary import PEGASUS, Vocabulary
 
@@ -66,7 +67,9 @@ class GapOptions(WholeWords):
         return ratio if isinstance(ratio, tuple) else (ratio, ratio)
 
     def without_effect(self) -> tuple[str, ...]:
-        return () if self.input_mask_fraction else ("whole_words",)
+        if not self.input_mask_fraction:
+            return ("whole_words", "unspaced_text")
+        return super().without_effect()
 
     @model_validator(mode="after")
     def _check(self) -> GapOptions:
@@ -131,7 +134,11 @@ class GapSentences(Objective):
         self._masker = None
         if options.input_mask_fraction:
             fraction = options.input_mask_fraction
-            self._masker = Masker(vocabulary, fraction, options.whole_words)
+            self._masker = Masker.of(vocabulary, fraction, options)
+
+    @property
+    def words(self) -> WordSpans | None:
+        return None if self._masker is None else self._masker.words
 
     def part_capacity(self, sequence_length: int) -> int:
         """Maximum number of tokens in a window: the sequence length minus </s>.

@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from bigbird_ds.objectives.word_spans import CHUNKS, WordSpans
 from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the targets; the rest keep their token
-# Text without spaces (a long URL, Chinese) has hardly any word starts. Longer runs are split into
-# pieces of this length, so that targets stay spread over the window.
-MAX_WORD_TOKENS = 16
 
 
 class WholeWords(Options):
     """The option of every objective that masks tokens."""
 
     whole_words: bool = Field(True, description="mask whole words instead of single pieces")
+    unspaced_text: Literal["tokens", "chunks"] = Field(
+        "tokens",
+        description="whole words where the text has no spaces (Chinese, DNA, a long URL): tokens "
+        "masks single pieces, chunks cuts after every 16 (runs from before this option "
+        "keep chunks when they resume)",
+    )
+    before_this_option: ClassVar[dict[str, Any]] = {"unspaced_text": CHUNKS}
+
+    def without_effect(self) -> tuple[str, ...]:
+        return () if self.whole_words else ("unspaced_text",)
 
 
 def target_capacity(fraction: float, sequence_length: int) -> int:
@@ -40,18 +49,24 @@ class Masker:
     """Draws targets and their replacements.
 
     Args:
-        vocabulary: identifies special tokens and word starts.
+        vocabulary: identifies the special tokens.
         fraction: fraction of the non-special tokens that become targets.
-        whole_words: select all tokens of a word or none.
+        words: finds the words, of which all tokens are selected or none; None: single tokens.
     """
 
     vocabulary: Vocabulary
     fraction: float
-    whole_words: bool
+    words: WordSpans | None
 
     def __post_init__(self) -> None:
         ordinary = np.flatnonzero(~self.vocabulary.is_special)
         object.__setattr__(self, "_ordinary_ids", ordinary)
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, fraction: float, options: WholeWords) -> Masker:
+        """The masker of an objective with these options."""
+        words = WordSpans(vocabulary, options.unspaced_text) if options.whole_words else None
+        return cls(vocabulary, fraction, words)
 
     def apply(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Mask targets in ``ids`` (num_tokens,) int64, in place.
@@ -77,9 +92,9 @@ class Masker:
         if not len(ordinary):
             return ordinary
         budget = max(1, round(self.fraction * len(ordinary)))
-        if not self.whole_words:
+        if self.words is None:
             return np.sort(generator.choice(ordinary, budget, replace=False, shuffle=False))
-        first = word_starts(ordinary, self.vocabulary.is_word_start[ids[ordinary]])
+        first = self.words.starts(ids[ordinary], ordinary)
         lengths = np.diff(first, append=len(ordinary))
         order = generator.permutation(len(first))
         words = order[fill_budget(lengths[order], budget)]
@@ -89,30 +104,6 @@ class Masker:
         is_chosen = np.zeros(len(first), dtype=bool)
         is_chosen[words] = True
         return ordinary[np.repeat(is_chosen, lengths)]
-
-
-def word_starts(positions: np.ndarray, is_word_start: np.ndarray) -> np.ndarray:
-    """Find where words begin among the non-special tokens of a window.
-
-    Args:
-        positions: (num_tokens,) their positions in the window, increasing.
-        is_word_start: (num_tokens,) bool, whether the piece begins a word.
-
-    Returns:
-        (num_words,) int64 increasing indices into ``positions``, the first is 0. A word also
-        begins after a special token and after ``MAX_WORD_TOKENS`` tokens without a word start.
-    """
-    begins = is_word_start.copy()
-    begins[0] = True
-    begins[1:] |= np.diff(positions) > 1
-    starts = np.flatnonzero(begins)
-    lengths = np.diff(starts, append=len(positions))
-    long = np.flatnonzero(lengths > MAX_WORD_TOKENS)
-    if not len(long):
-        return starts
-    for start, length in zip(starts[long], lengths[long], strict=True):
-        begins[start : start + length : MAX_WORD_TOKENS] = True
-    return np.flatnonzero(begins)
 
 
 def fill_budget(lengths: np.ndarray, budget: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.registry import Registry
 from bigbird_ds.sections import Options
 from bigbird_ds.vocabulary import Vocabulary
@@ -88,6 +89,11 @@ class Objective(ABC):
         Raises:
             DataError: a vocabulary of another family.
         """
+
+    @property
+    def words(self) -> WordSpans | None:
+        """Finds the words that are masked whole; None if no words are."""
+        return None
 
     @abstractmethod
     def part_capacity(self, sequence_length: int) -> int:

@@ -17,6 +17,8 @@ from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.flops import flops_per_token
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
 from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
+from bigbird_ds.objectives.reverse_complement import ReverseComplement
+from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
 
 MASKED_TOKENS = LossPart(
@@ -27,13 +29,20 @@ NEXT_SENTENCE = LossPart("nsp", count="nsp_samples", labels="next_sentence_label
 
 
 class MaskingOptions(WholeWords):
-    """``mask_fraction`` and ``whole_words``.
+    """Options of masked language modeling.
 
     Raises:
-        ConfigError: a fraction outside (0, 1).
+        ConfigError: a fraction out of range.
     """
 
     mask_fraction: float = Field(0.15, description="fraction of the tokens that become targets")
+    reverse_complement: float = Field(
+        0.0, description="DNA: fraction of the windows that become their reverse complement"
+    )
+    before_this_option: ClassVar[dict[str, Any]] = {
+        **WholeWords.before_this_option,
+        "reverse_complement": 0.0,
+    }
 
     @model_validator(mode="after")
     def _check(self) -> MaskingOptions:
@@ -43,6 +52,13 @@ class MaskingOptions(WholeWords):
                 seen=f"objective.mask_fraction={self.mask_fraction}",
                 needed="a number above 0 and below 1",
                 change="objective.mask_fraction",
+            )
+        if not 0 <= self.reverse_complement <= 1:
+            raise ConfigError(
+                "the fraction of reverse complements is out of range",
+                seen=f"objective.reverse_complement={self.reverse_complement}",
+                needed="a number from 0 to 1",
+                change="objective.reverse_complement",
             )
         return self
 
@@ -57,6 +73,7 @@ class MaskedLanguageModel(Objective):
 
     Raises:
         DataError: the vocabulary has no [CLS] and [SEP].
+        ConfigError: reverse complements of a vocabulary that is not of DNA.
     """
 
     name = "mlm"
@@ -77,7 +94,13 @@ class MaskedLanguageModel(Objective):
         self.vocabulary = vocabulary
         self.separator = vocabulary.sep
         self.mask_fraction = options.mask_fraction
-        self._masker = Masker(vocabulary, options.mask_fraction, options.whole_words)
+        self._reverse_share = options.reverse_complement
+        self._reverse = ReverseComplement(vocabulary) if self._reverse_share else None
+        self._masker = Masker.of(vocabulary, options.mask_fraction, options)
+
+    @property
+    def words(self) -> WordSpans | None:
+        return self._masker.words
 
     def part_capacity(self, sequence_length: int) -> int:
         """Maximum number of tokens in a part, given [CLS] and a [SEP] after each part.
@@ -108,7 +131,7 @@ class MaskedLanguageModel(Objective):
         Args:
             parts: (num_tokens,) token ids of each part; documents are separated by [SEP].
             label: next-sentence label: 0 continuation, 1 random, -100 none.
-            generator: draws the masks.
+            generator: draws the strand and the masks.
             sequence_length: L.
             sentences: unused.
 
@@ -118,6 +141,9 @@ class MaskedLanguageModel(Objective):
             ``mlm_nsp`` also ``next_sentence_label`` ().
         """
         vocabulary = self.vocabulary
+        if self._reverse is not None and generator.random() < self._reverse_share:
+            capacity = self.part_capacity(sequence_length)
+            parts = self._reverse.apply(parts, self.separator, capacity)
         input_ids = np.full(sequence_length, vocabulary.pad, dtype=np.int64)
         token_type_ids = np.zeros(sequence_length, dtype=np.int64)
         input_ids[0] = vocabulary.cls

@@ -41,6 +41,7 @@ _OTHERS = {
     "datasets": ("datasets", "saved `datasets` folders as input"),
     "pyarrow": ("pyarrow", ".parquet and .arrow as input"),
     "zstandard": ("zstandard", ".zst as input"),
+    "fsspec": ("fsspec", "inputs at URLs"),
     "tqdm": ("tqdm", "progress bars of data preparation"),
     "transformers": ("transformers", "checking exports, fine-tuning; training does not need it"),
     "triton": ("triton", "the attention kernels on GPUs, and `plan --gpu`"),

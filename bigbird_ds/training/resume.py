@@ -23,6 +23,8 @@ from bigbird_ds.hub.checkpoints import (
     newest_intact,
     read_state,
 )
+from bigbird_ds.log import logger
+from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.state import set_optimizer_state
 from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.length_stage import saved_positions, with_positions
@@ -178,16 +180,41 @@ def check_same_optimizer(folder: Path, state: TrainingState, name: str) -> None:
         )
 
 
-def check_same_objective(folder: Path, state: TrainingState, objective: dict[str, Any]) -> None:
-    """Reject a checkpoint that was trained with another objective or other objective options.
+def with_options_before(config: RunConfig, state: TrainingState) -> RunConfig:
+    """Return the run config with those objective options that the saved run had without a key.
 
-    Args:
-        objective: the ``objective`` section of the run config, in JSON types.
+    They are options that were added since, and that the run config does not set.
+    """
+    objective = config.objective
+    settable = set(type(objective.options).model_fields) - set(objective.options.without_effect())
+    settable -= objective.model_fields_set
+    before = _options_before(config, state)
+    kept = {k: v for k, v in before.items() if k in settable and getattr(objective, k) != v}
+    if not kept:
+        return config
+    for key, value in kept.items():
+        logger.info("resume: objective.%s=%s, as before the option existed", key, value)
+    section = type(objective).model_validate(objective.model_dump() | kept)
+    return config.model_copy(update={"objective": section})
+
+
+def _options_before(config: RunConfig, state: TrainingState) -> dict[str, Any]:
+    """Objective options that the saved run config lacks, with the values that they had."""
+    saved = state.run_config.get("objective", {})
+    before: dict[str, Any] = type(config.objective.options).before_this_option
+    return {key: value for key, value in before.items() if key not in saved}
+
+
+def check_same_objective(folder: Path, state: TrainingState, config: RunConfig) -> None:
+    """Reject a checkpoint that was trained with another objective or other objective options.
 
     Raises:
         CheckpointError: an option of the saved run differs.
     """
+    objective = config.objective.model_dump(mode="json")
     saved = state.run_config.get("objective", {})
+    if config.objective.model_fields_set & (before := _options_before(config, state)).keys():
+        saved = saved | before
     differing = [key for key in objective if saved.get(key, objective[key]) != objective[key]]
     if differing:
         raise CheckpointError(

@@ -22,6 +22,7 @@ from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
+from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
@@ -54,11 +55,13 @@ from bigbird_ds.training.resume import (
     choose_before,
     choose_checkpoint,
     load_optimizer,
+    with_options_before,
 )
 from bigbird_ds.training.run_folder import RunFolder, write_run_folder
 from bigbird_ds.training.slow_ranks import OwnWork
 from bigbird_ds.training.start_report import report_resume, report_start
 from bigbird_ds.training.trackers import check_trackers
+from bigbird_ds.training.words_report import words_in_words
 from bigbird_ds.vocabulary import Vocabulary
 
 LOGS_NAME = "logs"
@@ -142,6 +145,12 @@ def build_run(
     environment = _environment(ranks)
     model_config = ranks.jointly(lambda: with_saved_style(inputs.model_config, config, checkpoint))
     is_new_stage = own is None and checkpoint is not None
+    if checkpoint is not None:
+        saved = ranks.jointly(partial(read_state, checkpoint))
+        config = with_options_before(config, saved)
+        objective = build_objective(
+            config.objective.name, objective.vocabulary, config.objective.options
+        )
     state = ranks.jointly(
         lambda: _state_of(checkpoint, config, model_config, environment, is_new_stage)
     )
@@ -171,6 +180,12 @@ def build_run(
     engine = _build_engine(config, engine_config, loss, optimizer, checkpoint, state)
     set_timeouts(config.train.hang_timeout)
     report_start(config, ranks, model, model_config, inputs.corpora, state.step)
+    if ranks.is_first:
+        for corpus in inputs.corpora:
+            if line := words_in_words(objective, corpus.shards):
+                logger.info(
+                    "masking%s: %s", f" in {corpus.name}" if len(inputs.corpora) > 1 else "", line
+                )
     return Run(
         config=config,
         ranks=ranks,
@@ -259,7 +274,7 @@ def _state_of(
     check_steps(checkpoint, state, config.train.steps)
     if is_new_stage:
         check_positions(checkpoint, model_config)
-    check_same_objective(checkpoint, state, config.objective.model_dump(mode="json"))
+    check_same_objective(checkpoint, state, config)
     check_same_optimizer(checkpoint, state, config.optimizer.name)
     report_resume(checkpoint, state, config, environment)
     if is_new_stage:

@@ -85,3 +85,25 @@ def test_documents_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" \n ")
     words = ["tokenizer", tmp_path / "a.txt", "--out", tmp_path / "out", "--vocab-size", "500"]
     assert user_error(*words).startswith("error: no document has text\n")
+
+
+def test_a_vocabulary_of_kmers_needs_no_documents(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run_command("tokenizer", "--kmer", "3", "--out", out)
+    assert result.returncode == 0, result.stderr.decode()
+    assert Vocabulary.from_folder(out).size == 101 + 1 + 16 + 4**3
+
+
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        (["--kmer", "9"], "9"),
+        (["--kmer", "6", "--vocab-size", "500"], "--kmer with --vocab-size"),
+        (["--kmer", "6", "--case", "upper"], "--kmer with --case"),
+        (["--kmer", "6", "--spiece-model", "a.model"], "--spiece-model with --kmer"),
+    ],
+)
+def test_options_next_to_kmers_are_refused(words: list[str], seen: str, tmp_path: Path) -> None:
+    message = user_error("tokenizer", "--out", tmp_path / "out", *words)
+    assert f"seen:   {seen}\n" in message
+    assert not (tmp_path / "out").exists()

@@ -224,7 +224,7 @@ def test_auto_tokenizer_loads_without_a_word(
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"model_type": "bpe"}, "BPE"),
+        ({"model_type": "char"}, "CHAR"),
         ({"byte_fallback": True}, "byte fallback"),
         ({"add_dummy_prefix": False}, "no space"),
         ({"remove_extra_whitespaces": False}, "extra spaces"),

@@ -11,17 +11,16 @@ from support.shards import NUM_SPECIAL, make_vocabulary
 
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.objectives.masking import (
-    MAX_WORD_TOKENS,
     Masker,
     fill_budget,
     target_capacity,
-    word_starts,
 )
+from bigbird_ds.objectives.word_spans import MAX_WORD_TOKENS, WordSpans
 from bigbird_ds.vocabulary import Vocabulary
 
 VOCABULARY = make_vocabulary(1000)
-WORDS = Masker(VOCABULARY, fraction=0.15, whole_words=True)
-TOKENS = Masker(VOCABULARY, fraction=0.15, whole_words=False)
+WORDS = Masker(VOCABULARY, fraction=0.15, words=WordSpans(VOCABULARY))
+TOKENS = Masker(VOCABULARY, fraction=0.15, words=None)
 
 
 def _text(length: int, seed: int = 0) -> np.ndarray:
@@ -115,12 +114,6 @@ def test_a_window_without_text_has_no_targets(masker: Masker) -> None:
     assert len(masker.apply(ids, keyed_generator(0, "masks"))) == 0
 
 
-def test_a_run_without_word_starts_is_taken_in_pieces() -> None:
-    positions = np.array([1, 2, 3, 5, *range(6, 46)])
-    starts = word_starts(positions, np.zeros(len(positions), dtype=bool))
-    assert starts.tolist() == [0, 3, 3 + MAX_WORD_TOKENS, 3 + 2 * MAX_WORD_TOKENS]
-
-
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(1, 100))
 def test_the_budget_is_filled_by_what_still_fits_in_turn(lengths: list[int], budget: int) -> None:
     expected, left = [], budget
@@ -181,7 +174,7 @@ ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "vocab" / "bigbird.m
 def test_words_of_the_original_vocabulary_are_masked_whole(tmp_path: Path) -> None:
     shutil.copy(ORIGINAL, tmp_path / "spiece.model")
     vocabulary = Vocabulary.from_folder(tmp_path)
-    masker = Masker(vocabulary, fraction=0.3, whole_words=True)
+    masker = Masker(vocabulary, fraction=0.3, words=WordSpans(vocabulary))
     processor = SentencePieceProcessor(model_file=str(ORIGINAL))
     words = ["Unquestionably", "the", "antidisestablishmentarian", "hummingbirds", "overwintered"]
     pieces = [processor.encode(word) for word in words]

@@ -12,6 +12,11 @@ import torch
 from support.distributed import run_distributed
 from support.runs import changed, last_tensors, losses, metrics, train_all
 
+from bigbird_ds.errors import CheckpointError
+from bigbird_ds.hub.checkpoints import TrainingState
+from bigbird_ds.training.config.file import check_run_config
+from bigbird_ds.training.resume import check_same_objective, with_options_before
+
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
 HALF, WHOLE = 3, 6
@@ -169,3 +174,44 @@ def test_bf16_resumes_exactly_at_the_same_layout(
     run_distributed(train_all, 2, runs)
     for whole, _, resumed in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
         assert losses(metrics(resumed)) == losses(metrics(whole)), whole["deepspeed"]
+
+
+SETTINGS: dict[str, Any] = {
+    "model": {},
+    "data": {"train": "shards", "tokenizer": "tokenizer", "sequence_length": 128},
+    "batch": {"sequences": 1, "micro": 1},
+    "train": {"steps": 9},
+    "output": "run",
+}
+
+
+def _saved_by(settings: dict[str, Any], *, without: str = "") -> TrainingState:
+    """The state of a checkpoint, whose run config may lack an option of the objective."""
+    run_config = check_run_config(settings, "test").model_dump(mode="json")
+    run_config["objective"].pop(without, None)
+    return TrainingState(2, 0, data={}, run_config=run_config, environment={})
+
+
+def test_a_run_from_before_an_option_resumes_as_it_was_trained() -> None:
+    config = check_run_config(SETTINGS, "test")
+    assert config.objective.unspaced_text == "tokens"
+    before = _saved_by(SETTINGS, without="unspaced_text")
+    resumed = with_options_before(config, before)
+    assert resumed.objective.unspaced_text == "chunks"
+    check_same_objective(Path("step-2"), before, resumed)
+    again = TrainingState(3, 0, {}, resumed.model_dump(mode="json"), environment={})
+    explicit = check_run_config(resumed.model_dump(mode="json"), "test")
+    assert with_options_before(explicit, again) == explicit
+
+    assert with_options_before(config, _saved_by(SETTINGS)) == config
+    by_token = changed(SETTINGS, **{"objective.whole_words": False})
+    one = check_run_config(by_token, "test")
+    assert with_options_before(one, _saved_by(by_token, without="unspaced_text")) == one
+
+
+def test_an_option_set_to_another_value_than_a_run_from_before_it_is_an_error() -> None:
+    changed_to = check_run_config(changed(SETTINGS, **{"objective.unspaced_text": "tokens"}), "t")
+    before = _saved_by(SETTINGS, without="unspaced_text")
+    assert with_options_before(changed_to, before) == changed_to
+    with pytest.raises(CheckpointError, match=r"objective.unspaced_text='chunks'"):
+        check_same_objective(Path("step-2"), before, changed_to)

@@ -78,6 +78,8 @@ def test_options_of_one_name_must_be_one_option() -> None:
         ({"name": "mlm", "target_length": 3}, "target_length"),
         ({"name": "gap_sentences", "mask_fraction": 0.2}, "mask_fraction"),
         ({"name": "gap_sentences", "whole_words": False}, "whole_words"),  # nothing is masked
+        ({"name": "gap_sentences", "unspaced_text": "chunks"}, "unspaced_text"),
+        ({"name": "mlm", "whole_words": False, "unspaced_text": "chunks"}, "unspaced_text"),
     ],
 )
 def test_options_of_another_objective_are_refused(values: dict[str, Any], option: str) -> None:
