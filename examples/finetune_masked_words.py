@@ -2,7 +2,7 @@
 
 The domain is the documentation of an installed package, numpy by default; whole files are held out
 for the test. The baseline predicts the most frequent token of the training text. (For more than a
-few minutes of training use launch/pretrain.py: recipes/continue_on_a_domain.md.)
+few minutes of training use launch/pretrain.py: docs/continue_pretraining.md.)
 
     python examples/finetune_masked_words.py work/export
 
