@@ -12,6 +12,7 @@ LOCK   := requirements/py311.txt
 TESTS  ?= tests
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEMO_READY := $(VENV)/.demo-ready
 
 .PHONY: help install demo demo-pegasus test test-hosts test-slurm test-newest test-with test-export-versions lock check docs docs-site format clean
 
@@ -44,8 +45,8 @@ $(READY): pyproject.toml $(LOCK)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) "$(TORCH)"
 	$(BIN)/python -c "import triton" 2>/dev/null || $(INSTALL) "$(TRITON)"
-	$(INSTALL) --editable ".[dev,plot,remote]"
-	touch $@
+	$(INSTALL) --editable ".[dev,remote]"
+	touch $@ $(DEMO_READY)
 
 lock:
 	$(PYTHON) requirements/lock.py "$(TORCH)" "$(TRITON)"
@@ -53,10 +54,18 @@ lock:
 # The commands of the environment (deepspeed, bigbird-ds) come first.
 RUN    := PATH="$(abspath $(BIN)):$$PATH"
 
-demo: $(READY)
+# Without the tools of `make install`.
+$(DEMO_READY): pyproject.toml $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable ".[demo]"
+	touch $@
+
+demo: $(DEMO_READY)
 	$(RUN) bash launch/demo.sh
 
-demo-pegasus: $(READY)
+demo-pegasus: $(DEMO_READY)
 	$(RUN) bash launch/demo_pegasus.sh
 
 test: check

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The whole pipeline on a corpus that needs no download: the documentation inside the Python
-# interpreter. Output goes to demo/; what already exists there is reused.
+# The whole pipeline on a corpus that needs no download: descriptions of characters, from the Python
+# interpreter's own database. Output goes to demo/; what already exists there is reused.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
 
-step "1/6 documents: one per topic of pydoc and per module of the standard library"
+step "1/6 documents: what the character database of the interpreter says, one per 32 characters"
 mkdir -p demo
-[ -s demo/documents.jsonl ] || run python -m data_prep.python_docs demo/documents.jsonl
+[ -s demo/documents.jsonl ] || run python -m data_prep.character_docs demo/documents.jsonl
 
 step "2/6 tokenizer: a sentencepiece unigram model with BigBird's special pieces"
 [ -s demo/tokenizer/tokenizer.json ] ||
-    run bigbird-ds tokenizer demo/documents.jsonl --out demo/tokenizer --vocab-size 4000
+    run bigbird-ds tokenizer demo/documents.jsonl --out demo/tokenizer --vocab-size 1500
 
 step "3/6 shards: WebDataset tars, 5 % of the documents held out"
 [ -s demo/shards/manifest.json ] ||
@@ -31,4 +31,4 @@ step "5/6 export to Hub format, compared with transformers"
 run bigbird-ds plot demo/run --out demo/curves.png
 
 step "6/6 results"
-run python launch/demo_report.py demo
+run python -m launch.demo_report demo

@@ -33,4 +33,4 @@ step "4/5 export to Hub format, compared with transformers"
 [ -s "$out/export/model.safetensors" ] || run bigbird-ds export "$out/run" "$out/export"
 
 step "5/5 results"
-run python launch/demo_pegasus_report.py "$out"
+run python -m launch.demo_pegasus_report "$out"

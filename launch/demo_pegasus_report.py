@@ -1,57 +1,46 @@
-"""Report the results of `make demo-pegasus` on held-out documents, before and after training.
+"""Report what `make demo-pegasus` learned, on held-out documents, before and after training.
 
-Prints the loss of the gap sentences, and the ROUGE scores (by the `rouge-score` package) of those
-that transformers generates from the export.
+Prints the loss and accuracy of the gap sentences, and the ROUGE scores (by the `rouge-score`
+package) of those that transformers generates from the export, against two baselines: a gap sentence
+of another document, and the text next to the gap.
 
-python launch/demo_pegasus_report.py DEMO_FOLDER
+python -m launch.demo_pegasus_report DEMO_FOLDER
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bigbird_ds.data.corpora import Corpus
-from bigbird_ds.data.format import VALIDATION
-from bigbird_ds.data.loader import EvaluationBatches
-from bigbird_ds.data.shards import Shards
 from bigbird_ds.hub.checkpoints import RUN_CONFIG_NAME
-from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config.file import load_run_config
-from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.vocabulary import Vocabulary
+from launch.demo_models import before_and_after, held_out_windows, metrics
 
 NUM_WRITTEN = 24  # windows of held-out documents to generate for
 NUM_SHOWN = 2
+IGNORED = -100
 
-
-def held_out_windows(config: RunConfig) -> list[dict[str, torch.Tensor]]:
-    """The validation windows that have a target, with the masks of the run's evaluation."""
-    assert isinstance(config.data.validation, str)
-    vocabulary = Vocabulary.from_folder(config.data.tokenizer)
-    batches = EvaluationBatches(
-        [Corpus(Shards(config.data.validation, VALIDATION))],
-        build_objective(config.objective.name, vocabulary, config.objective.options),
-        seed=config.train.seed,
-        sequence_length=config.data.sequence_length,
-        micro_batch=1,
-    )
-    return [batch for batch in batches if (batch["labels"] != -100).any()]
+Windows = list[dict[str, torch.Tensor]]
 
 
 @torch.no_grad()
-def mean_loss(model: Any, windows: list[dict[str, torch.Tensor]]) -> float:
-    """The mean loss in nats per target token, computed by transformers."""
-    counts = [int((window["labels"] != -100).sum()) for window in windows]
-    losses = [float(model(**window).loss) for window in windows]
-    return sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
+def loss_and_accuracy(model: Any, windows: Windows) -> tuple[float, float]:
+    """Mean loss in nats and share of right guesses per target token, computed by transformers."""
+    loss = right = count = 0.0
+    for window in windows:
+        output, counted = model(**window), window["labels"] != IGNORED
+        found = output.logits.argmax(dim=-1) == window["labels"]
+        loss += float(output.loss) * int(counted.sum())
+        right += int((found & counted).sum())
+        count += int(counted.sum())
+    return loss / count, right / count
 
 
-def write_texts(model: Any, tokenizer: Any, windows: list[dict[str, torch.Tensor]]) -> list[str]:
+def write_texts(model: Any, tokenizer: Any, windows: Windows) -> list[str]:
     """Generate a text for each window with beam search, without repeated token trigrams."""
     texts = []
     for window in windows:
@@ -59,6 +48,16 @@ def write_texts(model: Any, tokenizer: Any, windows: list[dict[str, torch.Tensor
         ids = model.generate(**inputs, num_beams=2, no_repeat_ngram_size=3)
         texts.append(tokenizer.decode(ids[0], skip_special_tokens=True))
     return texts
+
+
+def next_to_the_gap(window: dict[str, torch.Tensor], target: str, tokenizer: Any, gap: int) -> str:
+    """As many words as the target has, from the input before its first gap, or else after it."""
+    ids = window["input_ids"][0].tolist()
+    place = ids.index(gap) if gap in ids else 0
+    count = len(target.split())
+    before = tokenizer.decode(ids[:place], skip_special_tokens=True).split()
+    after = tokenizer.decode(ids[place:], skip_special_tokens=True).split()
+    return " ".join(before[-count:] or after[:count])
 
 
 def main() -> int:
@@ -70,47 +69,49 @@ def main() -> int:
     folder = Path(sys.argv[1])
     config = load_run_config(folder / "run" / RUN_CONFIG_NAME)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "export")
-    model_class = transformers.BigBirdPegasusForConditionalGeneration
-    trained = model_class.from_pretrained(folder / "export").eval()
-    torch.manual_seed(0)
-    untrained = model_class(trained.config).eval()
-    untrained.generation_config = trained.generation_config
+    models = before_and_after(
+        transformers.BigBirdPegasusForConditionalGeneration, folder / "export"
+    )
+    models["untrained"].generation_config = models["trained"].generation_config
 
-    everything = held_out_windows(config)
-    losses = {
-        name: mean_loss(model, everything)
-        for name, model in (("untrained", untrained), ("trained", trained))
-    }
-    print(f"\nloss on {len(everything)} windows of held-out documents, nats per target token:")
-    for name, loss in losses.items():
-        print(f"  {name:<10} {loss:.3f}")
+    everything = [w for w in held_out_windows(config) if (w["labels"] != IGNORED).any()]
+    print(f"\nper target token, {len(everything)} windows of held-out documents:")
+    for name, model in models.items():
+        loss, accuracy = loss_and_accuracy(model, everything)
+        print(f"  {name:<10} loss {loss:.3f} nats, predicted right {accuracy:.1%}")
 
     windows = everything[:NUM_WRITTEN]
     targets = [
-        tokenizer.decode(window["labels"][window["labels"] != -100], skip_special_tokens=True)
+        tokenizer.decode(window["labels"][window["labels"] != IGNORED], skip_special_tokens=True)
         for window in windows
     ]
+    gap = Vocabulary.from_folder(config.data.tokenizer).sentence_mask
+    written = {
+        "a gap sentence of another document": targets[len(targets) // 2 :]
+        + targets[: len(targets) // 2],
+        "the text next to the gap": [
+            next_to_the_gap(window, target, tokenizer, gap)
+            for window, target in zip(windows, targets, strict=True)
+        ],
+    } | {name: write_texts(model, tokenizer, windows) for name, model in models.items()}
     scorer = RougeScorer(["rouge1", "rougeL"])
-    written = {}
     print(f"\nROUGE F1 of generated gap sentences, {len(windows)} windows of held-out documents:")
-    for name, model in (("untrained", untrained), ("trained", trained)):
-        written[name] = write_texts(model, tokenizer, windows)
-        scores = [scorer.score(*pair) for pair in zip(targets, written[name], strict=True)]
+    for name, texts in written.items():
+        scores = [scorer.score(*pair) for pair in zip(targets, texts, strict=True)]
         means = (sum(s[kind].fmeasure for s in scores) / len(scores) for kind in scores[0])
-        print(f"  {name:<10} ROUGE-1 {next(means):.3f}, ROUGE-L {next(means):.3f}")
-    for target, text in list(zip(targets, written["trained"], strict=True))[:NUM_SHOWN]:
-        print(f"\n  removed:   {target[:300]}\n  generated: {text[:300]}")
+        print(f"  {name:<34} ROUGE-1 {next(means):.3f}, ROUGE-L {next(means):.3f}")
+    for number in range(min(NUM_SHOWN, len(windows))):
+        print(f"\n  removed:   {targets[number][:200]}")
+        for name in models:
+            print(f"  {name + ':':<10} {written[name][number][:200]}")
 
-    text = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    train = [line for line in lines if "loss" in line]
-    evaluation = [line for line in lines if "eval_loss" in line]
+    train, evaluations = metrics(folder)
     print("\nloss in the run, nats per target token:")
     print(f"  first step: {train[0]['target_loss']:.3f}")
     print(f"  last step ({train[-1]['step']}): {train[-1]['target_loss']:.3f}")
     print(
-        f"  held-out documents: {evaluation[-1]['eval_target_loss']:.3f} "
-        f"({evaluation[-1]['eval_target_accuracy']:.1%} of the tokens right)"
+        f"  held-out documents: {evaluations[-1]['eval_target_loss']:.3f} "
+        f"({evaluations[-1]['eval_target_accuracy']:.1%} of the tokens right)"
     )
     print(f"\nthe model in Hub format: {folder / 'export'}")
     return 0

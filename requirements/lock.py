@@ -18,7 +18,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCK = REPOSITORY / "requirements" / "py311.txt"
-EXTRAS = "dev,plot,remote"
+EXTRAS = "dev,plot,demo,remote"
 # Packages that install and build the others; pip must be a release that reads PIP_BUILD_CONSTRAINT.
 INSTALLERS = ("pip", "setuptools", "wheel")
 CHOSEN_BY_THE_MACHINE = frozenset({"torch", "triton", "bigbird-ds"})

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.python_docs import main, module_text
+from bigbird_ds.errors import DataError
+from data_prep.python_docs import main, module_sections, module_text
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,25 @@ def test_modules_are_parsed_and_never_imported(tmp_path: Path) -> None:
     )
     assert module_text(source) == "The module.\n\nA\n\nA class.\n\nA.f\n\nA method.\n"
     assert not hasattr(sys, "trap")
+
+
+def test_the_sections_of_a_module_are_it_and_its_classes(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text(
+        '"""The module."""\n'
+        'class A:\n    """A class."""\n    def f(self):\n        """A method."""\n'
+        'class B:\n    def g(self):\n        """Of a class without text."""\n'
+    )
+    module, a_class = module_sections(source)
+    assert module[0] == "The module." and len(module) == 4
+    assert a_class == ["A class.", "f\n\nA method."]
+
+
+def test_another_package_is_read_instead(tmp_path: Path) -> None:
+    out = tmp_path / "docs.jsonl"
+    assert main([str(out), "--package", "tokenizers"]) == 0
+    assert all(
+        json.loads(line)["id"].startswith("module/") for line in out.read_text().splitlines()
+    )
+    with pytest.raises(DataError, match="no such package"):
+        main([str(out), "--package", "no_such_package_here"])
