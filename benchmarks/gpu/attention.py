@@ -217,6 +217,7 @@ def measure_fp32(report: Report, sizes: Sizes) -> None:
     next to ``gathered``."""
     from bigbird_ds.attention.triton import launch
 
+    usual = launch.EXACT_FP32[0]
     length = sizes.check_lengths[-1]
     pattern = _pattern(sizes, length)
     inputs = _inputs(report.device, 1, sizes.heads, length, sizes.width, torch.float32)
@@ -231,13 +232,14 @@ def measure_fp32(report: Report, sizes: Sizes) -> None:
 
         def work(products=products, whole=whole, name=name, setting=setting) -> None:
             backend = name.split()[0]
-            launch.EXACT_FP32[0] = products if backend == "triton" else "ieee"
+            if backend == "triton":
+                launch.EXACT_FP32[0] = products
             try:
                 seconds = kernel_seconds(whole, report.device, sizes.repeats).device
                 report.add(name, setting, seconds * 1e3, "ms, both passes")
                 _distance(report, sizes, name, setting, pattern, torch.float32, mask)()
             finally:
-                launch.EXACT_FP32[0] = "ieee"
+                launch.EXACT_FP32[0] = usual
 
         report.attempt(name, setting, work)
 

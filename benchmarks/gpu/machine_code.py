@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/machine_code.py                        # sm_80, sm_90 and sm_120
     python benchmarks/gpu/machine_code.py --arch 90 --json result.json
-    python benchmarks/gpu/machine_code.py --arch 80 --dtype fp32 --precision tf32x3 --head-size 128
+    python benchmarks/gpu/machine_code.py --arch 80 --dtype fp32 --precision ieee --head-size 128
 
 Each kernel is compiled for blocks of 64, heads of 64 and bf16, unless stated otherwise, without and
 with a mask, and read back with the tools in Triton's wheel. A line a kernel: registers a thread;
@@ -81,7 +81,7 @@ class Tiles:
     block: int = 64
     width: int = 64
     dtype: str = "bf16"
-    precision: str = "ieee"  # of fp32 products
+    precision: str = launch.EXACT_FP32[0]  # of fp32 products
 
 
 def examine(name: str, arch: int, masked: bool, tiles: Tiles) -> MachineCode:
@@ -123,7 +123,8 @@ def _compile(name: str, arch: int, masked: bool, tiles: Tiles) -> Any:
     kernel = (LOOPS | OTHERS)[name]
     names = list(kernel.arg_names)
     constants: dict[str, Any] = {"BLOCK": tiles.block, "WIDTH": tiles.width, "ROWS": 16}
-    constants |= {"PRECISION": tiles.precision}
+    pieces = launch.pieces_of(tiles.block, DTYPES[tiles.dtype])
+    constants |= {"PRECISION": tiles.precision, "PIECES": pieces}
     constants |= {"MASK_KEYS": masked, "MASK_QUERIES": masked, "HAS_GRAD_LSE": masked}
     if not masked:
         absent = ("query_mask_ptr", "key_mask_ptr", "least_ptr", "grad_lse_ptr")
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, choices=(16, 32, 64, 128), default=64)
     parser.add_argument("--head-size", type=int, choices=(16, 32, 64, 128), default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    parser.add_argument("--precision", choices=("ieee", "tf32", "tf32x3"), default="ieee")
+    parser.add_argument("--precision", choices=("ieee", "tf32", "tf32x3"), default=Tiles.precision)
     parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
     arguments = parser.parse_args()
     tiles = Tiles(arguments.block, arguments.head_size, arguments.dtype, arguments.precision)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bigbird_ds.attention.device import SIZES, why_not_triton
+from bigbird_ds.attention.device import SIZES, spills_registers, why_not_triton
 from bigbird_ds.attention.gathered import gathered_attention
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.attention.reference import reference_attention
@@ -27,6 +27,9 @@ def _always_supported(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     return None
 
 
+_always_taken = _always_supported
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend of block-sparse attention; all give the same results.
@@ -37,6 +40,8 @@ class Backend:
             ``block_sparse_attention``; differentiable.
         why_not: returns a short reason why these queries and this pattern are unsupported, or
             None.
+        auto_skips: returns a short reason why ``auto`` takes the next backend although this one
+            supports the input, or None.
         needs: what is supported, for the error if it was requested by name.
         clears_padding: whether it returns zeros in padding rows; if not, the caller clears them.
     """
@@ -44,6 +49,7 @@ class Backend:
     name: str
     attention: Attention
     why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _always_supported
+    auto_skips: Callable[[torch.Tensor, BlockPattern], str | None] = _always_taken
     needs: str = ""
     clears_padding: bool = False
 
@@ -61,7 +67,7 @@ def triton_attention(
     return backend.triton_attention(q, k, v, pattern, mask)
 
 
-# ``auto`` takes the first supported one.
+# ``auto`` takes the first one that supports the input and is not skipped.
 BACKENDS: Registry[Backend] = Registry(
     "attention backend",
     "backend",
@@ -70,6 +76,7 @@ BACKENDS: Registry[Backend] = Registry(
             "triton",
             triton_attention,
             why_not=why_not_triton,
+            auto_skips=spills_registers,
             needs="bf16, fp16 or fp32 on an NVIDIA GPU of compute capability 8.0 or later; "
             f"block size among {SIZES}; head size up to {SIZES[-1]}",
             clears_padding=True,
@@ -83,16 +90,19 @@ IN_PARTS = ("triton", "gathered")
 
 
 def choose_backend(q: torch.Tensor, pattern: BlockPattern, among: Iterable[str] = BACKENDS) -> str:
-    """Return the first supported backend in ``among``; logs once which one and why.
+    """Return the first backend in ``among`` that ``auto`` takes; logs once which one and why.
 
     The last one must support everything.
     """
     skipped = []
     for name in among:
-        reason = BACKENDS[name].why_not(q, pattern)
-        if reason is None:
+        backend = BACKENDS[name]
+        if (reason := backend.why_not(q, pattern)) is not None:
+            skipped.append(f"{name} not supported: {reason}")
+        elif (reason := backend.auto_skips(q, pattern)) is not None:
+            skipped.append(f"{name} skipped: {reason}")
+        else:
             break
-        skipped.append(f"{name} not supported: {reason}")
     _say_once("; ".join([f"attention backend: {name}", *skipped]))
     return name
 

@@ -19,6 +19,7 @@ from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
+WIDEST_FP32 = 64  # head size up to which the fp32 kernels spill no registers
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
 
@@ -53,6 +54,17 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     if _counted_for_gpu.get():
         return None
     return _why_not_device(q.device, shared_memory_needed(block, width, q.dtype))
+
+
+def spills_registers(q: torch.Tensor, pattern: BlockPattern) -> str | None:
+    """A short reason why the kernels would keep tiles outside registers, or None.
+
+    Read off the machine code (``benchmarks/gpu/machine_code.py``). A tile of fp32 with its parts
+    of tf32 takes several times the registers of a tile of bf16.
+    """
+    if q.dtype != torch.float32 or q.shape[-1] <= WIDEST_FP32:
+        return None
+    return f"its fp32 kernels spill registers at head size {q.shape[-1]}"
 
 
 def shared_memory_needed(block: int, head_size: int, dtype: torch.dtype) -> int:

@@ -28,6 +28,7 @@ from bigbird_ds.attention.triton.launch import (
     load_item,
     on,
     pack,
+    pieces_of,
     place_in_grid,
     unpack,
     unpack_floats,
@@ -118,12 +119,14 @@ def _query_kernel(
     WIDTH: tl.constexpr,
     MASK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
-    """Gradient of one query block over its list of key blocks."""
+    """Gradient of one query block over its list of key blocks, each read in ``PIECES``."""
     batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
     rows = tl.arange(0, BLOCK)
+    KEYS: tl.constexpr = BLOCK // PIECES
     k_base = k_ptr + batch * k_batch + head * k_head
     v_base = v_ptr + batch * v_batch + head * v_head
     mask_base = batch * mask_batch + head * mask_head
@@ -137,18 +140,19 @@ def _query_kernel(
     last = tl.where(tl.min(base) == float("inf"), first, last)  # padding costs no tile
 
     word = tl.load(entries_ptr + first)  # a tile ahead, as in the forward
-    for entry in range(first, last):
+    for index in range(first * PIECES, last * PIECES):
         key_block, bias = unpack(word)
-        word = tl.load(entries_ptr + entry + 1)
-        k = tl.load(block_pointers(k_base, key_block, k_row, BLOCK, WIDTH))
-        v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
+        word = tl.load(entries_ptr + (index + 1) // PIECES)
+        piece = key_block * PIECES + index % PIECES
+        k = tl.load(block_pointers(k_base, piece, k_row, KEYS, WIDTH))
+        v = tl.load(block_pointers(v_base, piece, v_row, KEYS, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         weights = tl.exp2(scores * score_scale - (base - bias)[:, None])
         if MASK_KEYS:
             has_padding = tl.load(least_ptr + mask_base // BLOCK + key_block) == 0
             if has_padding:
-                seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
+                seen = tl.load(key_mask_ptr + mask_base + piece * KEYS + tl.arange(0, KEYS))
                 weights = tl.where((seen != 0)[None, :], weights, 0.0)
         grad_scores = weights * (grad_weights - delta[:, None])
         grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision=PRECISION)
@@ -205,16 +209,18 @@ def _key_kernel(
     WIDTH: tl.constexpr,
     MASK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
     """Gradients of one block of keys and values over its list of query blocks.
 
     Scores are held transposed, keys first. Keys of padding are rows of their own here, cleared once
-    at the end.
+    at the end. A block of queries is read in ``PIECES``.
     """
     batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
     rows = tl.arange(0, BLOCK)
+    ROWS: tl.constexpr = BLOCK // PIECES
     q_base = q_ptr + batch * q_batch + head * q_head
     go_base = grad_out_ptr + batch * go_batch + head * go_head
     k_base = k_ptr + batch * k_batch + head * k_head
@@ -230,12 +236,13 @@ def _key_kernel(
         last = tl.where(tl.sum(seen.to(tl.int32)) == 0, first, last)  # padding costs no tile
 
     word = tl.load(entries_ptr + first)
-    for entry in range(first, last):
+    for index in range(first * PIECES, last * PIECES):
         query_block, bias = unpack(word)
-        word = tl.load(entries_ptr + entry + 1)
-        q = tl.load(block_pointers(q_base, query_block, q_row, BLOCK, WIDTH))
-        grad_out = tl.load(block_pointers(go_base, query_block, go_row, BLOCK, WIDTH))
-        query_places = pair * num_queries + query_block.to(tl.int64) * BLOCK + rows
+        word = tl.load(entries_ptr + (index + 1) // PIECES)
+        piece = query_block * PIECES + index % PIECES
+        q = tl.load(block_pointers(q_base, piece, q_row, ROWS, WIDTH))
+        grad_out = tl.load(block_pointers(go_base, piece, go_row, ROWS, WIDTH))
+        query_places = pair * num_queries + piece.to(tl.int64) * ROWS + tl.arange(0, ROWS)
         base, delta = unpack_floats(tl.load(row_values_ptr + query_places))
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION)
         grad_weights = tl.dot(v, tl.trans(grad_out), input_precision=PRECISION)
@@ -284,7 +291,8 @@ def backward(
     grad_k, grad_v = new_like_projection(k), new_like_projection(v)
     tensors = (q, k, v, grad_out, row_values)
     input_strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
-    constants = (block_size, width, key_mask is not None, dot_precision(q.dtype))
+    pieces = pieces_of(block_size, q.dtype)
+    constants = (block_size, width, key_mask is not None, dot_precision(q.dtype), pieces)
     scales = (scale, scale * LOG2_E)
     mask_strides = key_mask_strides(key_mask)
     options = (block_size, width, q.dtype, q.device)

@@ -27,6 +27,7 @@ from bigbird_ds.attention.triton.launch import (
     launch_options,
     load_item,
     on,
+    pieces_of,
     unpack,
 )
 from bigbird_ds.attention.triton.merge import merge_slots
@@ -74,11 +75,14 @@ def _forward_kernel(
     MASK_QUERIES: tl.constexpr,
     MASK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
+    """Context of one query block over its list of key blocks, each read in ``PIECES``."""
     batch, head, pair, block, first, last, slot = load_item(items_ptr, num_items, tables, heads)
     if block < 0:
         return
     rows = tl.arange(0, BLOCK)
+    KEYS: tl.constexpr = BLOCK // PIECES
 
     q_base = q_ptr + batch * q_batch + head * q_head
     k_base = k_ptr + batch * k_batch + head * k_head
@@ -96,16 +100,17 @@ def _forward_kernel(
     # Each entry is loaded one tile ahead: if a tile's addresses depend on a load of the same
     # iteration, its loads cannot be pipelined.
     word = tl.load(entries_ptr + first)
-    for entry in range(first, last):
+    for index in range(first * PIECES, last * PIECES):
         key_block, bias = unpack(word)
-        word = tl.load(entries_ptr + entry + 1)
-        k = tl.load(block_pointers(k_base, key_block, k_row, BLOCK, WIDTH))
-        v = tl.load(block_pointers(v_base, key_block, v_row, BLOCK, WIDTH))
+        word = tl.load(entries_ptr + (index + 1) // PIECES)
+        piece = key_block * PIECES + index % PIECES
+        k = tl.load(block_pointers(k_base, piece, k_row, KEYS, WIDTH))
+        v = tl.load(block_pointers(v_base, piece, v_row, KEYS, WIDTH))
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         if MASK_KEYS:
             has_padding = tl.load(least_ptr + mask_base // BLOCK + key_block) == 0
             if has_padding:
-                seen = tl.load(key_mask_ptr + mask_base + key_block * BLOCK + rows)
+                seen = tl.load(key_mask_ptr + mask_base + piece * KEYS + tl.arange(0, KEYS))
                 scores = tl.where((seen != 0)[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, 1) * scale + bias)
         base = new_highest
@@ -193,6 +198,7 @@ def forward(
                 query_mask is not None,
                 key_mask is not None,
                 dot_precision(q.dtype),
+                pieces_of(block_size, q.dtype),
             ),
             launch_options("forward", block_size, width, q.dtype, q.device),
         )

@@ -128,9 +128,12 @@ class LaunchSettings:
     stages: int | None = None
 
 
-# The products of fp32: "ieee" without tensor cores, or "tf32x3", three products of tf32 for one.
-# Changed by benchmarks: no card has shown yet which is faster, and how exact the second is.
-EXACT_FP32 = ["ieee"]
+# The products of fp32: "tf32x3", three products of tf32 for one, or "ieee" without tensor cores,
+# which spills registers at blocks of 64. Changed by benchmarks: no card has measured them yet.
+EXACT_FP32 = ["tf32x3"]
+# Rows of the blocks in a list that are read at a time in fp32. Operands, split into parts of tf32,
+# are held in registers, and 32 rows spill (benchmarks/gpu/machine_code.py).
+FP32_ROWS = 16
 # Changed by benchmarks; None uses the rule below.
 SETTINGS = {name: LaunchSettings() for name in ("forward", "query_gradients", "key_gradients")}
 
@@ -155,16 +158,18 @@ def options_for(
 ) -> dict[str, int | bool]:
     """Launch options for ``shared`` bytes of shared memory per program.
 
-    Each stage holds a pair of tiles (keys and values, or queries and gradients). Another pair stays
-    in shared memory for the tensor cores, and one tile of scores passes through it.
+    Each stage holds a pair of tiles (keys and values, or queries and gradients). The pair of the
+    program's own block stays in shared memory for the tensor cores, and one tile of scores passes
+    through it.
     """
     settings = SETTINGS[kernel]
     # Large tiles need more registers than 128 threads have.
-    wide = width >= 128 and kernel == "key_gradients"
-    large = block >= 128 or (block >= 64 and (wide or dtype == torch.float32))
-    pair = 2 * block * width * dtype.itemsize
-    scores = block * block * dtype.itemsize
-    stages = min(3, (shared - pair - scores) // pair)
+    wide = width >= (64 if dtype == torch.float32 else 128) and kernel == "key_gradients"
+    large = block >= 128 or (block >= 64 and wide)
+    own = 2 * block * width * dtype.itemsize
+    pair = own // pieces_of(block, dtype)
+    scores = block * block // pieces_of(block, dtype) * dtype.itemsize
+    stages = min(3, (shared - own - scores) // pair)
     if not large:  # registers allow a second program per SM; leave shared memory for it
         passed = 0 if kernel == "forward" else scores  # the forward keeps scores in registers
         stages = min(stages, ((shared - 1024) // 2 - passed) // pair)
@@ -173,6 +178,11 @@ def options_for(
         "num_stages": settings.stages or max(1, stages),
         "enable_fp_fusion": True,
     }
+
+
+def pieces_of(block: int, dtype: torch.dtype) -> int:
+    """In how many pieces each block of a list is read: smaller tiles need fewer registers."""
+    return block // FP32_ROWS if dtype == torch.float32 else 1
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -100,6 +100,22 @@ def test_results_gradients_and_lse_equal_the_reference_in_double_precision(case)
     torch.testing.assert_close(lse.double(), wanted_lse.detach(), **EXACT)
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="a GPU computes these products in the other tests")
+def test_fp32_from_products_of_tf32_keeps_its_tolerance() -> None:
+    from support.tf32_products import tf32_products
+
+    pattern = BlockPattern.build(5 * 64, 1, 64, 0)
+    inputs = random_qkv(1, 1, pattern.seq_len, 64)
+    exact = in_double(inputs)
+    with tf32_products() as products:
+        context, _ = triton_attention_with_lse(*inputs, pattern, None)
+        found = [context, *gradients(context, inputs)]
+    assert products
+    expected = block_sparse_attention(*exact, pattern, None, "reference")
+    for have, want in zip(found, [expected, *gradients(expected, exact)], strict=True):
+        assert (have.double() - want).norm() < 1e-6 * want.norm()
+
+
 def test_half_precision_stays_near_the_reference() -> None:
     case = (1, 16, 32, 9, 3, "hf", False, "lengths")
     pattern, mask = make_pattern(case), make_mask("lengths", 1, 144)

@@ -1,7 +1,8 @@
 """The Triton kernels on padded input, with matrix products computed as a GPU computes them.
 
 Run like checks.py, which says how. Under the interpreter every product that is added to something
-is fused with the sum (``support/fused_products.py``), as the compiler does.
+is fused with the sum (``support/fused_products.py``), as the compiler does, and matrix products in
+fp32 are three of tf32 (``support/tf32_products.py``).
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ HEAD_SIZES = (12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128)
 
 @pytest.fixture(autouse=True)
 def products_of_a_gpu() -> Iterator[None]:
-    fused = contextlib.nullcontext()
-    if INTERPRETED:
-        from support.fused_products import fused_products
+    with contextlib.ExitStack() as changes:
+        if INTERPRETED:
+            from support.fused_products import fused_products
+            from support.tf32_products import tf32_products
 
-        fused = fused_products()
-    with fused:
+            changes.enter_context(fused_products())
+            changes.enter_context(tf32_products())
         yield
 
 
