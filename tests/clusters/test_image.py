@@ -53,7 +53,7 @@ def work(image: Image) -> Path:
     lines = (json.dumps({"text": text}) + "\n" for text in texts)
     (folder / "documents.jsonl").write_text("".join(lines))
     for words in (
-        "bigbird-ds tokenizer work/documents.jsonl --out work/tokenizer --vocab-size 300",
+        "bigbird-ds tokenizer work/documents.jsonl --out work/tokenizer --vocab-size 200",
         "bigbird-ds shard work/documents.jsonl --tokenizer work/tokenizer --out work/shards"
         " --validation-fraction 0.1",
     ):
