@@ -41,7 +41,7 @@ while kill -0 $command_id 2>/dev/null; do # a signal ended the wait
     wait $command_id || code=$?
 done
 # The deepspeed runner dies on SIGTERM before its ranks have saved. The container ends with this
-# process, so wait for them.
-while pgrep -f 'launch/pretrain\.py' >/dev/null; do sleep 1; done
+# process, so wait for them: `python -u SCRIPT`.
+while pgrep -f '^[^ ]*python[^ ]* -u [^ ]*\.py' >/dev/null; do sleep 1; done
 kill $server_id
 exit $code

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.chroot import Image, why_not
+from support.chroot import ADDRESSES, Image, why_not
 from support.dockerfile import instructions
 from support.processes import REPOSITORY, wait_for
 
@@ -24,7 +24,7 @@ REASON = why_not()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 ON_TWO_HOSTS = (
     "docker/sshd.sh deepspeed --hostfile=docker/hostfile launch/pretrain.py "
-    "configs/run/tiny_cpu.yaml data.sequence_length=256 batch.sequences=2 batch.micro=1 "
+    "configs/run/tiny_cpu.yaml data.sequence_length=256 batch.sequences=2 batch.micro=1 schedule.warmup_steps=1 "
 )
 
 
@@ -39,7 +39,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
             built.execute(line)
             print(f"== {time.perf_counter() - start:.0f} s", flush=True)
         # Both hosts of docker/hostfile are this one, under two addresses.
-        (root / "etc" / "hosts").write_text("127.0.0.1 localhost gpu01\n127.0.0.2 gpu02\n")
+        names = f"127.0.0.1 localhost\n{ADDRESSES[0]} gpu01\n{ADDRESSES[1]} gpu02\n"
+        (root / "etc" / "hosts").write_text(names)
         yield built
     finally:
         shutil.rmtree(root)

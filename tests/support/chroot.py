@@ -14,6 +14,8 @@ from support.dockerfile import Instruction, State, ignored
 from support.processes import REPOSITORY
 
 MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
+# Of commands that run without the network of this machine.
+ADDRESSES = ("10.199.8.1", "10.199.8.2")
 _NEEDED = ("debootstrap", "unshare", "chroot", "ip")
 # As a container has them; all of it ends with the namespaces of the command.
 _MOUNTS = """
@@ -28,6 +30,16 @@ while [ "$1" != -- ]; do
     mount --rbind "$1" "$place"; shift
 done
 shift
+exec "$@"
+"""
+# One cable with both ends here, because `hostname -I`, which DeepSpeed asks, leaves out 127.0.0.1.
+_NETWORK = f"""
+set -e
+ip link set lo up
+ip link add end0 type veth peer name end1
+for address in {" ".join(ADDRESSES)}; do ip address add $address/24 dev end0; done
+ip link set end0 up
+ip link set end1 up
 exec "$@"
 """
 
@@ -82,7 +94,7 @@ class Image:
         """The words of a command that enters the image; all that it starts ends with it."""
         enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         if not network:
-            enter += ["--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+            enter += ["--net", "sh", "-c", _NETWORK, "sh"]
         enter += ["sh", "-c", _MOUNTS, "sh", str(self.root)]
         mounts = self.mounts if network else []
         inside = f'cd {self.state.folder} && exec "$@"'
