@@ -24,7 +24,8 @@ REASON = why_not()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 ON_TWO_HOSTS = (
     "docker/sshd.sh deepspeed --hostfile=docker/hostfile launch/pretrain.py "
-    "configs/run/tiny_cpu.yaml data.sequence_length=256 batch.sequences=2 batch.micro=1 schedule.warmup_steps=1 "
+    "configs/run/tiny_cpu.yaml data.sequence_length=256 batch.sequences=2 batch.micro=1 "
+    "schedule.warmup_steps=1 "
 )
 
 
