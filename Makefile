@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 
-.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-newest test-with test-export-versions lock check docs docs-site format clean
+.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-image test-newest test-with test-export-versions lock check docs docs-site format clean
 
 help:
 	@echo "make install  create the virtual environment $(VENV) with the package and its tools"
@@ -23,6 +23,7 @@ help:
 	@echo "make test     everything that must pass: check, then the test suite"
 	@echo "make test-hosts   runs on two hosts, which are network namespaces with sshd; needs root"
 	@echo "make test-slurm   the job scripts on a real SLURM with two nodes; needs root"
+	@echo "make test-image   each line of docker/Dockerfile in a chroot, and runs in it; needs root"
 	@echo "make test-newest   the tests on the newest release of everything; reports what broke"
 	@echo "make test-with WITH='transformers==4.57.6'   the tests on the locked versions, except these"
 	@echo "make lock     update the locked versions, $(LOCK)"
@@ -71,8 +72,9 @@ demo-pegasus: $(DEMO_READY)
 test: check
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
-# Both need root and Debian or Ubuntu, and install the packages that they name. The first makes two
-# network namespaces with sshd, the second starts a SLURM of its own; both end what they started.
+# All three need root and Debian or Ubuntu, and install the packages that they name. The first makes two
+# network namespaces with sshd, the second starts a SLURM of its own, the third runs docker/Dockerfile in a
+# chroot; all end and remove what they started.
 test-hosts: $(READY)
 	@test "$$(id -u)" != 0 || apt-get install --yes --no-install-recommends --quiet=2 \
 	  openssh-server iproute2 pdsh >/dev/null
@@ -82,6 +84,12 @@ test-slurm: $(READY)
 	@test "$$(id -u)" != 0 || apt-get install --yes --no-install-recommends --quiet=2 \
 	  slurm-wlm munge >/dev/null
 	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/clusters/test_slurm.py
+
+# MIRROR is Debian's, unless it is set; pip takes the indexes that it has here.
+test-image: $(READY)
+	@test "$$(id -u)" != 0 || apt-get install --yes --no-install-recommends --quiet=2 \
+	  debootstrap iproute2 >/dev/null
+	$(RUN) TORCH="$(TORCH)" $(BIN)/python -m pytest -s -m cluster tests/clusters/test_image.py
 
 test-newest:
 	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)"

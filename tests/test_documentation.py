@@ -86,15 +86,14 @@ def test_the_files_that_the_readme_and_docs_name_exist() -> None:
     texts = [README] + [path.read_text() for path in (REPOSITORY / "docs").glob("*.md")]
     paths = set()
     for text in texts:
-        paths |= set(
-            re.findall(r"(?:tests|launch|docs|configs|bigbird_ds|data_prep)/[\w./-]+", text)
-        )
+        folders = "tests|launch|docs|docker|configs|bigbird_ds|data_prep"
+        paths |= set(re.findall(rf"(?<!/opt/)(?:{folders})/[\w./-]+", text))
     missing = sorted(
         path for path in paths if not (REPOSITORY / path.rstrip("./")).exists() and "N" not in path
     )
     assert missing == []
 
 
-def test_slurm_scripts_are_valid_bash() -> None:
-    for path in sorted((REPOSITORY / "launch").rglob("*.s*")):
+def test_shell_scripts_are_valid_bash() -> None:
+    for path in (*sorted((REPOSITORY / "launch").rglob("*.s*")), REPOSITORY / "docker" / "sshd.sh"):
         assert run("bash", "-n", path).returncode == 0, path

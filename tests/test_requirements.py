@@ -10,11 +10,12 @@ import pytest
 from lock import CHOSEN_BY_THE_MACHINE, EXTRAS, LOCK
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.dockerfile import State, instructions
 from support.processes import REPOSITORY
 from try_versions import changed, locked_versions
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-DOCKERFILE = (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+DOCKERFILE = instructions((REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8"))
 
 
 def declared() -> Iterator[Requirement]:
@@ -45,10 +46,16 @@ def test_the_makefiles_torch_and_triton_are_in_their_range(name: str) -> None:
 
 
 def test_the_image_takes_the_lock_and_the_makefiles_torch() -> None:
-    path = LOCK.relative_to(REPOSITORY).as_posix()
-    assert f"PIP_CONSTRAINT=/opt/bigbird_ds/{path}" in DOCKERFILE
-    assert f"PIP_BUILD_CONSTRAINT=/opt/bigbird_ds/{path}" in DOCKERFILE
-    assert re.findall(r"torch==\S+", DOCKERFILE) == re.findall(r"(?<=\?= )torch==\S+", MAKEFILE)
+    state = State()
+    for line in DOCKERFILE:
+        state.read(line)
+        assert line.word != "RUN" or "==" not in line.value  # all versions are in the lock or ARG
+    lock = f"/opt/bigbird_ds/{LOCK.relative_to(REPOSITORY).as_posix()}"
+    assert state.variables["PIP_CONSTRAINT"] == state.variables["PIP_BUILD_CONSTRAINT"] == lock
+    assert [state.arguments["TORCH"]] == re.findall(r"(?<=\?= )torch==\S+", MAKEFILE)
+    # The Python of this Debian is 3.11, as that of the lock.
+    assert re.fullmatch(r"debian:bookworm-\d{8}-slim", state.arguments["BASE"])
+    assert LOCK.name == "py311.txt"
 
 
 def test_a_try_names_the_versions_that_differ_from_the_lock() -> None:

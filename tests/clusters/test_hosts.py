@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,17 @@ def test_deepspeed_with_a_hostfile(
     assert ends([hosts[0].start(log, *python_of("deepspeed", *words))]) == [0], log.read_text()
     assert trained(run_settings) == list(range(1, STEPS + 1))
     assert "2 group(s) of 1 rank(s)" in log.read_text()
+
+
+def test_the_environments_ninja_is_found_over_ssh(hosts: Hosts) -> None:
+    """CPU offload compiles with it; a login by ssh has another PATH."""
+    code = "import shutil; from bigbird_ds.training import distributed\n"
+    code += "print(shutil.which('ninja')); distributed._put_environment_on_path()\n"
+    code += "print(shutil.which('ninja'))"
+    login = f"cd {REPOSITORY} && {sys.executable} -c {shlex.quote(code)}"
+    ssh = hosts[0].command("ssh", name_of(hosts[1], hosts), login)
+    before, after = subprocess.run(ssh, check=True, capture_output=True, text=True).stdout.split()
+    assert Path(after) == Path(sys.executable).parent / "ninja" != Path(before)
 
 
 def test_deepspeed_started_on_each_host_with_no_ssh(
