@@ -1,6 +1,6 @@
 """Time that training loses at a save, in the foreground and in the background.
 
-    python benchmarks/saves.py                    # base width, 4 layers; random text
+    python benchmarks/saves.py                    # base width, 4 layers
     torchrun --nproc_per_node 8 benchmarks/saves.py --layers 12 --stage 3 --output FOLDER
 
 One real run under DeepSpeed (fp32). Windows of as many steps alternate on one clock: without a
@@ -54,6 +54,8 @@ class Result:
 
 def main() -> None:
     parser = command_line.parser(__doc__)
+    parser.add_argument("--shards", type=Path, help="shards folder (default: Python's docs)")
+    parser.add_argument("--tokenizer", type=Path, help="the tokenizer folder it was written with")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--length", type=int, default=1024)
@@ -64,11 +66,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder to save in (default: a temporary one)")
     command_line.add_threads_option(parser)
     arguments = parser.parse_args()
+    if (arguments.shards is None) != (arguments.tokenizer is None):
+        parser.error("--shards and --tokenizer must be given together")
     ranks = distributed.start()
     facts = command_line.begin(ranks.device.type, arguments.threads)
     with tempfile.TemporaryDirectory(dir=arguments.output) as scratch:
         folder = Path(ranks.gather(scratch)[0])
-        if ranks.is_first:
+        if ranks.is_first and arguments.shards is None:
             make_shards(folder, "bigbird")
         ranks.barrier()
         results = measure(ranks, settings_of(folder, arguments, ranks), arguments)
@@ -90,8 +94,8 @@ def settings_of(folder: Path, arguments: Any, ranks: Ranks) -> dict[str, Any]:
         },
         "objective": {"name": "mlm_nsp"},
         "data": {
-            "train": str(folder / "shards-bigbird"),
-            "tokenizer": str(folder / "tokenizer-bigbird"),
+            "train": str(arguments.shards or folder / "shards-bigbird"),
+            "tokenizer": str(arguments.tokenizer or folder / "tokenizer-bigbird"),
             "sequence_length": arguments.length,
             "workers": 1,
         },
