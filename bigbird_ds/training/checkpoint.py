@@ -1,7 +1,7 @@
 """Write a checkpoint from any layout (the folder's format: ``bigbird_ds.hub.checkpoints``).
 
-Each rank writes its share into a hidden temporary folder, which is renamed once it is complete: a
-visible checkpoint is never partial.
+Each rank copies its share to host memory, and from there writes it into a hidden temporary folder,
+which is renamed once it is complete: a visible checkpoint is never partial.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -42,18 +43,47 @@ from bigbird_ds.training.disk import (
     make_room,
 )
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.progress import PATIENCE_AT_SAVE
 
 
-def save_checkpoint(
-    output: Path,
-    state: TrainingState,
-    engine: Any,
-    model: nn.Module,
-    ranks: Ranks,
-    kept: Kept,
-    num_bytes: int = 0,
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is to hold, copied, so that training may continue.
+
+    Attributes:
+        step: optimizer steps done.
+        weights, moments: the tensors that this rank writes, in host memory, by name in the file.
+        texts: contents of the JSON files without the index and the manifest, by name.
+    """
+
+    step: int
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    texts: dict[str, Any]
+
+
+def take_snapshot(state: TrainingState, engine: Any, model: nn.Module, ranks: Ranks) -> Snapshot:
+    """Copy the training state to host memory, each rank its share; collective.
+
+    Raises:
+        RankFailure: on every rank, if the gathered weights differ from the module's.
+        FloatingPointError: on every rank, if a tensor holds a non-finite number.
+    """
+    weights, moments, drifted = _own_share(engine, model, ranks)
+    ranks.jointly(lambda: _require_equal(drifted))
+    ranks.jointly(lambda: _require_finite(weights | moments, state.step))
+    config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}  # type: ignore[union-attr, operator]
+    return Snapshot(
+        state.step, weights, moments, texts={CONFIG_NAME: config, STATE_NAME: asdict(state)}
+    )
+
+
+def write_checkpoint(
+    output: Path, snapshot: Snapshot, ranks: Ranks, kept: Kept, num_bytes: int = 0
 ) -> Path:
     """Write ``step-N`` on all ranks, then prune the older ones that need not be ``kept``.
+
+    Collective, on the control group of ``ranks`` alone: it may run in a thread.
 
     Args:
         num_bytes: what the checkpoint takes; where the disk has less, older ones are removed first.
@@ -61,21 +91,20 @@ def save_checkpoint(
     Raises:
         NotWrittenError: on every rank, if writing failed on any of them (a full disk, say). The
             last checkpoint is untouched, and a later save may succeed.
-        RankFailure: on every rank, if the gathered weights differ from the module's.
-        FloatingPointError: on every rank, if a tensor holds a non-finite number; nothing is
-            written or pruned.
     """
-    final = step_folder(output, state.step)
+    final = step_folder(output, snapshot.step)
     temporary = final.with_name(f".{final.name}.tmp")
     together = _Together(ranks, temporary, num_bytes)
-    weights, moments, drifted = _own_share(engine, model, ranks)
-    ranks.jointly(lambda: _require_equal(drifted))
-    ranks.jointly(lambda: _require_finite(weights | moments, state.step))
     together.write(
-        lambda: _make_empty(temporary, output, num_bytes, kept) if ranks.is_first else None
+        f"making {temporary}",
+        lambda: _make_empty(temporary, output, num_bytes, kept) if ranks.is_first else None,
     )
-    written = together.write(lambda: _write_share(temporary, weights, moments, ranks))
-    together.write(lambda: _finish(temporary, final, state, model, written, ranks))
+    written = together.write(
+        f"writing its files in {temporary}", lambda: _write_share(temporary, snapshot, ranks)
+    )
+    together.write(
+        f"completing {final}", lambda: _finish(temporary, final, snapshot, written, ranks)
+    )
     if ranks.is_first:
         _prune(output, final, kept)
     return final
@@ -155,7 +184,7 @@ def _own_share(
             owner[name] = loads.index(min(loads))
             loads[owner[name]] += tensor.numel()
         if owner[name] == ranks.rank:
-            copy = tensor.detach().cpu().clone().contiguous()
+            copy = _on_host(tensor)
             if kind == "weight":
                 weights[name] = copy
             else:
@@ -163,32 +192,34 @@ def _own_share(
     return weights, moments, drifted
 
 
-def _write_share(
-    folder: Path, weights: dict[str, Tensor], moments: dict[str, Tensor], ranks: Ranks
-) -> _Share:
+def _on_host(tensor: Tensor) -> Tensor:
+    """A contiguous copy in host memory. Pinned for one of a GPU: torch keeps it for the next."""
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor.detach())
+
+
+def _write_share(folder: Path, snapshot: Snapshot, ranks: Ranks) -> _Share:
     suffix = "" if ranks.world_size == 1 else f"-{ranks.rank + 1:05d}-of-{ranks.world_size:05d}"
     records = []
-    for stem, tensors in (("model", weights), ("optimizer", moments)):
+    for stem, tensors in (("model", snapshot.weights), ("optimizer", snapshot.moments)):
         path = folder / f"{stem}{suffix}.safetensors"
         write_tensor_file(path, tensors)
         records.append(FileRecord.of(path))
-    sizes = {name: tensor.nbytes for name, tensor in weights.items()}
+    sizes = {name: tensor.nbytes for name, tensor in snapshot.weights.items()}
     return _Share(records, f"model{suffix}.safetensors", sizes)
 
 
 def _finish(
     temporary: Path,
     final: Path,
-    state: TrainingState,
-    model: nn.Module,
+    snapshot: Snapshot,
     written: list[_Share],
     ranks: Ranks,
 ) -> None:
     """On rank 0: write the JSON files, the manifest last, and rename the folder into place."""
     if not ranks.is_first:
         return
-    config = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": "float32"}  # type: ignore[union-attr, operator]
-    texts = {CONFIG_NAME: config, STATE_NAME: asdict(state)}
+    texts = dict(snapshot.texts)
     if len(written) > 1:
         texts[INDEX_NAME] = {
             "metadata": {"total_size": sum(sum(share.weight_bytes.values()) for share in written)},
@@ -223,17 +254,22 @@ class _Together:
     temporary: Path
     num_bytes: int
 
-    def write(self, write: Callable[[], Any]) -> list[Any]:
+    def write(self, words: str, write: Callable[[], Any]) -> list[Any]:
         """Run ``write`` on every rank and return all results.
+
+        Args:
+            words: what it does, for the watchdog.
 
         Raises:
             NotWrittenError: on every rank, if one failed to write; the folder is removed.
         """
         result, failure = None, None
+        self.ranks.progress.at(words, PATIENCE_AT_SAVE)
         try:
             result = write()
         except (OSError, SafetensorError) as cause:
             failure = f"rank {self.ranks.rank} on {socket.gethostname()}: {cause}"
+        self.ranks.progress.at(f"done with {words}", PATIENCE_AT_SAVE)
         results, failures = zip(*self.ranks.gather((result, failure)), strict=True)
         if any(failures):
             if self.ranks.is_first:

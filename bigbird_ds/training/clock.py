@@ -21,6 +21,9 @@ class Clock:
             end of the SLURM job, if it says when.
         checkpoint_bytes: size of a checkpoint, for the first estimate of a save.
         save_minutes: ``train.save_minutes``; 0 saves by steps alone.
+
+    Attributes:
+        is_writing: a checkpoint is being written in the background.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Clock:
         self._save_every_s = 60 * save_minutes or math.inf
         self._saved = self._step_began = now
         self._step_s = 0.0
+        self.is_writing = False
 
     def step_begins(self) -> None:
         """Note the time of a step; the longest of the last ones counts."""
@@ -44,14 +48,21 @@ class Clock:
         self._step_began = now
 
     def saved(self, seconds: float) -> None:
-        """Note that a save took ``seconds``. Steps do not include it."""
+        """Note that a save took ``seconds``, also if training did not wait so long."""
         self._save_s = max(seconds, 0.5 * self._save_s)
+
+    def goes_on(self) -> None:
+        """Note that training continues after a save, which is no part of the step."""
         self._saved = self._step_began = time.time()
 
     @property
     def must_stop(self) -> bool:
-        """Whether after one more step there would be no time for a save of twice the usual time."""
-        return time.time() + 2 * (self._step_s + self._save_s) + _SPARE_S > self._end
+        """Whether after one more step there would be no time for a save of twice the usual time.
+
+        If a checkpoint is being written then, that save waits for it.
+        """
+        saves_s = self._save_s * (2 if self.is_writing else 1)
+        return time.time() + 2 * (self._step_s + saves_s) + _SPARE_S > self._end
 
     @property
     def must_save(self) -> bool:

@@ -79,6 +79,12 @@ class Ranks:
         assert group is not None
         return replace(self, parallel=SequenceParallel.of(group))
 
+    def apart(self) -> Ranks:
+        """The same ranks with a control group and places of their own, for a thread; collective."""
+        group = dist.new_group(backend="gloo")
+        assert group is not None
+        return replace(self, control_group=group, progress=Progress())
+
     @property
     def is_first(self) -> bool:
         return self.rank == 0

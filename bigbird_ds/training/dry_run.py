@@ -17,7 +17,7 @@ import torch
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.hub.checkpoints import step_folder
 from bigbird_ds.sizes import GIB
-from bigbird_ds.training.checkpoint import save_checkpoint
+from bigbird_ds.training.checkpoint import take_snapshot, write_checkpoint
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.state import held_bytes
@@ -131,8 +131,8 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         ranks.progress.at("saving", PATIENCE_AT_SAVE)
         kept = Kept(config.train.keep_checkpoints, config.train.keep_every)
         state = replace(run.state, run_config=config.model_dump())
-        size = run.checkpoint_bytes
-        save_checkpoint(output, state, run.engine, run.model, run.ranks, kept, size)
+        snapshot = take_snapshot(state, run.engine, run.model, run.ranks)
+        write_checkpoint(output, snapshot, run.ranks, kept, run.checkpoint_bytes)
     if run.evaluation is not None:
         with phases.phase("evaluation"):
             if not evaluate(run, MetricsWriter(output, ranks, 0), request):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import SHOWN_LIVE, end_live, logger
 from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_nonfinite
-from bigbird_ds.training.checkpoint import NotWrittenError, save_checkpoint
+from bigbird_ds.training.checkpoint import NotWrittenError
 from bigbird_ds.training.clock import Clock
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.corpora import corpus_line, corpus_metrics
-from bigbird_ds.training.disk import Kept
 from bigbird_ds.training.evaluation import evaluate
 from bigbird_ds.training.flops import flops_of_run, peak_flops
 from bigbird_ds.training.live_line import LiveLine
@@ -30,6 +30,7 @@ from bigbird_ds.training.metrics import (
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
 from bigbird_ds.training.profile import StepProfiler
 from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.saving import Saver
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -42,23 +43,18 @@ from bigbird_ds.training.step import (
 from bigbird_ds.training.stopping import StopRequest
 from bigbird_ds.training.trackers import open_trackers
 
-PAUSES_AT_THE_END_S = (1.0, 5.0, 20.0)  # between tries of the last save
-
 
 @dataclass
 class _Log:
-    """What was measured since the last log line, and the step last saved."""
+    """What was measured since the last log line."""
 
     run: Run
     writer: MetricsWriter
     meter: SumMeter
     speed: Speedometer
-    clock: Clock
     last_logged: int
-    last_saved: int
     gradient_norm: Callable[[], float]
     live: LiveLine
-    retry_at: int | None = None  # the step after which a save that failed is tried again
 
     def write(self) -> None:
         """Write a log line: losses averaged since the last, lr and gradient norm of this step."""
@@ -88,12 +84,6 @@ class _Log:
         run.own_work.report(step - self.last_logged, values["step_s"])
         self.last_logged = step
         self.speed.start(step)
-
-    @property
-    def last_checkpoint(self) -> str:
-        if not self.last_saved:
-            return "nothing was saved yet"
-        return f"the last checkpoint (step-{self.last_saved}) is untouched"
 
 
 def train(run: Run, request: StopRequest) -> int:
@@ -129,26 +119,27 @@ def _train(run: Run, request: StopRequest, writer: MetricsWriter) -> int:
     speed = Speedometer(step, config.train.steps)
     clock = Clock(config.train.time_limit, run.checkpoint_bytes, config.train.save_minutes)
     live = LiveLine(config.train.steps)
-    log = _Log(run, writer, SumMeter(), speed, clock, step, step, partial(float, "nan"), live)
+    log = _Log(run, writer, SumMeter(), speed, step, partial(float, "nan"), live)
     stopped, failure = False, None
-    try:
-        stopped = _train_steps(run, log, request)
-    except FailedBetweenSteps as cause:
-        failure = cause.error
-    try:
-        if run.state.step > log.last_saved:
-            log.write()
-            _save_at_the_end(run, log)
-    except (NotWrittenError, FloatingPointError) as cause:
-        if failure is None:
-            raise
-        logger.error("error: %s", cause)  # and what ended the run is raised
+    with closing(Saver(run, clock)) as saver:
+        try:
+            stopped = _train_steps(run, log, saver, clock, request)
+        except FailedBetweenSteps as cause:
+            failure = cause.error
+        try:
+            if run.state.step > saver.last_saved:
+                log.write()
+            saver.save_at_the_end()
+        except (NotWrittenError, FloatingPointError) as cause:
+            if failure is None:
+                raise
+            logger.error("error: %s", cause)  # and what ended the run is raised
     if failure is not None:
         raise failure
     return _end(run, stopped)
 
 
-def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
+def _train_steps(run: Run, log: _Log, saver: Saver, clock: Clock, request: StopRequest) -> bool:
     """Train until ``train.steps``; whether the run stopped before, on request."""
     config, progress = run.config, run.ranks.progress
     profiler = _profiler(run)
@@ -164,15 +155,17 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         step = run.state.step + 1
         request.plan = _plan_of_stop(run)
         if run.ranks.is_first:
-            _look_at_clock(log.clock, request)
+            _look_at_clock(clock, request)
         profiler.step_begins(step)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
         with run.own_work.reading():
             fetched = fetch(batches)
         progress.at(f"step {step}, counting its targets")
-        agreed = agree_on_step(run, fetched, request)
+        agreed = agree_on_step(run, fetched, request, saver.is_written)
         log.speed.data_s += time.perf_counter() - waiting_since
+        if agreed.written:
+            saver.settle()
         if agreed.stop:
             return True
 
@@ -196,14 +189,15 @@ def _train_steps(run: Run, log: _Log, request: StopRequest) -> bool:
         log.live.step(step)
 
         # Once in a while: a log line, a checkpoint, an evaluation.
-        save = _due(step, config.train.save_every) or agreed.save or step == log.retry_at
+        save = _due(step, config.train.save_every) or agreed.save or step == saver.retry_at
         last = step == config.train.steps
         if save or last or step == first or _due(step, config.train.log_every):
             log.write()
         if last:
-            _save_at_the_end(run, log)
+            saver.save_at_the_end()
         elif save:
-            _save(run, log)
+            saver.save()
+            log.speed.start(step)
         if _evaluation_is_due(run):
             if not evaluate(run, log.writer, request):
                 return True
@@ -255,51 +249,3 @@ def _evaluation_is_due(run: Run) -> bool:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _save(run: Run, log: _Log) -> None:
-    """Save; where that fails, log it and try again some steps later."""
-    step = run.state.step
-    try:
-        _write_checkpoint(run, log)
-    except NotWrittenError as cause:
-        log.retry_at = step + max(1, run.config.train.save_every // 10)
-        logger.warning(
-            "%s\nthe run continues; %s; next attempt after step %d",
-            cause,
-            log.last_checkpoint,
-            log.retry_at,
-        )
-    log.speed.start(step)
-
-
-def _save_at_the_end(run: Run, log: _Log) -> None:
-    """Save; where that fails, try again after pauses, and raise the last failure."""
-    for pause_s in PAUSES_AT_THE_END_S:
-        try:
-            return _write_checkpoint(run, log)
-        except NotWrittenError as cause:
-            logger.warning("%s\nnext attempt in %.0f s", cause, pause_s)
-        time.sleep(pause_s)
-    _write_checkpoint(run, log)
-
-
-def _write_checkpoint(run: Run, log: _Log) -> None:
-    config, step = run.config, run.state.step
-    run.ranks.progress.at(f"saving step {step}", PATIENCE_AT_SAVE)
-    assert run.folder is not None
-    run.ranks.jointly(run.folder.require_own)
-    began = time.perf_counter()
-    folder = save_checkpoint(
-        run.folder.path,
-        replace(run.state, run_config=config.model_dump()),
-        run.engine,
-        run.model,
-        run.ranks,
-        Kept(config.train.keep_checkpoints, config.train.keep_every),
-        run.checkpoint_bytes,
-    )
-    seconds = time.perf_counter() - began
-    log.clock.saved(seconds)
-    logger.info("saved %s in %.1f s", folder, seconds)
-    log.last_saved, log.retry_at = step, None

@@ -60,15 +60,22 @@ class Agreed:
         counts: of the step, over all ranks.
         stop: whether to stop before it.
         save: whether to save after it.
+        written: whether every rank has written the last checkpoint.
     """
 
     counts: StepCounts
     stop: bool
     save: bool
+    written: bool
 
 
-def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> Agreed:
+def agree_on_step(
+    run: Run, fetched: Fetched, request: StopRequest, written: bool = False
+) -> Agreed:
     """Count the targets of the next step, and the requests, over all ranks; collective.
+
+    Args:
+        written: whether this rank has written the last checkpoint.
 
     Raises:
         FailedBetweenSteps: a rank has no batch.
@@ -80,12 +87,14 @@ def agree_on_step(run: Run, fetched: Fetched, request: StopRequest) -> Agreed:
     totals = [sum(column) / sharing for column in zip(*own, strict=True)]
     if fetched.error is not None:
         totals = [0.0] * (len(losses) + 1)
-    flags = [asks_to_stop(run, request), float(request.saves), float(fetched.error is not None)]
+    asked = [asks_to_stop(run, request), float(request.saves)]
     request.saves = False
-    *counted, stops, saves, failures = run.ranks.sum([*totals, *flags])
+    flags = [*asked, float(written), float(fetched.error is not None)]
+    *counted, stops, saves, writers, failures = run.ranks.sum([*totals, *flags])
     if failures:
         raise_between_steps(run.ranks, fetched.error)
-    return Agreed(StepCounts.of(losses, counted), stops > 0, saves > 0)
+    all_written = writers == run.ranks.world_size
+    return Agreed(StepCounts.of(losses, counted), stops > 0, saves > 0, all_written)
 
 
 def asks_to_stop(run: Run, request: StopRequest) -> float:

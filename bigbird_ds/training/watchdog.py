@@ -66,6 +66,8 @@ def watching(ranks: Ranks, timeout_s: float) -> Iterator[None]:
     try:
         yield
     finally:
+        if watchdog.found_hang.is_set():  # and ends this process; the others may have ended before
+            watchdog.join()
         watchdog.ended.set()
         faulthandler.cancel_dump_traceback_later()
 
@@ -150,6 +152,7 @@ class _Watchdog(threading.Thread):
 
     Attributes:
         ended: set when the run has ended.
+        found_hang: set once a hang is found.
     """
 
     def __init__(self, ranks: Ranks, timeout_s: float, reports: _Reports) -> None:
@@ -158,7 +161,7 @@ class _Watchdog(threading.Thread):
         self._timeout_s = timeout_s
         self._pause_s = min(_LONGEST_PAUSE_S, timeout_s / 20)
         self._stalled = threading.Event()
-        self.ended = threading.Event()
+        self.ended, self.found_hang = threading.Event(), threading.Event()
 
     def run(self) -> None:
         threading.Thread(target=self._exchange, name="watchdog's reports", daemon=True).start()
@@ -183,11 +186,13 @@ class _Watchdog(threading.Thread):
             self._reports.exchange(with_others=self._stalled.is_set())
 
     def _limit_s(self, place: Place) -> float:
-        others = [report.place.patience for report in self._reports.latest.values()]
+        reports = self._reports.latest.items()  # that of this rank is its first one
+        others = [report.place.patience for rank, report in reports if rank != self._rank]
         return self._timeout_s * max(place.patience, *others)
 
     def _end(self, seconds: float) -> None:
         """Print who did not arrive and this process's stacks; end it."""
+        self.found_hang.set()
         self._reports.latest[self._rank] = self._reports.own()
         threading.Thread(target=self._reports.tell_hang, daemon=True).start()
         alive = {self._rank} | {

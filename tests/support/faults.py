@@ -14,6 +14,7 @@ from unittest import mock
 from bigbird_ds import files
 from bigbird_ds.errors import UserError
 from bigbird_ds.log import logger
+from bigbird_ds.training import checkpoint
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 from support.runs import train_one
@@ -54,7 +55,7 @@ class _FailingReads:
 
 
 def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> str:
-    """Train with umask 027, rank 1 unable to write files during ``step``; what the run logs."""
+    """Train with umask 027, rank 1 unable to save ``step``; what the run logs."""
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
     from bigbird_ds.training.stopping import StopRequest
@@ -63,16 +64,18 @@ def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> s
     said = io.StringIO()
     logger.addHandler(logging.StreamHandler(said))
     run = build_run(check_run_config(settings, "test"), ranks)
-    passes, hard = 0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    write_share, hard = checkpoint._write_share, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 
-    def limit(*_: Any) -> None:
-        nonlocal passes
-        passes += 1
-        size = 1000 if passes == step and ranks.rank == 1 else hard
+    def write(folder: Path, snapshot: checkpoint.Snapshot, apart: Ranks) -> Any:
+        size = 1000 if snapshot.step == step and ranks.rank == 1 else hard
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            return write_share(folder, snapshot, apart)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
-    run.engine.module.register_forward_pre_hook(limit)
-    assert train(run, StopRequest()) == 0
+    with mock.patch.object(checkpoint, "_write_share", write):
+        assert train(run, StopRequest()) == 0
     return said.getvalue()
 
 

@@ -48,8 +48,7 @@ def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
 def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) -> int:
     """Train; the last rank is asked to stop after the checkpoint of ``step``; return the exit code.
 
-    If a checkpoint is written before the evaluation of that step, the stop comes before the
-    evaluation.
+    A foreground save is complete before the evaluation of its step, so the stop comes within that.
     """
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.setup import build_run
@@ -60,6 +59,7 @@ def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) 
             return ranks.rank == ranks.world_size - 1 and checkpoint.exists()
 
     checkpoint = Path(settings["output"]) / "checkpoints" / f"step-{step}"
+    settings = changed(settings, **{"train.background_saves": False})
     run = build_run(check_run_config(settings, "test"), ranks)
     return train(run, StopOnceSaved())
 

@@ -34,9 +34,13 @@ def test_a_run_stops_when_a_step_and_a_slow_save_would_not_fit(now: list[float])
         clock.step_begins()
     now[0] = 1070.0
     clock.saved(30.0)
+    clock.goes_on()
     now[0] = 1300.0 - 2 * (20 + 30) - 10.0  # the end, two steps and saves, and what ending takes
     assert not clock.must_stop
     now[0] += 0.1
+    assert clock.must_stop
+    now[0] -= 2 * 30
+    clock.is_writing = True  # the last save waits for that one
     assert clock.must_stop
 
 
@@ -52,7 +56,7 @@ def test_a_save_is_due_after_so_many_minutes(now: list[float]) -> None:
     clock = Clock(None, 0, save_minutes=2.0, environment={})
     now[0] += 121.0
     assert clock.must_save
-    clock.saved(1.0)
+    clock.goes_on()
     assert not clock.must_save
 
 

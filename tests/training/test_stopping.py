@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.distributed import run_distributed
-from support.processes import PRETRAIN, free_port, run, start, wait_for
+from support.processes import PRETRAIN, TIMEOUT_S, free_port, run, start, wait_for
 from support.runs import changed, losses, metrics, stop_within_a_step
 
 _ENDS = """
@@ -62,14 +63,22 @@ def test_a_stop_at_any_moment_of_the_start_ends_with_75(
     log = tmp_path / "log"
     process = start(log, sys.executable, PRETRAIN, run_config_file, "train.steps=100000")
     if moment == "imports":
-        time.sleep(0.5)  # the interpreter and argparse take half of that; torch takes seconds
+        wait_for_handler(process, signal.SIGHUP)  # set before torch is imported
     else:
         wait_for(log, "step 1/", process)
     process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=120) == 75, log.read_text()
+    assert process.wait(timeout=TIMEOUT_S) == 75, log.read_text()
     plan = "stopping before the first step" if moment == "imports" else "finishing "
     said = log.read_text()
     assert f"SIGHUP: {plan}" in said and f"(process {process.pid}; SIGHUP again" in said
+
+
+def wait_for_handler(process: subprocess.Popen[bytes], number: int) -> None:
+    """Wait until the process handles a signal."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not int(status_of(process.pid, "SigCgt"), 16) >> number - 1 & 1:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.launch
@@ -96,8 +105,12 @@ def test_ranks_save_and_end_when_their_launcher_is_killed(
 
 
 def parent_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+    return int(status_of(pid, "PPid"))
+
+
+def status_of(pid: int, key: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{key}:"))
 
 
 @pytest.mark.launch

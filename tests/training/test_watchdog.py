@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from bigbird_ds.training.watchdog import Report, describe_hang
 
 @pytest.fixture
 def config(run_settings: dict[str, Any], tmp_path: Path) -> Path:
-    run_settings["train"].update(steps=100_000, hang_timeout=8)
+    run_settings["train"].update(steps=100_000, hang_timeout=15)
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(run_settings))
     return path
@@ -33,12 +34,15 @@ def test_a_stopped_rank_is_named_and_the_other_ends_with_its_own_code_and_stacks
     try:
         wait_for(logs[0], "step 3/", *tasks)
         tasks[stopped].send_signal(signal.SIGSTOP)  # rank 0 holds the store
-        assert tasks[1 - stopped].wait(timeout=120) == 76, logs[1 - stopped].read_text()
+        assert tasks[1 - stopped].wait(timeout=180) == 76, logs[1 - stopped].read_text()
     finally:
         tasks[stopped].kill()
     said = logs[1 - stopped].read_text()
     who = f"  rank {stopped} on {socket.gethostname()}, process {tasks[stopped].pid} did not arrive"
-    assert "error: no rank has made progress for " in said
+    found = re.search(r"error: no rank has made progress for (\d+) s ", said)
+    assert found
+    if stopped == 1:  # where rank 0 stops, its last known place may be one of the start
+        assert int(found[1]) < 6 * 15, "the patience of the start counts in a step"
     assert f"\n{who}: does not respond (stopped or unreachable); last seen: " in said
     assert f"  rank {1 - stopped} on" in said
     assert f"stacks of rank {1 - stopped} (process " in said and "/training/loop.py" in said

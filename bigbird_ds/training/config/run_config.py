@@ -129,6 +129,11 @@ class TrainConfig(Section):
     save_minutes: float = Field(
         0.0, ge=0, description="minutes since the last save after which to save too (0: never)"
     )
+    background_saves: bool = Field(
+        True,
+        description="write checkpoints while training continues, from a copy in host memory; at "
+        "most one at a time (false: training waits until they are written)",
+    )
     keep_checkpoints: PositiveInt = Field(
         3, description="number of checkpoints to keep; older ones are removed"
     )
