@@ -22,7 +22,8 @@ def expect_the_samples(samples: list[dict[str, Any]], corpus: Corpus) -> None:
     for number, sample in enumerate(samples):
         expected = shards.read(number, 0, int(index.num_tokens[number]))
         np.testing.assert_array_equal(sample["ids.npy"], expected)
-        first, stop = index.first_sentence[number : number + 2]
+        first = int(index.first_sentence[number])
+        stop = first + int(index.num_sentences[number])
         np.testing.assert_array_equal(sample["sent.npy"], index.sentence_starts[first:stop])
         assert set(sample["meta.json"]) == {"id", "num_chars", "source"}
 
