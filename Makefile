@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 
-.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-image test-newest test-with test-export-versions lock check docs docs-site format clean
+.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-image test-newest test-with test-export-versions lock check docs docs-site recipes-check format clean
 
 help:
 	@echo "make install  create the virtual environment $(VENV) with the package and its tools"
@@ -31,6 +31,7 @@ help:
 	@echo "make check    ruff (format and lint) and mypy"
 	@echo "make docs     regenerate docs/config.md, and comments and JSON schema of configs/run/"
 	@echo "make docs-site   build the documentation and API reference as a web site, in site/"
+	@echo "make recipes-check   run the commands of recipes/ in a short form"
 	@echo "make format   apply ruff's formatting and fixes"
 	@echo "make clean    remove the demo, caches and the virtual environment"
 
@@ -118,6 +119,10 @@ $(BIN)/mkdocs: $(READY)
 
 docs-site: $(BIN)/mkdocs
 	$(RUN) $(BIN)/mkdocs build
+
+# Needs the network for two recipes: apt-get downloads Japanese manuals and genomes.
+recipes-check: $(READY)
+	$(RUN) $(BIN)/python recipes/check.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -21,7 +21,7 @@ DOCKERFILE = instructions((REPOSITORY / "docker" / "Dockerfile").read_text(encod
 def declared() -> Iterator[Requirement]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for name in ("docs", "wandb", "mlflow"):  # not locked: no test needs them to pass
+    for name in ("docs", "wandb", "mlflow", "notebooks"):  # not locked: no test needs them to pass
         del extras[name]
     assert set(extras) == set(EXTRAS.split(","))
     for lines in (project["dependencies"], *extras.values()):
