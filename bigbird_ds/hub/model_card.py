@@ -14,7 +14,7 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers, other_pattern
 from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
-from bigbird_ds.white_space import NEWLINE_PIECE, PIECE, SPACE
+from bigbird_ds.white_space import NEWLINE_PIECE, PIECE, SPACE, Newline
 
 # Not "summarization" for BigBirdPegasus: pretraining only fills gaps.
 _PIPELINES = {"BigBirdForPreTraining": "fill-mask", "BigBirdForMaskedLM": "fill-mask"}
@@ -82,7 +82,7 @@ def write_model_card(
         stream.write(("\n\n".join(sections) + "\n").encode())
 
 
-_WHITE_SPACE = {
+_WHITE_SPACE: dict[Newline, str] = {
     SPACE: "all white space into spaces, as in training. `spiece.model` on its own does not: with"
     " the original BigBird vocabulary each of them becomes an unknown token.",
     PIECE: f"each line break into the piece `{NEWLINE_PIECE}`, and other white space into spaces,"
@@ -90,13 +90,13 @@ _WHITE_SPACE = {
 }
 
 
-def _newline(folder: Path) -> str:
+def _newline(folder: Path) -> Newline:
     """What the tokenizer of an exported folder makes of a line end."""
     has_model = (folder / SPIECE_NAME).is_file()
     return Vocabulary.from_folder(folder).newline if has_model else SPACE
 
 
-def _usage(name: str, base: str | None, newline: str) -> str:
+def _usage(name: str, base: str | None, newline: Newline) -> str:
     check = ""
     if base and "/" not in base:
         check = (
