@@ -87,7 +87,8 @@ def main() -> None:
             print(
                 f"{each.name:>18} {each.workers:>7} {each.seconds:>8.1f}"
                 f" {each.megabytes_per_second:>6.1f} {each.megabytes_per_cpu_second:>8.1f}"
-                f" {each.ratio:>6.2f}"
+                f" {each.ratio:>6.2f}",
+                flush=True,
             )
         memory = measure_memory(
             arguments.documents, arguments.tokenizer, Path(scratch), arguments.document_megabytes
