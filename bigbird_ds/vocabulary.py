@@ -14,6 +14,7 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
 from bigbird_ds.printable import escaped
+from bigbird_ds.white_space import NEWLINE_AS_PIECE, NEWLINE_PIECE, PIECE, SPACE, Newline
 
 SPIECE_NAME = "spiece.model"
 BIGBIRD, PEGASUS = "bigbird", "pegasus"
@@ -39,6 +40,8 @@ class Vocabulary:
         sha256: of ``spiece.model``.
         family: ``bigbird`` or ``pegasus``.
         sentence_mask: id that replaces a gap sentence; -1 in the BigBird family.
+        newline_id: id of Pegasus' piece for a line end, ``<n>``; -1 if there is none.
+        newline: what a line end in a text becomes: ``space`` or ``piece``.
         pieces: the piece of each id.
         model: the contents of ``spiece.model``.
     """
@@ -56,6 +59,8 @@ class Vocabulary:
     sha256: str
     family: str = BIGBIRD
     sentence_mask: int = -1
+    newline_id: int = -1
+    newline: Newline = SPACE
     pieces: list[str] = field(default_factory=list, repr=False)
     model: bytes = field(default=b"", repr=False)
 
@@ -104,6 +109,10 @@ class Vocabulary:
             [i <= unk or processor.IsControl(i) or processor.IsUnused(i) for i in range(size)]
         )
         is_word_start = np.array([piece.startswith(WORD_START) for piece in pieces])
+        has_newline = family == PEGASUS and NEWLINE_PIECE in pieces
+        newline_id = pieces.index(NEWLINE_PIECE) if has_newline else -1
+        if newline_id >= 0:
+            is_word_start[newline_id] = True
         return cls(
             size=size,
             pad=max(processor.pad_id(), 0),
@@ -113,6 +122,8 @@ class Vocabulary:
             is_word_start=is_word_start,
             sha256=files.sha256_of(path),
             family=family,
+            newline_id=newline_id,
+            newline=PIECE if model.endswith(NEWLINE_AS_PIECE) else SPACE,
             pieces=pieces,
             model=model,
             **names,

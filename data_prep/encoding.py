@@ -20,6 +20,14 @@ import numpy as np
 
 from bigbird_ds.data.format import SENTENCE_DTYPE, ids_dtype
 from bigbird_ds.vocabulary import NO_SPACE_BEFORE, SPIECE_NAME, WORD_START, Vocabulary
+from bigbird_ds.white_space import (
+    LINE_END,
+    NEWLINE_PIECE,
+    PIECE,
+    SPACE,
+    Newline,
+    normalize_white_space,
+)
 from data_prep.sentence_choice import RULE, Spans, spans_by
 from data_prep.sentences import sentence_spans
 from data_prep.sequence_spans import sequence_spans
@@ -55,18 +63,45 @@ class EncodedDocument:
         return self.unknown.total() / max(1, self.num_chars)
 
 
-def normalize_white_space(text: str) -> str:
-    """Replace every run of white space by one space and strip the ends.
+def sentences_of(
+    text: str, spans: Spans = sentence_spans, newline: Newline = SPACE
+) -> Iterator[str]:
+    """The non-empty sentences of ``text``, with normalized white space.
 
-    BigBird's vocabularies contain only the space: a newline or tab would be an unknown token. The
-    original code replaces newlines for the same reason (``substitute_newline``).
+    With the newline ``piece``, a sentence that begins a line begins with ``<n>``.
     """
-    return " ".join(text.split())
+    if newline == SPACE:
+        return (sentence for sentence, _ in _sentences_and_joins(text, spans))
+    return _sentences_that_begin_lines(text, spans)
 
 
-def sentences_of(text: str, spans: Spans = sentence_spans) -> Iterator[str]:
-    """The non-empty sentences of ``text``, with normalized white space."""
-    return (sentence for sentence, _ in _sentences_and_joins(text, spans))
+def _sentences_that_begin_lines(text: str, spans: Spans) -> Iterator[str]:
+    ends_line = False
+    for sentence, _ in _sentences_and_line_ends(text, spans):
+        yield NEWLINE_PIECE + sentence if ends_line else sentence
+        ends_line = sentence.endswith(NEWLINE_PIECE)
+
+
+def _sentences_and_line_ends(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
+    """As ``_sentences_and_joins``; each line end is ``<n>``, at the end of a sentence or in it.
+
+    A sentence after ``<n>`` has no space before it, as in the text ``one.<n>Two.``
+    """
+    sentence, is_joined, done = "", False, 0
+    for start, end in spans(text):
+        part = text[start:end]
+        if not (plain := part.strip()):
+            continue
+        begin = end - len(part.lstrip())
+        if sentence:
+            gap = text[done:begin]
+            num_lines = len(LINE_END.findall(gap))
+            yield sentence + num_lines * NEWLINE_PIECE, is_joined
+            is_joined = num_lines > 0 or not gap
+        sentence = normalize_white_space(plain, PIECE)
+        done = begin + len(plain)
+    if sentence:
+        yield sentence, is_joined
 
 
 def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
@@ -128,12 +163,12 @@ class DocumentEncoder:
         num_chars = 0
         unknown: Counter[str] = Counter()
         spans = self._sequence_spans if is_sequence else self._spans
-        for batch, joined in _batches(_sentences_and_joins(text, spans)):
+        for batch, joined in _batches(self._sentences(text, spans)):
             batch_ids, batch_lengths = self._encode_batch(batch, joined)
             if self._is_reserved[batch_ids].any():
                 batch = self._without_reserved(batch)
                 batch_ids, batch_lengths = self._encode_batch(batch, joined)
-            num_chars += sum(map(len, batch))
+            num_chars += sum(map(len, batch)) - self._more_chars(batch_ids)
             self._count_unknown(batch, batch_ids, batch_lengths, unknown)
             ids.append(batch_ids)
             lengths.append(batch_lengths[batch_lengths > 0])
@@ -146,6 +181,19 @@ class DocumentEncoder:
             all_ids, starts.astype(SENTENCE_DTYPE), num_unknown, num_chars, unknown
         )
 
+    def _sentences(self, text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
+        """The sentences, and whether each has no space before it."""
+        if self.vocabulary.newline == PIECE:
+            return _sentences_and_line_ends(text, spans)
+        return _sentences_and_joins(text, spans)
+
+    def _more_chars(self, ids: np.ndarray) -> int:
+        """The characters that ``<n>`` has more than the line ends for which it stands."""
+        if self.vocabulary.newline == SPACE:
+            return 0
+        more = len(NEWLINE_PIECE) - 1
+        return more * int(np.count_nonzero(ids == self.vocabulary.newline_id))
+
     def _encode_batch(
         self, sentences: list[str], joined: list[int]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -153,12 +201,16 @@ class DocumentEncoder:
 
         ``joined`` are the indices of the sentences without white space before them.
         """
-        encoded = self._processor.Encode(sentences, out_type=int, num_threads=1)
+        separate = sentences
         if joined:
-            again = [sentences[number] for number in joined]
-            without_space = self._joined_processor.Encode(again, out_type=int, num_threads=1)
-            for number, ids_of_one in zip(joined, without_space, strict=True):
-                encoded[number] = ids_of_one
+            is_joined = set(joined)
+            separate = [each for i, each in enumerate(sentences) if i not in is_joined]
+        encoded = self._processor.Encode(separate, out_type=int, num_threads=1)
+        if joined:
+            others = [sentences[number] for number in joined]
+            without_space = self._joined_processor.Encode(others, out_type=int, num_threads=1)
+            both = {False: iter(encoded), True: iter(without_space)}
+            encoded = [next(both[number in is_joined]) for number in range(len(sentences))]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, int(lengths.sum()))
         return ids, lengths

@@ -133,10 +133,8 @@ def _read_manifests(folders: Sequence[Path]) -> list[Manifest]:
         if manifest.tokenizer != first:
             raise DataError(
                 "the folders were written with different tokenizers",
-                seen=f"{folder}: sha256 {manifest.tokenizer.sha256[:16]}..., "
-                f"{manifest.tokenizer.vocab_size:,} pieces",
-                needed=f"sha256 {first.sha256[:16]}..., {first.vocab_size:,} pieces, as in "
-                f"{folders[0]}",
+                seen=f"{folder}: {manifest.tokenizer.in_words()}",
+                needed=f"{first.in_words()}, as in {folders[0]}",
                 change="write the shards of one of them again, with the other's tokenizer",
             )
     return manifests

@@ -22,6 +22,10 @@ _RANGES = """
 MARKS_WITHOUT_SPACE = "".join(
     "-".join(f"\\U{int(end, 16):08x}" for end in each.split("-")) for each in _RANGES.split()
 )
+# The same as pairs of first and last code point.
+MARK_RANGES = [
+    (int(each.partition("-")[0], 16), int(each.rpartition("-")[2], 16)) for each in _RANGES.split()
+]
 MARKS_BEFORE_SPACE = ".!?\u2026\u203c\u203d\u2047\u2048\u2049"
 CJK_LETTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 

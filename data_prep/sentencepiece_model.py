@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bigbird_ds.errors import DataError
+from bigbird_ds.white_space import NEWLINE_FIELD, NEWLINE_VALUE, PIECE, SPACE, Newline
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -59,6 +60,7 @@ class SentencePieceModel:
         add_dummy_prefix: put a space before the text.
         remove_extra_whitespaces: strip spaces at both ends, collapse runs of them.
         escape_whitespaces: write a space as U+2581.
+        newline: what a line end becomes: ``space`` or ``piece``; see ``bigbird_ds.white_space``.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -70,6 +72,7 @@ class SentencePieceModel:
     add_dummy_prefix: bool = True
     remove_extra_whitespaces: bool = True
     escape_whitespaces: bool = True
+    newline: Newline = SPACE
 
     @classmethod
     def read(cls, path: Path) -> SentencePieceModel:
@@ -102,6 +105,8 @@ class SentencePieceModel:
                 model._parse_trainer(_message(value))
             elif number == 3:
                 model._parse_normalizer(_message(value))
+            elif number == NEWLINE_FIELD and value == NEWLINE_VALUE:
+                model.newline = PIECE
         if not has_trainer_spec:  # it follows the pieces in every file
             raise ValueError("the file ends after some of the pieces")
         return model

@@ -290,9 +290,7 @@ class _Job:
         for record in records:
             dropped.update(record.dropped)
         return Manifest(
-            tokenizer=TokenizerRecord(
-                sha256=self._vocabulary.sha256, vocab_size=self._vocabulary.size
-            ),
+            tokenizer=TokenizerRecord.of(self._vocabulary),
             options=self._recorded,
             splits={
                 split: [record.shards[split] for record in records if split in record.shards]

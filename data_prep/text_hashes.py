@@ -17,7 +17,8 @@ import numpy as np
 
 from bigbird_ds import files
 from bigbird_ds.file_records import FileRecord
-from data_prep.encoding import EncodedDocument, normalize_white_space
+from bigbird_ds.white_space import normalize_white_space
+from data_prep.encoding import EncodedDocument
 from data_prep.unknown_text import is_lossy
 
 HASH_DTYPE = np.dtype(

@@ -4,10 +4,12 @@ The tokenizer that ``transformers`` builds from a ``spiece.model`` gives differe
 spaces at the ends and drops the character map. So the ``tokenizers`` pipeline is built here, where
 it reproduces each step of sentencepiece, and saved next to the model.
 
-The ids agree for every text, with three intended exceptions:
+The ids agree for every text, with four intended exceptions:
 
 - All white space becomes a space, as in the shards. Models trained here do the same; with the
   original BigBird vocabulary, sentencepiece turns a line end or tab into an unknown piece.
+- A line end becomes Pegasus' ``<n>``, if the model says so (see ``bigbird_ds.white_space``), as in
+  the shards; sentencepiece turns it into a space.
 - ``[MASK]`` includes the space before it, as in transformers' BigBirdTokenizer: a mask replaces a
   whole word, whose piece includes that space.
 - ``<pad>``, ``</s>`` and ``<unk>`` in a text become special ids, as everywhere in
@@ -24,25 +26,32 @@ from bigbird_ds import files
 from bigbird_ds.errors import DataError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from bigbird_ds.vocabulary import BIGBIRD, SPIECE_NAME, WORD_START
+from bigbird_ds.white_space import LINE_END, NEWLINE_PIECE, PIECE
 from data_prep.families import check_family, family_of, with_all_ids
 from data_prep.kmers import k_of, kmer_pattern
+from data_prep.line_ends import with_newline
 from data_prep.normalization import NFC, NFKC, NONE, WHITE_SPACE, model_name
 from data_prep.sentencepiece_model import ModelType, PieceType, SentencePieceModel
 
 _TYPES = (ModelType.UNIGRAM, ModelType.BPE)
 
 
-def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -> None:
+def write_tokenizer_folder(
+    spiece: Path, out: Path, family: str | None = None, newline: str | None = None
+) -> None:
     """Write ``out/spiece.model`` and the files that ``transformers`` loads.
 
     ``spiece`` is copied unchanged, except that Pegasus files from the Hub get the ids that they
     lack (see ``families``): in a tokenizer folder the ids of ``spiece.model`` are the model's.
+    With line ends as pieces it says so at its end.
 
     Args:
         family: the required family; None: either.
+        newline: ``space``, ``piece`` or ``default`` (see ``line_ends``); None: as the model says.
 
     Raises:
         DataError: ``spiece`` is not a sentencepiece model, or one that is not supported.
+        ConfigError: ``newline`` is ``piece`` and there is no such piece.
     """
     if not spiece.is_file():
         SentencePieceModel.read(spiece)  # raises the specific error
@@ -50,6 +59,9 @@ def write_tokenizer_folder(spiece: Path, out: Path, family: str | None = None) -
     model = SentencePieceModel.parse(data, spiece)
     if family is not None:
         check_family(model, family, spiece)
+    if newline is not None:
+        data = with_newline(data, newline, spiece)
+        model = SentencePieceModel.parse(data, spiece)
     tokenizer = build_tokenizer(model, spiece)
     out.mkdir(exist_ok=True)
     # spiece.model last: a folder that has it is complete
@@ -88,7 +100,7 @@ def build_tokenizer(model: SentencePieceModel, source: Path | str = "the model")
     either = "|".join(re.escape(name) for name in names)
     steps: list[Any] = [
         # First, because a model's map may drop some white space, for which shards have a space.
-        normalizers.Replace(Regex(f"[{WHITE_SPACE}]"), " "),
+        *_white_space_steps(model),
         *_unicode_steps(model),
         normalizers.Replace(Regex(f"[ {WORD_START}]+\\z"), ""),
         normalizers.Replace(Regex(" {2,}"), " "),
@@ -153,6 +165,22 @@ def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:
         for cut in range(1, len(piece.text))
         if piece.text[:cut] in known and piece.text[cut:] in known
     ]
+
+
+def _white_space_steps(model: SentencePieceModel) -> list[Any]:
+    """As ``bigbird_ds.white_space.normalize_white_space``, each step in linear time."""
+    from tokenizers import Regex, normalizers
+
+    if model.newline != PIECE:
+        return [normalizers.Replace(Regex(f"[{WHITE_SPACE}]"), " ")]
+    others = "".join(each for each in WHITE_SPACE if each not in "\r\n")
+    replacements = [
+        (f"[{others} ]+", " "),
+        ("\\A[ \r\n]+", ""),
+        ("(?<![ \r\n])[ \r\n]+\\z", ""),
+        (f" ?(?:{LINE_END.pattern}) ?", NEWLINE_PIECE),
+    ]
+    return [normalizers.Replace(Regex(old), new) for old, new in replacements]
 
 
 def _unicode_steps(model: SentencePieceModel) -> list[Any]:

@@ -15,6 +15,7 @@ from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import BIGBIRD, WORD_START
+from bigbird_ds.white_space import NEWLINE_AS_PIECE, NEWLINE_PIECE, PIECE, SPACE, Newline
 from data_prep.encoding import sentences_of
 from data_prep.families import FAMILIES, Family
 from data_prep.fasta import check_sequence_options
@@ -42,7 +43,7 @@ class TrainingOptions:
     """Options of tokenizer training.
 
     Attributes:
-        vocab_size: number of pieces, including the special ones (``family.num_special``).
+        vocab_size: number of pieces, including the special ones (``num_special``).
         max_sentences: maximum number of sentences, a uniform sample of all. A million need about
             4 GB of memory.
         character_coverage: fraction of the characters that get a piece; the rest is unknown.
@@ -53,6 +54,7 @@ class TrainingOptions:
         text_kind: the document format of text files.
         normalization: one of NORMALIZATIONS, stored in the model.
         model_type: ``unigram`` or ``bpe``.
+        newline: ``piece`` adds ``<n>`` for line ends; ``space``.
     """
 
     vocab_size: int
@@ -65,6 +67,12 @@ class TrainingOptions:
     text_kind: Kind = Kind.TEXT
     normalization: str = NONE
     model_type: str = "unigram"
+    newline: Newline = SPACE
+
+    @property
+    def num_special(self) -> int:
+        """Number of pieces that are not learned."""
+        return self.family.num_special + (self.newline == PIECE)
 
 
 def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes:
@@ -90,7 +98,8 @@ def train_tokenizer(arguments: Sequence[str], options: TrainingOptions) -> bytes
         sum(map(len, sentences)) / 1e6,
     )
     has_sequences = any(piece.file.kind is Kind.FASTA for piece in pieces)
-    return round_scores(_train(sentences, options, has_sequences))
+    model = round_scores(_train(sentences, options, has_sequences))
+    return model + (NEWLINE_AS_PIECE if options.newline == PIECE else b"")
 
 
 def make_kmer_tokenizer(k: int, family: Family) -> bytes:
@@ -158,7 +167,9 @@ def _sentences(
             documents += 1
             progress.update(num_bytes, documents=documents)
             yield from sentences_of(
-                record.text, fixed_spans if record.is_sequence else sentence_spans
+                record.text,
+                fixed_spans if record.is_sequence else sentence_spans,
+                options.newline,
             )
     logger.info("read: %s", progress.summary(num_bytes, documents=documents))
     if skipped:
@@ -184,7 +195,10 @@ def _train(sentences: list[str], options: TrainingOptions, has_sequences: bool =
                 eos_id=1,
                 bos_id=2 if options.family.has_bos else -1,
                 unk_id=options.family.unknown_id,
-                user_defined_symbols=list(options.family.user_defined),
+                user_defined_symbols=[
+                    *options.family.user_defined,
+                    *([NEWLINE_PIECE] if options.newline == PIECE else []),
+                ],
                 max_sentence_length=4 * MAX_SENTENCE_CHARS,  # bytes; longer ones would be skipped
                 input_sentence_size=0,  # all of the sample
                 num_threads=16,  # sums are per thread, so the number affects the model

@@ -74,6 +74,21 @@ def test_gap_sentences_times_every_strategy(pegasus_corpus, tmp_path):
     assert all(result["megabytes_per_second"] > 0 for result in results)
 
 
+def test_sharding_takes_turns_with_datasets(corpus, tmp_path):
+    content = run_benchmark(
+        "sharding.py",
+        tmp_path,
+        *(str(corpus.documents), str(corpus.tokenizer), "--megabytes", "0.05"),
+        *("--document-megabytes", "0.3", "--workers", "1", "--repeats", "1"),
+    )
+    ours, theirs, memory = content["results"]
+    assert (ours["name"], theirs["name"]) == ("bigbird-ds shard", "datasets.map")
+    assert theirs["ratio"] == 1 and theirs["megabytes_per_second"] > 0
+    per_core = [each["megabytes_per_cpu_second"] for each in (ours, theirs)]
+    assert per_core[0] / per_core[1] == pytest.approx(ours["ratio"])
+    assert memory["workers"] == 4 and memory["peak_mb"] > 50  # Python and NumPy
+
+
 def test_fine_tuning_tells_the_memory_of_a_process_of_its_own(tmp_path):
     content = run_benchmark(
         "fine_tuning.py",

@@ -14,6 +14,7 @@ from bigbird_ds.data.format import Manifest, ShardRecord
 from bigbird_ds.errors import DataError
 from bigbird_ds.printable import escaped
 from bigbird_ds.vocabulary import SPIECE_NAME
+from bigbird_ds.white_space import NEWLINE_PIECE, PIECE
 
 _BAR_WIDTH = 40
 _SAMPLE_TOKENS = 120
@@ -72,6 +73,8 @@ def _histogram(lengths: np.ndarray) -> Iterator[str]:
 def _describe_origin(manifest: Manifest) -> Iterator[str]:
     tokenizer = manifest.tokenizer
     yield f"tokenizer: {tokenizer.vocab_size:,} pieces, spiece.model sha256 {tokenizer.sha256}"
+    if tokenizer.newline == PIECE:
+        yield f"line ends: the piece {NEWLINE_PIECE}"
     total = sum(manifest.total(split, "num_tokens") for split in manifest.splits)
     share = 100 * manifest.num_unknown_tokens / max(1, total)
     yield f"unknown tokens: {manifest.num_unknown_tokens:,} ({share:.3f} %)"

@@ -33,6 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
 from bigbird_ds.file_records import FileRecord
+from bigbird_ds.vocabulary import Vocabulary
+from bigbird_ds.white_space import Newline
 
 FORMAT = "bigbird_ds.shards"
 VERSION = 1
@@ -106,10 +108,25 @@ def unit_of(shard: ShardRecord) -> int:
 
 
 class TokenizerRecord(_Strict):
-    """The tokenizer that made the ids, identified by the sha256 of its ``spiece.model``."""
+    """The tokenizer that made the ids, identified by the sha256 of its ``spiece.model``.
+
+    Attributes:
+        newline: what a line end became: a space, or Pegasus' piece. Part of the sha256; manifests
+            written before it existed mean a space.
+    """
 
     sha256: str
     vocab_size: int
+    newline: Newline = "space"
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> TokenizerRecord:
+        return cls(sha256=vocabulary.sha256, vocab_size=vocabulary.size, newline=vocabulary.newline)
+
+    def in_words(self) -> str:
+        """For an error message that compares tokenizers."""
+        newline = ", line ends as <n>" if self.newline == "piece" else ""
+        return f"sha256 {self.sha256[:16]}..., {self.vocab_size:,} pieces{newline}"
 
 
 class UnknownText(_Strict):

@@ -27,6 +27,7 @@ from bigbird_ds.data.format import (
     FileRecord,
     Manifest,
     ShardRecord,
+    TokenizerRecord,
     ids_dtype,
 )
 from bigbird_ds.data.mapped_files import ArrayFile, join_mapped
@@ -102,10 +103,8 @@ class Shards:
         if (vocabulary.sha256, vocabulary.size) != (wanted.sha256, wanted.vocab_size):
             raise DataError(
                 "the tokenizer differs from the one that wrote the shards",
-                seen=f"spiece.model with sha256 {vocabulary.sha256[:16]}..., "
-                f"{vocabulary.size:,} pieces",
-                needed=f"sha256 {wanted.sha256[:16]}..., {wanted.vocab_size:,} pieces, as in "
-                f"{self.folder / 'manifest.json'}",
+                seen=f"spiece.model with {TokenizerRecord.of(vocabulary).in_words()}",
+                needed=f"{wanted.in_words()}, as in {self.folder / 'manifest.json'}",
                 change="data.tokenizer, or rewrite the shards with this tokenizer",
             )
 

@@ -79,7 +79,8 @@ def describe_tokenizer(folder: Path) -> str:
     return (
         f"{folder}: a tokenizer of the {vocabulary.family} family\n"
         f"  {vocabulary.size:,} pieces, {int(vocabulary.is_special.sum()):,} special; "
-        f"sha256 {vocabulary.sha256[:16]}..."
+        f"sha256 {vocabulary.sha256[:16]}...\n"
+        f"  a line end becomes a {vocabulary.newline}"
     )
 
 

@@ -13,6 +13,8 @@ from bigbird_ds.hub.base_model import base_model
 from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.hub.limits import limit_in_transformers, other_pattern
 from bigbird_ds.hub.run_metrics import read_metrics
+from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from bigbird_ds.white_space import NEWLINE_PIECE, PIECE, SPACE, Newline
 
 # Not "summarization" for BigBirdPegasus: pretraining only fills gaps.
 _PIPELINES = {"BigBirdForPreTraining": "fill-mask", "BigBirdForMaskedLM": "fill-mask"}
@@ -71,7 +73,7 @@ def write_model_card(
     sections = [
         "---\n" + yaml.safe_dump(header, sort_keys=False) + "---",
         f"# {name}, pretrained with bigbird_ds",
-        _usage(name, base),
+        _usage(name, base, _newline(path.parent)),
         _training(records),
         _results(records),
         _model(model, dtype, transformers_version),
@@ -80,7 +82,21 @@ def write_model_card(
         stream.write(("\n\n".join(sections) + "\n").encode())
 
 
-def _usage(name: str, base: str | None) -> str:
+_WHITE_SPACE: dict[Newline, str] = {
+    SPACE: "all white space into spaces, as in training. `spiece.model` on its own does not: with"
+    " the original BigBird vocabulary each of them becomes an unknown token.",
+    PIECE: f"each line break into the piece `{NEWLINE_PIECE}`, and other white space into spaces,"
+    " as in training. `spiece.model` on its own turns a line break into a space.",
+}
+
+
+def _newline(folder: Path) -> Newline:
+    """What the tokenizer of an exported folder makes of a line end."""
+    has_model = (folder / SPIECE_NAME).is_file()
+    return Vocabulary.from_folder(folder).newline if has_model else SPACE
+
+
+def _usage(name: str, base: str | None, newline: Newline) -> str:
     check = ""
     if base and "/" not in base:
         check = (
@@ -91,9 +107,8 @@ def _usage(name: str, base: str | None) -> str:
         f"```python\n{code}\n```\n\n"
         "Before you publish this model, add `license`, `language` and `datasets` to the header"
         f" above: the run does not know them.{check}\n\n"
-        "Texts may contain line breaks and tabs: `tokenizer.json` turns all white space into"
-        " spaces, as in training. `spiece.model` on its own does not: with the original BigBird"
-        " vocabulary each of them becomes an unknown token."
+        "Texts may contain line breaks and tabs: `tokenizer.json` turns "
+        f"{_WHITE_SPACE[newline]}"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bigbird_ds.errors import CheckpointError
 from bigbird_ds.hub.tokenizer_files import TOKENIZER_NAME, read_tokenizer
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
+from bigbird_ds.white_space import PIECE, normalize_white_space
 
 # Where two versions of a tokenizer differ first: outer spaces, tabs, newlines, Unicode.
 PROBE_TEXTS = (
@@ -48,7 +49,8 @@ def check_tokenizer(folder: Path) -> int:
     pieces = int(tokenizer.get_vocab_size())
     if not (folder / SPIECE_NAME).is_file():
         return pieces
-    if Vocabulary.from_folder(folder).size != pieces:
+    vocabulary = Vocabulary.from_folder(folder)
+    if vocabulary.size != pieces:
         raise CheckpointError(
             "the two tokenizer files have different numbers of pieces",
             seen=f"{pieces:,} pieces in {folder / TOKENIZER_NAME}",
@@ -60,8 +62,11 @@ def check_tokenizer(folder: Path) -> int:
     processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
     for text in PROBE_TEXTS:
         found = tokenizer.encode(text, add_special_tokens=False).ids
-        wanted = processor.EncodeAsIds(" ".join(text.split()))  # as in the shards
-        if found not in (wanted, processor.EncodeAsIds(text)):
+        as_in_shards = normalize_white_space(text, vocabulary.newline)
+        wanted = processor.EncodeAsIds(as_in_shards)
+        if found != wanted and (
+            vocabulary.newline == PIECE or found != processor.EncodeAsIds(text)
+        ):
             raise CheckpointError(
                 "the two tokenizer files give different ids",
                 seen=f"{text!r}: {found[:16]} with {TOKENIZER_NAME}",

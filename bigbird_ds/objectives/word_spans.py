@@ -95,10 +95,12 @@ class WordSpans:
         )
 
     def _begins(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """(num_tokens,) bool, whether a run begins: at a word start, or after a special token."""
+        """(num_tokens,) bool: a run begins at a word start, or after a special token or ``<n>``."""
         begins = self._vocabulary.is_word_start[ids]  # a copy
         begins[0] = True
         begins[1:] |= np.diff(positions) > 1
+        if self._vocabulary.newline_id >= 0:
+            begins[1:] |= ids[:-1] == self._vocabulary.newline_id
         return begins
 
     def _is_unspaced(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bigbird_ds.vocabulary import WORD_START
+from bigbird_ds.white_space import NEWLINE_PIECE
 
 # Base of the polynomial hash modulo 2**64; odd, so that its powers never vanish.
 _BASE = 0x9E3779B97F4A7C15
@@ -28,7 +29,7 @@ class WordReader:
 
     Args:
         pieces: the vocabulary, in the order of the ids.
-        is_special: (size,) bool; special ids belong to no word.
+        is_special: (size,) bool; special ids belong to no word, nor does a line end.
     """
 
     def __init__(self, pieces: Sequence[str], is_special: np.ndarray) -> None:
@@ -38,7 +39,7 @@ class WordReader:
         self._begins = np.ones(size, dtype=bool)  # no word continues into the piece
         self._ends = np.ones(size, dtype=bool)  # no word continues after the piece
         for index, piece in enumerate(pieces):
-            if is_special[index]:
+            if is_special[index] or piece == NEWLINE_PIECE:
                 continue
             text = piece.replace(WORD_START, " ").lower()
             letters = "".join(filter(str.isalnum, text))

@@ -6,7 +6,8 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus
 
-from data_prep.encoding import DocumentEncoder, normalize_white_space, sentences_of
+from bigbird_ds.white_space import normalize_white_space
+from data_prep.encoding import DocumentEncoder, sentences_of
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab"
@@ -150,3 +151,19 @@ def test_a_long_document_is_encoded_once_in_batches_of_bounded_size(
 
 def test_empty_sentences_are_left_out() -> None:
     assert list(sentences_of("\n\nOne.\n\n \n\nTwo.\n\n")) == ["One.", "Two."]
+
+
+def test_line_ends_end_the_sentence_before_them(pegasus_corpus: Corpus) -> None:
+    encoder = DocumentEncoder(pegasus_corpus.tokenizer)
+    processor = SentencePieceProcessor(model_file=str(pegasus_corpus.tokenizer / "spiece.model"))
+    encoded = encoder.encode("\n The first\r\nline. \n\nA second, \t and\rmore! The third.\n")
+    parts = np.split(encoded.ids, encoded.sentence_starts[1:])
+    assert [processor.Decode(part.tolist()) for part in parts] == [
+        "The first<n>line.<n><n>",
+        "A second, and<n>more!",
+        "The third.",
+    ]
+    starts = encoder.vocabulary.is_word_start[encoded.ids[encoded.sentence_starts]]
+    assert starts.tolist() == [True, False, True]  # the second has no space before it
+    text = "The first-line.--A second, and-more!The third."  # a line end is one character
+    assert encoded.num_chars == len(text)

@@ -12,7 +12,11 @@ from support.corpus import Corpus, command
 from support.sentencepiece_files import train_pegasus_of_the_hub, train_sentencepiece
 from transformers import AutoTokenizer, PegasusTokenizer
 
+from bigbird_ds.data.describe import describe_shards
+from bigbird_ds.data.format import TokenizerRecord
+from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
+from bigbird_ds.hub.describe import describe_tokenizer
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
@@ -109,3 +113,70 @@ def test_a_file_of_the_other_family_is_refused(
     words = ["--spiece-model", hub_file, "--out", tmp_path / "b"]
     assert "--family pegasus" in user_error("tokenizer", *words)
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def newline_of(folder: Path) -> str:
+    return Vocabulary.from_folder(folder).newline
+
+
+def test_line_ends_are_pieces_by_default_where_the_family_has_one(folder: Path) -> None:
+    vocabulary = Vocabulary.from_folder(folder)
+    has_piece = folder.parent.name.startswith(("trained", "original"))
+    assert vocabulary.newline_id == (
+        106 if has_piece else -1
+    )  # the test's model of the Hub has none
+    assert vocabulary.newline == ("piece" if has_piece else "space")
+    ids = AutoTokenizer.from_pretrained(folder).encode(" Two\r\nlines\n\nand ")
+    assert ids.count(vocabulary.newline_id) == (3 if has_piece else 0)
+    assert f"a line end becomes a {vocabulary.newline}" in describe_tokenizer(folder)
+
+
+def test_newline_space_gives_the_original_file_as_it_is(tmp_path: Path) -> None:
+    if not ORIGINAL.is_file():
+        pytest.skip("the original vocabularies are not here (../shared/vocab)")
+    words = ["tokenizer", "--family", "pegasus", "--spiece-model"]
+    command([*words, ORIGINAL, "--out", tmp_path / "piece"])
+    spiece = tmp_path / "piece" / "spiece.model"
+    assert newline_of(tmp_path / "piece") == "piece"
+    command([*words, spiece, "--out", tmp_path / "again"])
+    assert (tmp_path / "again" / "spiece.model").read_bytes() == spiece.read_bytes()
+    command([*words, spiece, "--newline", "space", "--out", tmp_path / "space"])
+    assert (tmp_path / "space" / "spiece.model").read_bytes() == ORIGINAL.read_bytes()
+    write_tokenizer_folder(ORIGINAL, tmp_path / "kept")  # as an import does
+    assert newline_of(tmp_path / "kept") == "space"
+
+
+def test_a_piece_for_line_ends_is_refused_where_there_is_none(
+    corpus: Corpus, hub_file: Path, tmp_path: Path
+) -> None:
+    words = ["--newline", "piece", "--out", tmp_path / "out"]
+    for more in (
+        ["--spiece-model", hub_file, "--family", "pegasus"],
+        ["--spiece-model", corpus.tokenizer / "spiece.model"],
+        [corpus.documents, "--vocab-size", 500],
+    ):
+        assert "--newline piece" in user_error("tokenizer", *more, *words)
+    assert "--kmer with --newline" in user_error("tokenizer", "--kmer", 3, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_with_spaces_and_with_pieces_do_not_mix(
+    pegasus_corpus: Corpus, tmp_path: Path
+) -> None:
+    spiece = pegasus_corpus.tokenizer / "spiece.model"
+    write_tokenizer_folder(spiece, tmp_path / "space", newline="space")
+    words = ["--tokenizer", tmp_path / "space", "--out", tmp_path / "shards"]
+    command(["shard", pegasus_corpus.documents, *words])
+    with_spaces, with_pieces = Shards(tmp_path / "shards"), Shards(pegasus_corpus.shards)
+    assert with_spaces.manifest.tokenizer.newline == "space"
+    assert with_pieces.manifest.tokenizer.newline == "piece"
+    with pytest.raises(DataError, match="differs from the one") as caught:
+        with_spaces.check_tokenizer(Vocabulary.from_folder(pegasus_corpus.tokenizer))
+    assert "line ends as <n>" in str(caught.value)
+    words = [tmp_path / "merged", tmp_path / "shards", pegasus_corpus.shards]
+    assert "needed: sha256" in user_error("merge", *words)
+    assert "line ends: the piece <n>" in describe_shards(pegasus_corpus.shards)
+
+
+def test_a_manifest_that_does_not_mention_line_ends_means_spaces() -> None:
+    assert TokenizerRecord.model_validate({"sha256": "0", "vocab_size": 500}).newline == "space"

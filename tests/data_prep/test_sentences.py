@@ -1,9 +1,12 @@
 # ruff: noqa: RUF001 (sentences of many scripts)
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.sentences import MAX_SENTENCE_CHARS, sentence_spans
+from data_prep.sentence_marks import MARKS_WITHOUT_SPACE
+from data_prep.sentences import MAX_SENTENCE_CHARS, _has_mark_without_space, sentence_spans
 
 
 def split(text: str) -> list[str]:
@@ -151,3 +154,12 @@ def test_rows_of_terminators_quotes_and_newlines_take_linear_time() -> None:
     for row in (".", '."', "\n", "\n ", " ", "!?)", "A. ", "\r ", ".[", "。", "a. "):
         text = row * (1_000_000 // len(row))
         assert sum(end - start for start, end in sentence_spans(text)) == len(text)
+
+
+def test_the_table_of_marks_is_the_character_class() -> None:
+    pattern = re.compile(f"[{MARKS_WITHOUT_SPACE}]")
+    marks = [each for each in map(chr, range(0x20000)) if pattern.match(each)]
+    found = [each for each in map(chr, range(0x20000)) if _has_mark_without_space("é" + each)]
+    assert found == marks and len(marks) > 100
+    assert _has_mark_without_space("a" * 70_000 + marks[0])
+    assert not _has_mark_without_space("a" * 70_000 + "\U0010ffff“”")

@@ -14,7 +14,8 @@ from support.sentencepiece_files import train_sentencepiece
 from tokenizers import Tokenizer
 
 from bigbird_ds.errors import DataError
-from data_prep.encoding import normalize_white_space
+from bigbird_ds.vocabulary import Vocabulary
+from bigbird_ds.white_space import PIECE, normalize_white_space
 from data_prep.families import BIGBIRD_SPECIAL_PIECES as SPECIAL_PIECES
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
@@ -58,7 +59,7 @@ BIGBIRDS = ["trained", "nmt_nfkc", "bigbird"]
 of_bigbird = pytest.mark.parametrize("folder", BIGBIRDS, indirect=True)  # not of the other family
 
 
-@pytest.fixture(scope="module", params=[*BIGBIRDS, "pegasus"])
+@pytest.fixture(scope="module", params=[*BIGBIRDS, "pegasus", "pegasus_lines"])
 def folder(
     request: pytest.FixtureRequest, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -69,10 +70,10 @@ def folder(
     if request.param == "nmt_nfkc":
         spiece = _trained_with_nmt_nfkc(tmp_path_factory.mktemp("model"))
     else:
-        spiece = ORIGINAL / f"{request.param}.model"
+        spiece = ORIGINAL / f"{request.param.removesuffix('_lines')}.model"
         if not spiece.is_file():
             pytest.skip("the original vocabularies are not here (../shared/vocab)")
-    write_tokenizer_folder(spiece, out)
+    write_tokenizer_folder(spiece, out, newline=PIECE if out.name.startswith("pegasus_l") else None)
     return out
 
 
@@ -85,11 +86,12 @@ class Programs:
         self.processor = SentencePieceProcessor(model_file=str(folder / "spiece.model"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.auto_tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.newline = Vocabulary.from_folder(folder).newline
 
     def ids(self, text: str) -> tuple[list[int], list[int], list[int]]:
         """Ids by sentencepiece, as in the shards, and by the others from the raw text."""
         return (
-            self.processor.EncodeAsIds(normalize_white_space(text)),
+            self.processor.EncodeAsIds(normalize_white_space(text, self.newline)),
             self.tokenizer.encode(text, add_special_tokens=False).ids,
             self.auto_tokenizer.encode(text, add_special_tokens=False),
         )

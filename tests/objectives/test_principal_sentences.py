@@ -176,7 +176,22 @@ def test_lead_and_random() -> None:
     assert {n for draw in draws for n in draw} == set(range(len(counts.document)))
 
 
-PIECES = ["<pad>", "▁The", "▁the", "▁c", "at", "▁cat", ".", "-", "▁", "s", "▁Cat's", "▁2", "5"]
+PIECES = [
+    "<pad>",
+    "▁The",
+    "▁the",
+    "▁c",
+    "at",
+    "▁cat",
+    ".",
+    "-",
+    "▁",
+    "s",
+    "▁Cat's",
+    "▁2",
+    "5",
+    "<n>",
+]
 
 
 def read(*pieces: str) -> list[int]:
@@ -194,6 +209,7 @@ def test_signs_are_in_no_word_and_end_one() -> None:
     assert read("▁cat", ".") == read("▁cat")
     assert read("▁cat", "-", "at") == [*read("▁cat"), *read("at")]
     assert read("▁", ".", "-") == []
+    assert read("▁cat", "<n>", "at", "<n>") == [*read("▁cat"), *read("at")]
     assert read("<pad>", "▁cat", "<pad>", "s") == [*read("▁cat"), *read("s")]
 
 
@@ -204,12 +220,15 @@ def test_where_words_begin() -> None:
     assert reader.read(ids[:0])[0].tolist() == []
 
 
-def test_token_ids_rank_sentences_as_rouge_does_on_their_text(corpus) -> None:
+@pytest.mark.parametrize("family", ["corpus", "pegasus_corpus"])
+def test_token_ids_rank_sentences_as_rouge_does_on_their_text(family, request) -> None:
     """End to end: text, sentencepiece ids, words, scores; compared with rouge-score on the text."""
     from bigbird_ds.vocabulary import Vocabulary
     from data_prep.encoding import DocumentEncoder
 
+    corpus = request.getfixturevalue(family)  # of Pegasus with line ends as pieces
     vocabulary = Vocabulary.from_folder(corpus.tokenizer)
+    assert vocabulary.newline == ("space" if family == "corpus" else "piece")
     reader = WordReader(vocabulary.pieces, vocabulary.is_special)
     text = topics["with"]
     sentences = list(sentences_of(text))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,10 @@ def test_counts_of_special_tokens_alone_are_zero() -> None:
     assert WordSpans(make_vocabulary()).count(np.array([4, 5])) == WordCounts()
     one = WordSpans(make_vocabulary()).count(np.array([4, 8, 9, 5]))
     assert one + one == WordCounts(runs=2, tokens=4)
+
+
+def test_a_line_end_is_a_unit_and_a_word_begins_after_it() -> None:
+    vocabulary = replace(make_vocabulary(20), newline_id=10)
+    ids = np.array([12, 13, 10, 15, 17, 10, 10, 12])  # odd ids continue a word
+    starts = WordSpans(vocabulary).starts(ids, np.arange(len(ids)))
+    assert starts.tolist() == [0, 2, 3, 5, 6, 7]
