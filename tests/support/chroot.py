@@ -91,8 +91,11 @@ class Image:
         assert end.returncode == 0, f"{end.returncode}: {words}"
 
     def command(self, *words: str, network: bool = False) -> list[str]:
-        """The words of a command that enters the image; all that it starts ends with it."""
-        enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        """The words of a command that enters the image.
+
+        All that it starts ends with its process 1, which is the child of ``unshare``.
+        """
+        enter = ["unshare", "--mount", "--pid", "--fork"]
         if not network:
             enter += ["--net", "sh", "-c", _NETWORK, "sh"]
         enter += ["sh", "-c", _MOUNTS, "sh", str(self.root)]
