@@ -128,7 +128,7 @@ def test_memory_of_the_index_is_measured(tmp_path):
 
 
 def test_recall_is_tested_by_distance_and_by_what_the_pattern_connects(tmp_path):
-    options = ("--styles", "none", "relay", "--length", "512", "--steps", "2", "--documents", "1")
+    options = ("--styles", "none", "relay", "--length", "256", "--steps", "2", "--documents", "1")
     picture = tmp_path / "recall.png"
     content = run_benchmark(
         "recall.py", tmp_path, *options, "--test-documents", "2", "--draw", str(picture)
@@ -136,7 +136,7 @@ def test_recall_is_tested_by_distance_and_by_what_the_pattern_connects(tmp_path)
     assert [result["style"] for result in content["results"]] == ["none", "relay"]
     for result in content["results"]:
         assert len(result["losses"]) == 0 and result["steps"] == 2
-        assert list(result["by_distance"]) == ["16", "32", "64", "128", "256"]
-        shares = [result["by_distance"]["256"][kind] for kind in ("direct", "not connected")]
+        assert list(result["by_distance"]) == ["8", "16", "32", "64", "128"]
+        shares = [result["by_distance"]["128"][kind] for kind in ("direct", "not connected")]
         assert shares == [0, 1] if result["style"] == "none" else shares[0] > 0
     assert picture.stat().st_size > 1000
