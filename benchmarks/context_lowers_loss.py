@@ -133,7 +133,7 @@ def run_config(
         },
         "batch": {"sequences": sequences, "micro": sequences},
         "optimizer": {"lr": 2e-3},
-        "schedule": {"warmup_steps": 50, "total_steps": total},
+        "schedule": {"warmup_steps": min(50, total // 4), "total_steps": total},
         "train": {"steps": end, "save_every": 0, "eval_every": 0, "log_every": 50},
         "output": str(output),
     }
