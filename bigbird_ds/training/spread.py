@@ -92,6 +92,11 @@ class WindowSums:
             )
 
     @property
+    def num_targets(self) -> int:
+        """Targets of all parts of the loss, at the first length."""
+        return int(sum(sum(row[::3]) for row in self._rows[0]))
+
+    @property
     def num_documents(self) -> int:
         """Different units among the windows."""
         return len(set(self._units))

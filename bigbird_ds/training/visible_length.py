@@ -175,11 +175,11 @@ def measure(
             result = trained.model.loss_sums(**batch)
             found.append({name: float(value) for name, value in result.items()})
         sums.add(unit, found)
-    if not len(sums):
+    if not sums.num_targets:
         raise DataError(
             "no window has a target",
-            seen="in the middle of each window, no two whole sentences or no token to mask",
-            needed="text with sentences, of which the shortest visible length shows at least two",
+            seen="no token to mask, or no two whole sentences, in what the shortest length shows",
+            needed="text that the objective can mask",
             change="--lengths: a longer shortest length; or the shards",
         )
     return sums

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
 from bigbird_ds.cli.main import main
 from bigbird_ds.data.shards import Shards
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
 from bigbird_ds.objectives.pretraining import MaskedLanguageModel, MaskingOptions
 from bigbird_ds.training.spread import ratio
 from bigbird_ds.training.trained_model import TrainedModel
-from bigbird_ds.training.visible_length import CutWindows, check_lengths
+from bigbird_ds.training.visible_length import CutWindows, check_lengths, measure
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +83,25 @@ def test_losses_by_visible_length_are_printed_written_and_drawn(
     assert means == pytest.approx(list(losses / targets), rel=1e-5)
 
 
-def test_gap_sentences_are_generated_from_a_source_that_is_cut(
-    pegasus_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def exported_pegasus(pegasus_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for gap sentences."""
+    folder = tmp_path_factory.mktemp("exported_pegasus")
     sizes: dict[str, Any] = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
     sizes |= {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
     sizes |= {f"{side}_ffn_dim": 32 for side in ("encoder", "decoder")}
     config = BigBirdPegasusConfig(
         **sizes, vocab_size=500, block_size=16, num_random_blocks=1, max_position_embeddings=256
     )
-    BigBirdPegasusForConditionalGeneration(config).save_pretrained(tmp_path / "model")
-    shutil.copy(pegasus_corpus.tokenizer / "spiece.model", tmp_path / "model")
-    words = [tmp_path / "model", pegasus_corpus.shards, "--lengths", 96, 256, "--windows", 3]
+    BigBirdPegasusForConditionalGeneration(config).save_pretrained(folder)
+    shutil.copy(pegasus_corpus.tokenizer / "spiece.model", folder)
+    return folder
+
+
+def test_gap_sentences_are_generated_from_a_source_that_is_cut(
+    exported_pegasus: Path, pegasus_corpus: Corpus, tmp_path: Path
+) -> None:
+    words = [exported_pegasus, pegasus_corpus.shards, "--lengths", 96, 256, "--windows", 3]
     file = tmp_path / "found.json"
     assert main(["evaluate", *map(str, words), "--split", "train", "--json", str(file)]) == 0
     found = [each["parts"] for each in json.loads(file.read_text())["lengths"]]
@@ -130,6 +137,15 @@ def test_bad_options_are_refused_and_nothing_is_written(
     message = error(capsys, exported, corpus.shards, *words, *out, "--json", "numbers.json")
     assert problem in message
     assert not contents(tmp_path)
+
+
+def test_windows_without_any_target_are_an_error(exported: Path) -> None:
+    trained = TrainedModel.load(exported, "cpu", torch.float32)
+    empty = trained.objective.empty_example(64)
+    example = {name: torch.from_numpy(field)[None] for name, field in empty.items()}
+    for windows in ([], [(0, [example])]):
+        with pytest.raises(DataError, match="no window has a target"):
+            measure(trained, iter(windows), 1)
 
 
 def test_lengths_beyond_all_documents_and_other_folders_are_refused(
