@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bigbird_ds.attention.styles import STYLES
@@ -143,7 +144,7 @@ def test_memory_of_the_index_is_measured(tmp_path):
 
 
 def test_recall_is_tested_by_distance_and_by_what_the_pattern_connects(tmp_path):
-    options = ("--styles", "none", "relay", "--length", "512", "--steps", "2", "--documents", "1")
+    options = ("--styles", "none", "relay", "--length", "256", "--steps", "2", "--documents", "1")
     picture = tmp_path / "recall.png"
     content = run_benchmark(
         "recall.py", tmp_path, *options, "--test-documents", "2", "--draw", str(picture)
@@ -151,7 +152,39 @@ def test_recall_is_tested_by_distance_and_by_what_the_pattern_connects(tmp_path)
     assert [result["style"] for result in content["results"]] == ["none", "relay"]
     for result in content["results"]:
         assert len(result["losses"]) == 0 and result["steps"] == 2
-        assert list(result["by_distance"]) == ["16", "32", "64", "128", "256"]
-        shares = [result["by_distance"]["256"][kind] for kind in ("direct", "not connected")]
+        assert list(result["by_distance"]) == ["8", "16", "32", "64", "128"]
+        shares = [result["by_distance"]["128"][kind] for kind in ("direct", "not connected")]
         assert shares == [0, 1] if result["style"] == "none" else shares[0] > 0
     assert picture.stat().st_size > 1000
+
+
+def test_listops_compares_styles_on_the_same_expressions(tmp_path):
+    options = ("--length", "160", "--shortest", "32", "--steps", "10", "--batch", "2")
+    content = run_benchmark("listops.py", tmp_path, *options, "--test-expressions", "20")
+    none, uniform = content["results"]
+    assert (none["style"], uniform["style"]) == ("none", "uniform")
+    assert none["majority"] == uniform["majority"] >= 0.1 and none["expressions"] == 20
+    assert len(none["losses"]) == 1 and none["losses"] != uniform["losses"]
+
+
+def test_expressions_of_listops_have_the_value_of_their_tokens(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import listops
+
+    def value_of(tokens):
+        token = tokens.pop(0)
+        if token >= listops.FIRST_DIGIT:
+            return token - listops.FIRST_DIGIT
+        values = []
+        while tokens[0] != listops.CLOSE:
+            values.append(value_of(tokens))
+        tokens.pop(0)
+        order = sorted(values)
+        middle = (order[(len(order) - 1) // 2] + order[len(order) // 2]) // 2
+        operator = token - listops.FIRST_OPERATOR
+        return (order[-1], order[0], middle, sum(values) % 10)[operator]
+
+    ids, mask, values = listops.draw_batch(np.random.default_rng(0), 20, 32, 160)
+    for row, used, value in zip(ids.tolist(), mask.sum(1).tolist(), values.tolist(), strict=True):
+        tokens = row[1:used]
+        assert 32 <= used <= 160 and value_of(tokens) == value and not tokens

@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "check that shards, a tokenizer, a run, a checkpoint or an export are intact",
     "inspect": "describe shards, a tokenizer, a run, a checkpoint or an export",
     "merge": "merge shards folders written with one tokenizer into one",
+    "evaluate": "loss and accuracy of a trained model on shards, also by visible length",
     "plan": "memory, steps, tokens and time of a run, before anything runs",
     "export": "export a run or checkpoint to Hub format",
     "import": "import a Hub checkpoint (BigBird, BigBirdPegasus, BERT, RoBERTa) to start from",

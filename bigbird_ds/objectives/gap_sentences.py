@@ -20,7 +20,7 @@ from bigbird_ds.log import logger
 from bigbird_ds.models.flops import pegasus_flops_per_token
 from bigbird_ds.models.pegasus.generation import BigBirdPegasusForConditionalGeneration
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
-from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective, centered
 from bigbird_ds.objectives.pretraining import MASKED_TOKENS
 from bigbird_ds.objectives.principal_sentences import STRATEGIES, choices_of
 from bigbird_ds.objectives.word_counts import WordCounts
@@ -182,18 +182,10 @@ class GapSentences(Objective):
         (ids,), (spans,) = parts, sentences
         chosen = self.choose(ids, spans, generator)
         stays = generator.random(len(chosen)) < self.options.keep_fraction
-        end, text = self._without(ids, spans[chosen[~stays]])
-        input_ids = np.full(sequence_length, self.vocabulary.pad, dtype=np.int64)
-        input_ids[:end] = text
-        input_ids[end] = self.vocabulary.eos
-        attention_mask = np.zeros(sequence_length, dtype=np.int64)
-        attention_mask[: end + 1] = 1
-        example = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": self._target(ids, spans[chosen]),
-        }
+        source = self._source(ids, spans[chosen[~stays]], sequence_length)
+        example = source | {"labels": self._target(ids, spans[chosen])}
         if self._masker is not None:
+            input_ids, end = source["input_ids"], int(source["attention_mask"].sum()) - 1
             capacity = target_capacity(self.options.input_mask_fraction, sequence_length)
             positions = np.zeros(capacity, dtype=np.int64)
             target_ids = np.full(capacity, IGNORED, dtype=np.int64)
@@ -203,6 +195,36 @@ class GapSentences(Objective):
             target_ids[: len(masked)] = original[masked]
             example |= {"target_positions": positions, "target_ids": target_ids}
         return example
+
+    def cut_capacity(self, sequence_length: int) -> int:
+        return self.part_capacity(sequence_length)
+
+    def cut_examples(
+        self,
+        ids: np.ndarray,
+        generator: np.random.Generator,
+        lengths: Sequence[int],
+        sentences: np.ndarray,
+    ) -> list[dict[str, np.ndarray]]:
+        """The source cut to each length; the gap sentences, chosen once, are the target of all.
+
+        They are chosen among the sentences that the shortest length shows whole. No tokens are
+        masked in addition.
+        """
+        begin, end = centered(len(ids), self.cut_capacity(lengths[0]))
+        whole = sentences[(sentences[:, 0] >= begin) & (sentences[:, 1] <= end)]
+        if len(whole) < 2:
+            return []
+        first, last = whole[0, 0], whole[-1, 1]
+        chosen = whole[self.choose(ids[first:last], whole - [first, first, 0], generator)]
+        gaps = chosen[generator.random(len(chosen)) >= self.options.keep_fraction]
+        labels = self._target(ids, chosen)
+        examples = []
+        for length in lengths:
+            begin, end = centered(len(ids), self.cut_capacity(length))
+            source = self._source(ids[begin:end], gaps - [begin, begin, 0], length)
+            examples.append(source | {"labels": labels})
+        return examples
 
     def empty_example(self, sequence_length: int) -> dict[str, np.ndarray]:
         """An example without text or target, to fill the last batch of an evaluation."""
@@ -294,6 +316,18 @@ class GapSentences(Objective):
             room -= lengths[best]
             choices.take(best)
         return np.array(sorted(chosen) or skipped[:1], dtype=np.int64)
+
+    def _source(
+        self, ids: np.ndarray, gaps: np.ndarray, sequence_length: int
+    ) -> dict[str, np.ndarray]:
+        """``input_ids`` and ``attention_mask`` (L,): the text with its gaps masked, and </s>."""
+        end, text = self._without(ids, gaps)
+        input_ids = np.full(sequence_length, self.vocabulary.pad, dtype=np.int64)
+        input_ids[:end] = text
+        input_ids[end] = self.vocabulary.eos
+        attention_mask = np.zeros(sequence_length, dtype=np.int64)
+        attention_mask[: end + 1] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def _without(self, ids: np.ndarray, gaps: np.ndarray) -> tuple[int, np.ndarray]:
         """Return the length of the text with each gap replaced by a mask, and the text."""

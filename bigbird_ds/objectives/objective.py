@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.registry import Registry
 from bigbird_ds.sections import Options
@@ -132,6 +133,44 @@ class Objective(ABC):
         """Return an example of the same shapes without targets, to fill the last batch of an
         evaluation."""
 
+    def cut_capacity(self, sequence_length: int) -> int:
+        """Return the number of document tokens in an example of :meth:`cut_examples`.
+
+        Raises:
+            ConfigError: the objective has no such examples.
+        """
+        raise ConfigError(
+            "the objective has no examples of one text cut to several lengths",
+            seen=f"objective.name={self.name}",
+            needed="an objective that defines cut_capacity and cut_examples (mlm, mlm_nsp and "
+            "gap_sentences do)",
+            change="leave out --lengths, or define them (docs/extending.md)",
+        )
+
+    def cut_examples(
+        self,
+        ids: np.ndarray,
+        generator: np.random.Generator,
+        lengths: Sequence[int],
+        sentences: np.ndarray,
+    ) -> list[dict[str, np.ndarray]]:
+        """Examples of one text that differ only in how much of it is visible.
+
+        Targets lie in the middle of the text, within what the shortest example shows. The visible
+        part of each length is centered on the text, so that longer ones contain shorter ones.
+
+        Args:
+            ids: (num_tokens,) int64, ``cut_capacity`` of the last length, all of one document.
+            generator: the only source of random numbers.
+            lengths: sequence lengths, increasing.
+            sentences: (num_sentences, 3) int64, as in :meth:`example`.
+
+        Returns:
+            For each length the fields of :meth:`example` without padding; empty if no part of the
+            text can be a target.
+        """
+        raise NotImplementedError  # cut_capacity is called first
+
     @classmethod
     @abstractmethod
     def example_shapes(cls, options: Any, sequence_length: int) -> dict[str, tuple[int, ...]]:
@@ -165,6 +204,15 @@ class Objective(ABC):
     def freeze_unused(cls, model: Any) -> None:
         """Freeze parameters that this objective does not train."""
         return None
+
+
+def centered(num_tokens: int, room: int) -> tuple[int, int]:
+    """The first token, and one past the last, of the middle ``room`` of ``num_tokens`` tokens.
+
+    The middle of a smaller ``room`` lies within that of a larger one.
+    """
+    begin = (num_tokens - room) // 2
+    return begin, begin + room
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "objective.name")

@@ -16,7 +16,7 @@ from bigbird_ds.models.bigbird.masked_lm import BigBirdForMaskedLM
 from bigbird_ds.models.bigbird.pretraining import BigBirdForPreTraining
 from bigbird_ds.models.flops import flops_per_token
 from bigbird_ds.objectives.masking import Masker, WholeWords, target_capacity
-from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective
+from bigbird_ds.objectives.objective import IGNORED, OBJECTIVES, LossPart, Objective, centered
 from bigbird_ds.objectives.reverse_complement import ReverseComplement
 from bigbird_ds.objectives.word_spans import WordSpans
 from bigbird_ds.vocabulary import BIGBIRD, Vocabulary
@@ -183,6 +183,40 @@ class MaskedLanguageModel(Objective):
         return self.example(
             parts, IGNORED, np.random.Generator(np.random.Philox(0)), sequence_length
         )
+
+    def cut_capacity(self, sequence_length: int) -> int:
+        return sequence_length - 2  # [CLS] and [SEP]
+
+    def cut_examples(
+        self,
+        ids: np.ndarray,
+        generator: np.random.Generator,
+        lengths: Sequence[int],
+        sentences: np.ndarray,
+    ) -> list[dict[str, np.ndarray]]:
+        """[CLS] text [SEP] for each length, one segment, masked once.
+
+        The whole text is masked at the fraction of training, so that each length has that share of
+        masks; only those that the shortest length shows are targets. Strands stay as they are.
+        """
+        masked = ids.copy()
+        positions = self._masker.apply(masked, generator)
+        begin, end = centered(len(ids), self.cut_capacity(lengths[0]))
+        positions = positions[(positions >= begin) & (positions < end)]
+        cls, sep = np.array([self.vocabulary.cls]), np.array([self.vocabulary.sep])
+        examples = []
+        for length in lengths if len(positions) else ():
+            begin, end = centered(len(ids), self.cut_capacity(length))
+            examples.append(
+                {
+                    "input_ids": np.concatenate([cls, masked[begin:end], sep]),
+                    "token_type_ids": np.zeros(length, dtype=np.int64),
+                    "attention_mask": np.ones(length, dtype=np.int64),
+                    "target_positions": positions - begin + 1,
+                    "target_ids": ids[positions],
+                }
+            )
+        return examples
 
     @classmethod
     def example_shapes(

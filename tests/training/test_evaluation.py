@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from support.distributed import run_distributed
 from support.runs import changed, metrics, stop_evaluation_and_go_on, train_all
 
+from bigbird_ds.cli.main import main
 from bigbird_ds.errors import EXIT_REQUEUE
 
 
@@ -36,16 +38,18 @@ def test_an_evaluation_stops_on_request_and_the_resumed_run_makes_it_up(
 
 
 @pytest.mark.launch
-def test_one_step_without_a_learning_rate_evaluates_a_checkpoint(
+def test_the_command_repeats_the_evaluation_of_a_run(
     run_settings: dict[str, Any], tmp_path: Path
-) -> None:  # docs/evaluation.md
-    run_settings["data"].update(validation=run_settings["data"]["train"])
+) -> None:
+    shards = run_settings["data"]["train"]
+    run_settings["data"].update(validation=shards)
     run_settings["train"].update(steps=2, eval_windows=5)
-    run_settings["schedule"] = {"warmup_steps": 0}
-    checkpoint = Path(run_settings["output"]) / "checkpoints" / "step-2"
-    own = {"output": str(tmp_path / "evaluation"), "initial_weights": str(checkpoint)}
-    again = changed(run_settings, **own, **{"train.steps": 1, "optimizer.lr": 1e-30})
-    ((found, others),) = run_distributed(train_all, 1, [run_settings, again])
-    expected, repeated = found[-1], others[-1]
-    assert repeated.pop("step") == 1 and expected.pop("step") == 2
-    assert repeated == expected and "eval_loss" in expected
+    ((lines,),) = run_distributed(train_all, 1, [run_settings])
+    expected, file = lines[-1], tmp_path / "found.json"
+    words = [run_settings["output"], shards, "--windows", 5, "--json", file]
+    assert main(["evaluate", *map(str, words)]) == 0
+    parts = {part["part"]: part for part in json.loads(file.read_text())["lengths"][0]["parts"]}
+    assert set(parts) == {"mlm", "nsp"}
+    for name, part in parts.items():
+        assert part["loss"]["value"] == pytest.approx(expected[f"eval_{name}_loss"], rel=1e-5)
+        assert part["accuracy"]["value"] == pytest.approx(expected[f"eval_{name}_accuracy"])
