@@ -19,7 +19,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from bigbird_ds.errors import ConfigError, RankFailure
+from bigbird_ds.errors import ConfigError, RankFailure, UserError
 from bigbird_ds.log import logger
 from bigbird_ds.training.networks import is_loopback, route_to, use_interface_to
 
@@ -50,8 +50,9 @@ def meet(
         The store for ``init_process_group``, with keys of this start only.
 
     Raises:
-        ConfigError: not all ranks came in time, or rank 0's port is in use.
-        RankFailure: rank 0 was there, and is gone.
+        RankFailure: not all ranks came in time, or rank 0 was there and is gone. A new try may
+            succeed, so that this is no user error, which schedulers do not repeat.
+        ConfigError: rank 0's port is in use.
         StoppedWhileWaiting: ``is_stopping``.
     """
     waiting = _Waiting(rank, world_size, patience, is_stopping)
@@ -95,7 +96,7 @@ class _Waiting:
         time.sleep(self._pause_s)
         self._pause_s = min(0.5, 1.5 * self._pause_s)
 
-    def error(self, cause: object) -> ConfigError:
+    def error(self, cause: object) -> ConfigError | RankFailure:
         text = " ".join(str(cause).split())[:300]
         if "EADDRINUSE" in text or "in use" in text:
             return ConfigError(
@@ -105,13 +106,14 @@ class _Waiting:
                 change="MASTER_PORT, or --master_port of the launcher; or end the process that "
                 "has it",
             )
-        return ConfigError(
+        parts = UserError(
             "the rendezvous of the ranks failed",
             seen=f"{self._who} at {self.address}, for up to {self.patience}: {text}",
             needed="all ranks started, and the host of rank 0 reachable from each",
             change="the command or job that starts the ranks, MASTER_ADDR and MASTER_PORT, or "
-            "train.hang_timeout",
+            "train.hang_timeout; or start the run again",
         )
+        return RankFailure(str(parts))
 
 
 def _connect(rank: int, waiting: _Waiting) -> dist.Store:
@@ -143,7 +145,7 @@ def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
     """Wait for the other ranks and answer to each; the name of the start, an address of this host.
 
     Raises:
-        ConfigError: not all ranks came in time.
+        RankFailure: not all ranks came in time.
     """
     start = f"bigbird_ds/{uuid.uuid4().hex}"
     store.set(_START, start)
@@ -172,7 +174,7 @@ def _arrive(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
     """Report to rank 0 until it answers; the name of the start, an address of rank 0's host.
 
     Raises:
-        ConfigError: rank 0 did not answer in time.
+        RankFailure: rank 0 did not answer in time.
     """
     number, start = uuid.uuid4().hex, ""
     route = route_to(os.environ["MASTER_ADDR"])

@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from bigbird_ds.errors import EXIT_HUNG
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.flight_recorder import write_collectives
 from bigbird_ds.training.progress import Place
 from bigbird_ds.training.stopping import end_process
 
@@ -203,6 +204,9 @@ class _Watchdog(threading.Thread):
         _print(f"stacks of rank {self._rank} (process {os.getpid()}):\n")
         with contextlib.suppress(OSError, ValueError):
             faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        with contextlib.suppress(OSError):
+            if file := write_collectives(self._rank):
+                _print(f"the last collectives of rank {self._rank}: {file}\n")
         # The others need the store, which lives in the process of rank 0, to learn of the hang.
         time.sleep(3 * self._pause_s)
         end_process(EXIT_HUNG)
