@@ -3,8 +3,8 @@
 The files are read by ``torchfrtrace``, which comes with torch. They are pickles, which
 this project writes for that tool and never reads.
 
-Names of the variables: ``torch/csrc/distributed/c10d/FlightRecorder.hpp`` of torch 2.11 to 2.15; the
-second name of each is the old one, which torch still reads.
+Names of the variables: ``torch/csrc/distributed/c10d/FlightRecorder.hpp``; the second name of each
+is the old one, which torch still reads.
 """
 
 from __future__ import annotations

@@ -64,7 +64,6 @@ from bigbird_ds.training.trackers import check_trackers
 from bigbird_ds.training.words_report import words_in_words
 from bigbird_ds.vocabulary import Vocabulary
 
-
 Batch = dict[str, Tensor]
 
 

@@ -184,18 +184,24 @@ class _Watchdog(threading.Thread):
             self._reports.exchange(with_others=self._stalled.is_set())
 
     def _limit_s(self, place: Place) -> float:
-        others = [report.place.patience for report in self._reports.latest.values()]
-        return self._timeout_s * max(place.patience, *others)
+        # A rank that does not report was last seen long ago, perhaps at its start. So was this one:
+        # its own report in ``latest`` is that of the start.
+        latest, others = self._reports.latest, self._alive() - {self._rank}
+        return self._timeout_s * max(
+            [place.patience, *(latest[rank].place.patience for rank in others)]
+        )
+
+    def _alive(self) -> set[int]:
+        """The ranks that report, this one too."""
+        longest = max(4 * self._pause_s, self._timeout_s / 4)
+        now, since = time.monotonic(), self._reports.alive_since
+        return {self._rank} | {rank for rank in since if now - since[rank] < longest}
 
     def _end(self, seconds: float) -> None:
         """Print who did not arrive and this process's stacks; end it."""
         self._reports.latest[self._rank] = self._reports.own()
         threading.Thread(target=self._reports.tell_hang, daemon=True).start()
-        alive = {self._rank} | {
-            rank
-            for rank, since in self._reports.alive_since.items()
-            if time.monotonic() - since < max(4 * self._pause_s, self._timeout_s / 4)
-        }
+        alive = self._alive()
         if self._reports.is_lost:
             _print("rank 0 is out of reach; the places of other ranks are the last ones known\n")
             alive = set(self._reports.latest) - {0} | {self._rank}
