@@ -21,7 +21,14 @@ import torch.distributed as dist
 
 from bigbird_ds.errors import ConfigError, RankFailure, UserError
 from bigbird_ds.log import logger
-from bigbird_ds.training.networks import is_loopback, route_to, use_interface_to
+from bigbird_ds.training.networks import (
+    is_address,
+    is_loopback,
+    listener_at,
+    route_to,
+    use_interface_to,
+    use_loopback_of,
+)
 
 TELL_EVERY_S = 15.0
 _START = "bigbird_ds/start"  # the key of rank 0's name for this start
@@ -56,14 +63,21 @@ def meet(
         StoppedWhileWaiting: ``is_stopping``.
     """
     waiting = _Waiting(rank, world_size, patience, is_stopping)
-    store = _connect(rank, waiting)
+    store = _connect(rank, world_size, waiting)
     try:
         start, master = (_gather if rank == 0 else _arrive)(store, rank, world_size, waiting)
     except dist.DistNetworkError as cause:
         raise RankFailure(f"the rank or launcher that holds {waiting.address} ended") from cause
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < world_size and master:
+    if _is_one_host(world_size):
+        use_loopback_of(os.environ["MASTER_ADDR"])
+    elif master:
         use_interface_to(master)
     return dist.PrefixStore(start, store)
+
+
+def _is_one_host(world_size: int) -> bool:
+    """Whether all ranks are on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) >= world_size
 
 
 class _Waiting:
@@ -116,7 +130,7 @@ class _Waiting:
         return RankFailure(str(parts))
 
 
-def _connect(rank: int, waiting: _Waiting) -> dist.Store:
+def _connect(rank: int, world_size: int, waiting: _Waiting) -> dist.Store:
     """The store at MASTER_ADDR:MASTER_PORT; rank 0 opens it, unless ``torchrun`` did."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     opens = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -129,6 +143,9 @@ def _connect(rank: int, waiting: _Waiting) -> dist.Store:
             line = f"waiting for rank 0 at {waiting.address}: {cause.strerror or cause}"
             waiting.pause(line, is_told=os.environ.get("LOCAL_RANK") == "0")
     try:
+        listener = None  # torch then listens on all addresses
+        if opens and (_is_one_host(world_size) or is_address(host)):
+            listener = listener_at(host, port)
         return dist.TCPStore(
             host,
             port,
@@ -136,8 +153,9 @@ def _connect(rank: int, waiting: _Waiting) -> dist.Store:
             timeout=waiting.patience,
             wait_for_workers=False,
             multi_tenant=True,
+            master_listen_fd=listener.detach() if listener else None,
         )
-    except dist.DistError as cause:
+    except (dist.DistError, OSError) as cause:
         raise waiting.error(cause) from cause
 
 
