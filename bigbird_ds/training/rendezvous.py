@@ -31,6 +31,7 @@ from bigbird_ds.training.networks import (
 )
 
 TELL_EVERY_S = 15.0
+_LONGEST_PAUSE_S = 0.5
 _START = "bigbird_ds/start"  # the key of rank 0's name for this start
 
 
@@ -66,7 +67,13 @@ def meet(
     store = _connect(rank, world_size, waiting)
     try:
         start, master = (_gather if rank == 0 else _arrive)(store, rank, world_size, waiting)
+    except StoppedWhileWaiting:
+        if rank == 0 and world_size > 1:
+            time.sleep(2 * _LONGEST_PAUSE_S)  # the others read that here
+        raise
     except dist.DistNetworkError as cause:
+        if is_stopping():  # as rank 0 was, which has left
+            raise StoppedWhileWaiting from cause
         raise RankFailure(f"the rank or launcher that holds {waiting.address} ended") from cause
     if _is_one_host(world_size):
         use_loopback_of(os.environ["MASTER_ADDR"])
@@ -89,7 +96,7 @@ class _Waiting:
         self.address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         self.patience = patience
         self._who = f"rank {rank} of {world_size}"
-        self._is_stopping = is_stopping
+        self.is_stopping = is_stopping
         self._began = self._told = time.monotonic()
         self._pause_s = 0.02
 
@@ -100,7 +107,7 @@ class _Waiting:
     def pause(self, line: str, is_told: bool = True) -> None:
         """Sleep for up to 0.5 s; say ``line`` every 15 s; raise when the wait has to end."""
         now = time.monotonic()
-        if self._is_stopping():
+        if self.is_stopping():
             raise StoppedWhileWaiting
         if self.is_over:
             raise self.error(line)
@@ -108,7 +115,7 @@ class _Waiting:
             self._told = now
             logger.warning(line)
         time.sleep(self._pause_s)
-        self._pause_s = min(0.5, 1.5 * self._pause_s)
+        self._pause_s = min(_LONGEST_PAUSE_S, 1.5 * self._pause_s)
 
     def error(self, cause: object) -> ConfigError | RankFailure:
         text = " ".join(str(cause).split())[:300]
@@ -159,6 +166,19 @@ def _connect(rank: int, world_size: int, waiting: _Waiting) -> dist.Store:
         raise waiting.error(cause) from cause
 
 
+def _decide(store: dist.Store, start: str, what: str) -> str:
+    """What the first rank to call this decided: ``meet`` or ``stop``.
+
+    A rank that was counted as present may not leave alone: the others would wait for it.
+    """
+    return store.compare_set(f"{start}/decision", "", what).decode()
+
+
+def _leave_if_stopped(store: dist.Store, start: str) -> None:
+    if store.check([f"{start}/decision"]) and _decide(store, start, "meet") == "stop":
+        raise StoppedWhileWaiting
+
+
 def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) -> tuple[str, str]:
     """Wait for the other ranks and answer to each; the name of the start, an address of this host.
 
@@ -176,12 +196,17 @@ def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
             missing.remove(other)
             answers.append(f"{start}/{other}/{number}")
             masters.append(master)
+        _leave_if_stopped(store, start)
         if not missing:
             break
+        if waiting.is_stopping():
+            _decide(store, start, "stop")
         waiting.pause(
             f"waiting for {len(missing)} of {world_size} ranks at {waiting.address}: "
             f"{_ranges(missing)}"
         )
+    if _decide(store, start, "meet") == "stop":
+        raise StoppedWhileWaiting
     master = next(filter(None, masters), "")
     for key in answers:
         store.set(key, master)
@@ -194,7 +219,7 @@ def _arrive(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
     Raises:
         RankFailure: rank 0 did not answer in time.
     """
-    number, start = uuid.uuid4().hex, ""
+    number, start, refusals = uuid.uuid4().hex, "", 0
     route = route_to(os.environ["MASTER_ADDR"])
     master = "" if route is None or is_loopback(route[1]) else route[1]
     while True:
@@ -204,6 +229,12 @@ def _arrive(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
                 store.set(f"{start}/{rank}", f"{number} {master}")
                 if store.check([answer := f"{start}/{rank}/{number}"]):
                     return start, store.get(answer).decode()
+                _leave_if_stopped(store, start)
+        if waiting.is_stopping() and start and _decide(store, start, "stop") == "meet":
+            refusals += 1
+            if refusals < 50:  # the answer follows, unless the name is that of an earlier start
+                time.sleep(0.1)
+                continue
         waiting.pause(f"waiting for all {world_size} ranks at {waiting.address}", is_told=not start)
 
 

@@ -99,7 +99,7 @@ def test_a_rank_whose_rank_0_ended_fails_and_is_no_user_error(port: int) -> None
     )
     rank_0 = subprocess.Popen([sys.executable, "-c", script])
     with pytest.raises(RankFailure, match="ended"):
-        meet(1, 2, SECONDS)
+        meet(1, 2, timedelta(minutes=5))
     rank_0.wait(timeout=60)
 
 
@@ -107,6 +107,30 @@ def test_a_rank_that_waits_obeys_a_stop_request(port: int) -> None:
     for rank in (0, 1):
         with pytest.raises(StoppedWhileWaiting):
             meet(rank, 2, SECONDS, lambda: True)
+
+
+def test_a_rank_that_leaves_while_it_waits_takes_the_others_with_it(port: int) -> None:
+    """Rank 0 counted rank 1 as present, and would wait for it in vain when rank 2 comes."""
+    calls = 0
+
+    def soon() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > 10
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(meet, 0, 3, SECONDS)
+        other = pool.submit(meet, 1, 3, SECONDS, soon)
+        for waiting in (first, other):
+            with pytest.raises(StoppedWhileWaiting):
+                waiting.result()
+
+
+def test_a_rank_asked_to_stop_after_all_have_met_joins_them_first(port: int) -> None:
+    stores = meet_in_threads(lambda: meet(0, 2, SECONDS), lambda: meet(1, 2, SECONDS))
+    raw = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+    start = raw.get("bigbird_ds/start").decode()
+    assert rendezvous._decide(raw, start, "stop") == "meet" and len(stores) == 2
 
 
 def test_the_interface_is_that_of_the_route_and_the_users_variables_win(
