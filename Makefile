@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 
-.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-image test-newest test-with test-export-versions lock check docs docs-site recipes-check format clean
+.PHONY: help install demo demo-pegasus test test-hosts test-slurm test-image test-newest test-with soak test-export-versions lock check docs docs-site recipes-check format clean
 
 help:
 	@echo "make install  create the virtual environment $(VENV) with the package and its tools"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-hosts   runs on two hosts, which are network namespaces with sshd; needs root"
 	@echo "make test-slurm   the job scripts on a real SLURM with two nodes; needs root"
 	@echo "make test-image   each line of docker/Dockerfile in a chroot, and runs in it; needs root"
+	@echo "make soak     20 minutes of real runs with faults at random moments; MINUTES=, SEED="
 	@echo "make test-newest   the tests on the newest release of everything; reports what broke"
 	@echo "make test-with WITH='transformers==4.57.6'   the tests on the locked versions, except these"
 	@echo "make lock     update the locked versions, $(LOCK)"
@@ -91,6 +92,15 @@ test-image: $(READY)
 	@test "$$(id -u)" != 0 || apt-get install --yes --no-install-recommends --quiet=2 \
 	  debootstrap iproute2 >/dev/null
 	$(RUN) TORCH="$(TORCH)" $(BIN)/python -m pytest -s -m cluster tests/clusters/test_image.py
+
+# Writes its result to benchmarks/results/soak.json and docs/reliability.md. Without root, the fault
+# of a full disk is left out.
+MINUTES ?= 20
+SEED    ?= 1
+
+soak: $(READY)
+	$(RUN) PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m soak --minutes $(MINUTES) --seed $(SEED) \
+	  --json benchmarks/results/soak.json --table docs/reliability.md
 
 test-newest:
 	$(PYTHON) requirements/try_versions.py --torch "$(TORCH)" --triton "$(TRITON)" --tests "$(TESTS)"

@@ -26,6 +26,7 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from bigbird_ds import log
 from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
@@ -94,12 +95,14 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
         return 0
 
     stop_with_launcher(request)
+    from bigbird_ds.hub.checkpoints import LOGS_NAME
     from bigbird_ds.training import distributed
     from bigbird_ds.training.rendezvous import StoppedWhileWaiting
 
     hang_timeout = config.train.hang_timeout
     try:  # before others import DeepSpeed
-        ranks = distributed.start(arguments.local_rank, hang_timeout, lambda: bool(request))
+        logs = Path(config.output) / LOGS_NAME
+        ranks = distributed.start(arguments.local_rank, hang_timeout, lambda: bool(request), logs)
     except StoppedWhileWaiting:
         return EXIT_REQUEUE
 
@@ -157,12 +160,17 @@ def report(error: Exception) -> None:
     """Print the error on rank 0. Others, which raise the same, log a line 2 s later, if any.
 
     Before the ranks have met, that is the first rank of each other host, and only if rank 0 waits
-    at its port: otherwise rank 0 has the same error.
+    at its port: otherwise rank 0 has the same error. If the ranks do not meet, the first rank of
+    each host prints the error.
     """
     if log.rank == 0:
         log.to_file_only(f"error: {error}")
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             print(f"error: {error}", file=sys.stderr, flush=True)
+        return
+    if isinstance(error, RankFailure) and not has_met():  # rank 0 may never have come
+        if os.environ.get("LOCAL_RANK") == "0":
+            log.logger.error("error on %s: %s", socket.gethostname(), error)
         return
     time.sleep(2)
     if has_met() or (os.environ.get("LOCAL_RANK") == "0" and rank_0_waits()):

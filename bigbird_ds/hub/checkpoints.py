@@ -38,6 +38,7 @@ RUN_CONFIG_NAME = "config.yaml"
 TOKENIZER_FOLDER = "tokenizer"
 METRICS_NAME = "metrics.jsonl"
 LOCK_NAME = ".lock"
+LOGS_NAME = "logs"  # of each rank
 ENVIRONMENT_NAME = "environment.json"  # of the last start
 LATEST_NAME = "latest_checkpoint"  # names the last checkpoint written, even if it is gone
 

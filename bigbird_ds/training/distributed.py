@@ -25,6 +25,7 @@ from bigbird_ds import log
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.failures import portable, shared_failure
+from bigbird_ds.training.flight_recorder import record_collectives
 from bigbird_ds.training.launchers import set_rank_variables
 from bigbird_ds.training.progress import PATIENCE_AT_START, Progress
 from bigbird_ds.training.rendezvous import meet
@@ -141,6 +142,7 @@ def start(
     local_rank: int | None = None,
     hang_timeout_s: float = 600.0,
     is_stopping: Callable[[], bool] = lambda: False,
+    logs: Path | None = None,
 ) -> Ranks:
     """Join the process group and pick the device.
 
@@ -148,10 +150,11 @@ def start(
         local_rank: what the ``deepspeed`` launcher passed as ``--local_rank``, if it did.
         hang_timeout_s: ``train.hang_timeout``: how long a rank waits for the others to join.
         is_stopping: whether this process was asked to stop; looked at while it waits.
+        logs: folder for the last collectives of a hang; only NCCL has them.
 
     Raises:
-        ConfigError: the launcher's variables are incomplete, no device is left for this rank, or
-            the ranks did not find each other.
+        ConfigError: the launcher's variables are incomplete, or no device is left for this rank.
+        RankFailure: the ranks did not find each other in time.
         StoppedWhileWaiting: this process was asked to stop before all ranks were there.
     """
     set_rank_variables(local_rank)
@@ -170,6 +173,8 @@ def start(
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(seconds=hang_timeout_s) if hang_timeout_s else _FOR_EVER
+        if backend == "nccl" and logs is not None:
+            record_collectives(logs)
         store = meet(rank, world_size, timeout, is_stopping)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=timeout

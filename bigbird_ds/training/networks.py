@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import os
@@ -41,6 +42,46 @@ def route_to(host: str) -> tuple[str, str] | None:
 
 def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` is an address, not a name, which other hosts may resolve differently."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host.partition("%")[0]))
+    return False
+
+
+def listener_at(host: str, port: int) -> socket.socket | None:
+    """A socket bound to the address of ``host``; None if that is no address of this host.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    with contextlib.suppress(socket.gaierror):
+        for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            listener = socket.socket(family, kind)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(address)
+            except OSError as cause:
+                listener.close()
+                if cause.errno != errno.EADDRNOTAVAIL:
+                    raise
+            else:
+                return listener
+    return None
+
+
+def use_loopback_of(host: str) -> None:
+    """Let gloo listen on the loopback interface only, if ``host`` has an address there.
+
+    Without, it listens on the address that this host's name resolves to. The user's variable wins.
+    """
+    route = route_to(host)
+    if route is not None and is_loopback(route[1]):
+        names = [name for name, address in _interfaces() if address == "127.0.0.1"]
+        if names:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
 
 
 def use_interface_to(host: str) -> None:

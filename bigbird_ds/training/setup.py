@@ -21,7 +21,7 @@ from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.format import TRAIN, VALIDATION
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.errors import ConfigError
-from bigbird_ds.hub.checkpoints import TrainingState, list_checkpoints, read_state
+from bigbird_ds.hub.checkpoints import LOGS_NAME, TrainingState, list_checkpoints, read_state
 from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.compilation import compile_layers
@@ -63,8 +63,6 @@ from bigbird_ds.training.start_report import report_resume, report_start
 from bigbird_ds.training.trackers import check_trackers
 from bigbird_ds.training.words_report import words_in_words
 from bigbird_ds.vocabulary import Vocabulary
-
-LOGS_NAME = "logs"
 
 Batch = dict[str, Tensor]
 

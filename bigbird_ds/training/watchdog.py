@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from bigbird_ds.errors import EXIT_HUNG
 from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.flight_recorder import write_collectives
 from bigbird_ds.training.progress import Place
 from bigbird_ds.training.stopping import end_process
 
@@ -186,20 +187,25 @@ class _Watchdog(threading.Thread):
             self._reports.exchange(with_others=self._stalled.is_set())
 
     def _limit_s(self, place: Place) -> float:
-        reports = self._reports.latest.items()  # that of this rank is its first one
-        others = [report.place.patience for rank, report in reports if rank != self._rank]
-        return self._timeout_s * max(place.patience, *others)
+        # A rank that does not report was last seen long ago, perhaps at its start. So was this one:
+        # its own report in ``latest`` is that of the start.
+        latest, others = self._reports.latest, self._alive() - {self._rank}
+        return self._timeout_s * max(
+            [place.patience, *(latest[rank].place.patience for rank in others)]
+        )
+
+    def _alive(self) -> set[int]:
+        """The ranks that report, this one too."""
+        longest = max(4 * self._pause_s, self._timeout_s / 4)
+        now, since = time.monotonic(), self._reports.alive_since
+        return {self._rank} | {rank for rank in since if now - since[rank] < longest}
 
     def _end(self, seconds: float) -> None:
         """Print who did not arrive and this process's stacks; end it."""
         self.found_hang.set()
         self._reports.latest[self._rank] = self._reports.own()
         threading.Thread(target=self._reports.tell_hang, daemon=True).start()
-        alive = {self._rank} | {
-            rank
-            for rank, since in self._reports.alive_since.items()
-            if time.monotonic() - since < max(4 * self._pause_s, self._timeout_s / 4)
-        }
+        alive = self._alive()
         if self._reports.is_lost:
             _print("rank 0 is out of reach; the places of other ranks are the last ones known\n")
             alive = set(self._reports.latest) - {0} | {self._rank}
@@ -208,6 +214,9 @@ class _Watchdog(threading.Thread):
         _print(f"stacks of rank {self._rank} (process {os.getpid()}):\n")
         with contextlib.suppress(OSError, ValueError):
             faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+        with contextlib.suppress(OSError):
+            if file := write_collectives(self._rank):
+                _print(f"the last collectives of rank {self._rank}: {file}\n")
         # The others need the store, which lives in the process of rank 0, to learn of the hang.
         time.sleep(3 * self._pause_s)
         end_process(EXIT_HUNG)

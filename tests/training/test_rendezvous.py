@@ -15,7 +15,7 @@ import pytest
 import torch.distributed as dist
 from support.processes import PRETRAIN, free_port, run, start
 
-from bigbird_ds.errors import ConfigError, RankFailure
+from bigbird_ds.errors import RankFailure
 from bigbird_ds.training import networks, rendezvous
 from bigbird_ds.training.rendezvous import StoppedWhileWaiting, meet
 
@@ -81,10 +81,10 @@ def test_rank_0_says_which_ranks_it_waits_for_and_the_error_too(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
     monkeypatch.setattr(rendezvous, "TELL_EVERY_S", 0.2)
-    with pytest.raises(ConfigError, match="refused"):
+    with pytest.raises(RankFailure, match="refused"):
         meet(2, 4, timedelta(seconds=1))
     assert f"waiting for rank 0 at 127.0.0.1:{port}: Connection refused" in caplog.messages
-    with pytest.raises(ConfigError, match="waiting for 3 of 4 ranks") as caught:
+    with pytest.raises(RankFailure, match="waiting for 3 of 4 ranks") as caught:
         meet(0, 4, timedelta(seconds=1))
     assert f"waiting for 3 of 4 ranks at 127.0.0.1:{port}: 1-3" in caplog.messages
     assert "rank 0 of 4" in str(caught.value)
@@ -99,7 +99,7 @@ def test_a_rank_whose_rank_0_ended_fails_and_is_no_user_error(port: int) -> None
     )
     rank_0 = subprocess.Popen([sys.executable, "-c", script])
     with pytest.raises(RankFailure, match="ended"):
-        meet(1, 2, SECONDS)
+        meet(1, 2, timedelta(minutes=5))
     rank_0.wait(timeout=60)
 
 
@@ -107,6 +107,30 @@ def test_a_rank_that_waits_obeys_a_stop_request(port: int) -> None:
     for rank in (0, 1):
         with pytest.raises(StoppedWhileWaiting):
             meet(rank, 2, SECONDS, lambda: True)
+
+
+def test_a_rank_that_leaves_while_it_waits_takes_the_others_with_it(port: int) -> None:
+    """Rank 0 counted rank 1 as present, and would wait for it in vain when rank 2 comes."""
+    calls = 0
+
+    def soon() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > 10
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(meet, 0, 3, SECONDS)
+        other = pool.submit(meet, 1, 3, SECONDS, soon)
+        for waiting in (first, other):
+            with pytest.raises(StoppedWhileWaiting):
+                waiting.result()
+
+
+def test_a_rank_asked_to_stop_after_all_have_met_joins_them_first(port: int) -> None:
+    stores = meet_in_threads(lambda: meet(0, 2, SECONDS), lambda: meet(1, 2, SECONDS))
+    raw = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+    start = raw.get("bigbird_ds/start").decode()
+    assert rendezvous._decide(raw, start, "stop") == "meet" and len(stores) == 2
 
 
 def test_the_interface_is_that_of_the_route_and_the_users_variables_win(
@@ -128,6 +152,24 @@ def test_the_interface_is_that_of_the_route_and_the_users_variables_win(
     networks.use_interface_to("gpu01")
     assert environ["GLOO_SOCKET_IFNAME"] == "ib0" and environ["NCCL_SOCKET_IFNAME"] == "eth1"
     environ.pop("GLOO_SOCKET_IFNAME")
+
+
+def test_ranks_that_do_not_meet_say_so_and_end_with_a_code_that_is_tried_again(
+    run_config_file: Path, tmp_path: Path
+) -> None:
+    """Not 2: ``pretrain.sbatch`` does not requeue a user error, and the missing rank may come."""
+    logs, tasks = [tmp_path / "0.log", tmp_path / "1.log"], []
+    for rank in (0, 1):  # each waits for the other at a port of its own
+        variables = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port(24700 + 100 * rank))}
+        command = [sys.executable, PRETRAIN, run_config_file, "train.hang_timeout=1"]
+        tasks.append(start(logs[rank], *command, **variables, **place))
+    assert [task.wait(timeout=120) for task in tasks] == [1, 1]
+    first, other = (log.read_text() for log in logs)
+    assert first.count("error: the rendezvous of the ranks failed\n  seen:   rank 0 of 2 at ") == 1
+    assert "waiting for 1 of 2 ranks at" in first and "\n  change: " in first
+    assert "the rendezvous of the ranks failed\n  seen:   rank 1 of 2 at " in other
+    assert "Connection refused" in other and "Traceback" not in first + other
 
 
 def test_an_error_that_all_ranks_have_before_they_meet_is_printed_once(tmp_path: Path) -> None:

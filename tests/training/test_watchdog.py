@@ -7,14 +7,16 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.processes import start_two_slurm_ranks, wait_for
 
-from bigbird_ds.training.progress import Place
-from bigbird_ds.training.watchdog import Report, describe_hang
+from bigbird_ds.training.progress import Place, Progress
+from bigbird_ds.training.watchdog import Report, _Watchdog, describe_hang
 
 
 @pytest.fixture
@@ -67,6 +69,20 @@ def test_a_second_signal_gives_up_the_wait_for_a_stopped_rank(config: Path, tmp_
     said = logs[0].read_text()
     assert code == 76, said
     assert said.count("SIGTERM: ") == 1 and said.count("SIGTERM again: ending without saving") == 1
+
+
+def test_only_this_rank_and_others_that_report_can_make_the_wait_longer_than_the_timeout() -> None:
+    """All were seen at their start, where they may take six times as long."""
+    at_start = Report("node", 1, Progress().place, 0)
+    now = time.monotonic()
+    reports = SimpleNamespace(latest=dict.fromkeys(range(3), at_start))
+    reports.alive_since = {0: now - 1000, 1: now - 1000, 2: now}
+    ranks: Any = SimpleNamespace(rank=0, progress=Progress())
+    watchdog = _Watchdog(ranks, 20.0, reports)  # type: ignore[arg-type]
+    in_step, at_save = Place(9, "step 3", 1.0), Place(10, "saving", 3.0)
+    assert watchdog._limit_s(in_step) == 120  # rank 2 has just reported
+    reports.latest[2] = Report("node", 3, in_step, 7)
+    assert watchdog._limit_s(in_step) == 20 and watchdog._limit_s(at_save) == 60
 
 
 def test_ranks_behind_the_others_and_ranks_that_do_not_answer_did_not_arrive() -> None:
