@@ -71,7 +71,7 @@ def test_the_program_ends_as_with_any_user_error(
     monkeypatch.setattr(pretrain, "stop_with_launcher", lambda request: None)
     monkeypatch.setattr(f"{training}.distributed.start", lambda *_: ranks)
     monkeypatch.setattr(f"{training}.watchdog.watching", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(f"{training}.setup.build_run", lambda *_: None)
+    monkeypatch.setattr(f"{training}.setup.build_run", lambda *_, **__: None)
     monkeypatch.setattr(f"{training}.loop.train", train)
     monkeypatch.setattr("sys.argv", ["pretrain.py", TINY])
     assert pretrain.main() == 2

@@ -13,6 +13,7 @@ from support.distributed import run_distributed
 from support.runs import changed, metrics, train_one
 
 from bigbird_ds.errors import UserError
+from bigbird_ds.hub.checkpoints import LOGS_NAME
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.distributed import Ranks
 
@@ -29,7 +30,9 @@ RUN = {
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+    """Times of change; without the logs, which the run in this process still writes."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.parent.name != LOGS_NAME]
+    return {str(path): path.stat().st_mtime_ns for path in paths}
 
 
 def replays(ranks: Ranks, settings: dict[str, Any]) -> tuple[list[str], str, bool]:
