@@ -19,7 +19,7 @@ from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
-WIDEST_FP32 = 64  # head size up to which the fp32 kernels spill no registers
+WIDEST_FP32 = 64  # head size up to which the fp32 kernels keep their tiles in registers
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
 
