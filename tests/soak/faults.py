@@ -114,7 +114,7 @@ def _kill_in_save(life: Life) -> None:
 
 
 def _kill_worker(life: Life) -> float:
-    (worker,) = children_of(_any_rank(life))
+    worker = children_of(_any_rank(life))[0]  # an evaluation has another one
     os.kill(worker, signal.SIGKILL)
     return life.ends(EXIT_USER_ERROR)
 
