@@ -53,7 +53,15 @@ run_and_wait() {
     done
 }
 
+# A job that was cancelled or preempted is not RUNNING any more, though this shell still is: SLURM
+# requeues a preempted one itself, and a cancelled one must stay cancelled.
 requeue() {
+    local state
+    state=$(scontrol show job "$JOB" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p' | head -n 1)
+    if [ "${state:-RUNNING}" != RUNNING ]; then
+        echo "not requeued: the job is $state"
+        return
+    fi
     echo "requeueing the job: $*"
     scontrol requeue "$JOB" || echo "this job cannot be requeued, or SLURM has done it"
 }

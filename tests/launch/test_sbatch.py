@@ -40,7 +40,7 @@ class Stubs:
         )
         self._write(folder / "scontrol", "true")
         self._write(folder / "squeue", "echo ${LIMIT:-1-00:00:00}")
-        self._write(environment_folder / "python", "echo output: run")
+        self._write(environment_folder / "python", "echo 'output: run  # command line'")
         self._write(environment_folder / "bigbird-ds", "exit $(cat code)")
 
     def _write(self, path: Path, script: str) -> None:
