@@ -25,7 +25,7 @@ SCRIPTS = REPOSITORY / "launch" / "slurm"
 VENV = str(Path(sys.executable).parent.parent)  # an absolute path
 # Two nodes with one rank each, as on a site without GPUs.
 CPUS = ("--gpus-per-node=0", "--nodes=2", "--ntasks-per-node=1", "--time=30")
-STEPS = 20
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
