@@ -1,4 +1,4 @@
-"""Format and read the lines of ``RUN/metrics.jsonl``."""
+"""Format and read the lines of ``RUN/metrics.jsonl``, and read records by step in general."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ def metrics_line(values: dict[str, Any]) -> str:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, in order, with NaN for null; empty if there is no file yet.
+    """The lines of a run's metrics, in order, with NaN for null; empty if there is no file yet."""
+    return [
+        {name: math.nan if value is None else value for name, value in record.items()}
+        for record in read_records(run / METRICS_NAME)
+    ]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects with a step in a file of lines, in order; empty if there is no file yet.
 
     Lines truncated by a killed run are skipped.
     """
-    path = run / METRICS_NAME
     texts = path.read_bytes().splitlines() if path.is_file() else []
-    return [line for text in texts if (line := _parsed(text)) is not None]
+    return [record for text in texts if (record := _parsed(text)) is not None]
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        record = json.loads(text)
     except ValueError:  # not UTF-8 or not JSON
         return None
-    if not isinstance(line, dict) or line.get("step") is None:
-        return None
-    return {name: math.nan if value is None else value for name, value in line.items()}
+    is_record = isinstance(record, dict) and isinstance(record.get("step"), int)
+    return record if is_record else None

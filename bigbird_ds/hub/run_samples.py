@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds import files
+from bigbird_ds.hub.run_metrics import read_records
 from bigbird_ds.log import logger
 
 SAMPLES_NAME = "samples.jsonl"
@@ -57,19 +58,5 @@ def write_samples(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations in a run folder's file, by step; empty if there is none.
-
-    Lines that are no evaluation are left out.
-    """
-    path = folder / SAMPLES_NAME
-    texts = path.read_bytes().splitlines() if path.is_file() else []
-    return [record for text in texts if (record := _parsed(text)) is not None]
-
-
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(text)
-    except ValueError:  # not UTF-8 or not JSON
-        return None
-    is_record = isinstance(record, dict) and isinstance(record.get("step"), int)
-    return record if is_record else None
+    """The evaluations in a run folder's file, by step; empty if there is none."""
+    return read_records(folder / SAMPLES_NAME)

@@ -139,13 +139,7 @@ class Objective(ABC):
         Raises:
             ConfigError: the objective has no such examples.
         """
-        raise ConfigError(
-            "the objective has no examples of one text cut to several lengths",
-            seen=f"objective.name={self.name}",
-            needed="an objective that defines cut_capacity and cut_examples (mlm, mlm_nsp and "
-            "gap_sentences do)",
-            change="leave out --lengths, or define them (docs/extending.md)",
-        )
+        raise self._no_cut_examples()
 
     def cut_examples(
         self,
@@ -168,8 +162,20 @@ class Objective(ABC):
         Returns:
             For each length the fields of :meth:`example` without padding; empty if no part of the
             text can be a target.
+
+        Raises:
+            ConfigError: the objective has no such examples.
         """
-        raise NotImplementedError  # cut_capacity is called first
+        raise self._no_cut_examples()
+
+    def _no_cut_examples(self) -> ConfigError:
+        return ConfigError(
+            "the objective has no examples of one text cut to several lengths",
+            seen=f"objective.name={self.name}",
+            needed="an objective that defines cut_capacity and cut_examples (mlm, mlm_nsp and "
+            "gap_sentences do)",
+            change="leave out --lengths, or define them (docs/extending.md)",
+        )
 
     @classmethod
     @abstractmethod
