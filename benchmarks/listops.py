@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import Any
 
 import command_line
 import numpy as np
 import torch
+from small_training import train
 
 from bigbird_ds import BigBirdConfig, BigBirdForSequenceClassification
 
@@ -121,22 +121,13 @@ def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr)
     generator = np.random.default_rng(arguments.seed)
     size = (arguments.shortest, arguments.length)
-    started, losses = time.process_time(), []
-    for step in range(arguments.steps):
-        rate = min(1.0, (step + 1) / 50) * min(1.0, 5 * (1 - step / arguments.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.lr * rate
+
+    def next_loss() -> torch.Tensor:
         ids, mask, values = draw_batch(generator, arguments.batch, *size)
-        loss = model(ids, attention_mask=mask, labels=values).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            print(f"{style}: step {step + 1}, loss {np.mean(losses[-100:]):.3f}", flush=True)
-    seconds = time.process_time() - started
-    row = {"style": style, "steps": arguments.steps, "seconds": seconds, "losses": losses[9::10]}
+        loss: torch.Tensor = model(ids, attention_mask=mask, labels=values).loss
+        return loss
+
+    row = {"style": style} | train(style, optimizer, next_loss, arguments.steps)
     return row | test(model, style, arguments)
 
 

@@ -23,13 +23,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import command_line
 import numpy as np
 import torch
+from small_training import train
 from torch.nn import functional as F
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
@@ -81,21 +81,11 @@ def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
         model.parameters(), lr=arguments.lr, betas=(0.9, 0.98), weight_decay=0.0
     )
     generator = np.random.default_rng(arguments.seed)
-    started, losses = time.process_time(), []
-    for step in range(arguments.steps):
-        rate = min(1.0, (step + 1) / 50) * min(1.0, 5 * (1 - step / arguments.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.lr * rate
-        loss, _, _ = loss_and_hits(model, generator, arguments.documents, arguments)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            print(f"{style}: step {step + 1}, loss {np.mean(losses[-100:]):.3f}", flush=True)
-    seconds = time.process_time() - started
-    row = {"style": style, "steps": arguments.steps, "seconds": seconds, "losses": losses[9::10]}
+
+    def next_loss() -> torch.Tensor:
+        return loss_and_hits(model, generator, arguments.documents, arguments)[0]
+
+    row = {"style": style} | train(style, optimizer, next_loss, arguments.steps)
     return row | test(model, style, arguments)
 
 

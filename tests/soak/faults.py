@@ -176,11 +176,16 @@ def _fill_disk(life: Life) -> float:
 
 
 def _second_run(life: Life) -> float:
+    return _refused(life, "another run writes to this run folder")
+
+
+def _refused(life: Life, reason: str) -> float:
+    """Start the run once more, which must end with a user error; the seconds that took."""
     second = Life(life.place, life.layout, life.number + 1000)
     try:
         seconds = second.ends(EXIT_USER_ERROR)
-        if "another run writes to this run folder" not in second.said():
-            raise NotSurvivedError("a second run is not refused")
+        if reason not in second.said():
+            raise NotSurvivedError(f"the error does not say: {reason}")
     finally:
         second.kill()
     return seconds
@@ -223,16 +228,11 @@ def _hide_checkpoints(life: Life) -> float:
     life.kill()
     folder = life.place.run / "checkpoints"
     hidden = folder.rename(folder.with_name("away"))
-    second = Life(life.place, life.layout, life.number + 1000)
     try:
-        seconds = second.ends(EXIT_USER_ERROR)
-        if "the checkpoints of this run are missing" not in second.said():
-            raise NotSurvivedError("the run does not say that its checkpoints are missing")
+        return _refused(life, "the checkpoints of this run are missing")
     finally:
-        second.kill()
         shutil.rmtree(folder, ignore_errors=True)
         hidden.rename(folder)
-    return seconds
 
 
 def _cut_metrics(life: Life) -> None:
