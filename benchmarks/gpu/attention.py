@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigbird_ds.attention import BlockPattern, block_sparse_attention
 from bigbird_ds.attention.choice import BACKENDS
+from bigbird_ds.attention.device import EXACT_FP32
 from bigbird_ds.attention.reference import dense_counts
 from bigbird_ds.attention.triton.block_lists import pairs_of
 from gpu.device import in_turns, kernel_seconds
@@ -215,9 +216,7 @@ def sweep(report: Report, sizes: Sizes) -> None:
 def measure_fp32(report: Report, sizes: Sizes) -> None:
     """What a product of fp32 costs and how exact it is, both ways that the kernels can compute it,
     next to ``gathered``."""
-    from bigbird_ds.attention.triton import launch
-
-    usual = launch.EXACT_FP32[0]
+    usual = EXACT_FP32[0]
     length = sizes.check_lengths[-1]
     pattern = _pattern(sizes, length)
     inputs = _inputs(report.device, 1, sizes.heads, length, sizes.width, torch.float32)
@@ -233,13 +232,13 @@ def measure_fp32(report: Report, sizes: Sizes) -> None:
         def work(products=products, whole=whole, name=name, setting=setting) -> None:
             backend = name.split()[0]
             if backend == "triton":
-                launch.EXACT_FP32[0] = products
+                EXACT_FP32[0] = products
             try:
                 seconds = kernel_seconds(whole, report.device, sizes.repeats).device
                 report.add(name, setting, seconds * 1e3, "ms, both passes")
                 _distance(report, sizes, name, setting, pattern, torch.float32, mask)()
             finally:
-                launch.EXACT_FP32[0] = usual
+                EXACT_FP32[0] = usual
 
         report.attempt(name, setting, work)
 

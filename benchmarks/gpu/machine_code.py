@@ -33,6 +33,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bigbird_ds.attention.device import EXACT_FP32
 from bigbird_ds.attention.triton import backward, forward, launch, merge
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -81,7 +82,7 @@ class Tiles:
     block: int = 64
     width: int = 64
     dtype: str = "bf16"
-    precision: str = launch.EXACT_FP32[0]  # of fp32 products
+    precision: str = EXACT_FP32[0]  # of fp32 products
 
 
 def examine(name: str, arch: int, masked: bool, tiles: Tiles) -> MachineCode:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bigbird_ds.attention.device import SIZES, spills_registers, why_not_triton
+from bigbird_ds.attention.device import SIZES, fp32_products, spills_registers, why_not_triton
 from bigbird_ds.attention.gathered import gathered_attention
 from bigbird_ds.attention.pattern import BlockPattern
 from bigbird_ds.attention.reference import reference_attention
@@ -30,6 +30,10 @@ def _always_supported(q: torch.Tensor, pattern: BlockPattern) -> str | None:
 _always_taken = _always_supported
 
 
+def _nothing_to_note(q: torch.Tensor) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend of block-sparse attention; all give the same results.
@@ -42,6 +46,7 @@ class Backend:
             None.
         auto_skips: returns a short reason why ``auto`` takes the next backend although this one
             supports the input, or None.
+        note: returns what the log says of how it computes these queries, or "".
         needs: what is supported, for the error if it was requested by name.
         clears_padding: whether it returns zeros in padding rows; if not, the caller clears them.
     """
@@ -50,6 +55,7 @@ class Backend:
     attention: Attention
     why_not: Callable[[torch.Tensor, BlockPattern], str | None] = _always_supported
     auto_skips: Callable[[torch.Tensor, BlockPattern], str | None] = _always_taken
+    note: Callable[[torch.Tensor], str] = _nothing_to_note
     needs: str = ""
     clears_padding: bool = False
 
@@ -77,6 +83,7 @@ BACKENDS: Registry[Backend] = Registry(
             triton_attention,
             why_not=why_not_triton,
             auto_skips=spills_registers,
+            note=fp32_products,
             needs="bf16, fp16 or fp32 on an NVIDIA GPU of compute capability 8.0 or later; "
             f"block size among {SIZES}; head size up to {SIZES[-1]}",
             clears_padding=True,
@@ -103,7 +110,8 @@ def choose_backend(q: torch.Tensor, pattern: BlockPattern, among: Iterable[str] 
             skipped.append(f"{name} skipped: {reason}")
         else:
             break
-    _say_once("; ".join([f"attention backend: {name}", *skipped]))
+    notes = [note] if (note := backend.note(q)) else []
+    _say_once("; ".join([f"attention backend: {name}", *notes, *skipped]))
     return name
 
 

@@ -20,6 +20,9 @@ from bigbird_ds.log import logger
 
 SIZES = (16, 32, 64, 128)  # supported tile sizes
 WIDEST_FP32 = 64  # head size up to which the fp32 kernels keep their tiles in registers
+# The products of fp32: "tf32x3", three products of tf32 for one, or "ieee" without tensor cores,
+# which spills registers at blocks of 64. Changed by benchmarks: no card has measured them yet.
+EXACT_FP32 = ["tf32x3"]
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
 
@@ -65,6 +68,20 @@ def spills_registers(q: torch.Tensor, pattern: BlockPattern) -> str | None:
     if q.dtype != torch.float32 or q.shape[-1] <= WIDEST_FP32:
         return None
     return f"its fp32 kernels spill registers at head size {q.shape[-1]}"
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """The precision of fp32 products: ``EXACT_FP32``, unless torch's matmul precision allows tf32;
+    "ieee" for other dtypes, to which it does not matter.
+    """
+    if dtype != torch.float32:
+        return "ieee"
+    return EXACT_FP32[0] if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def fp32_products(q: torch.Tensor) -> str:
+    """How the kernels multiply queries of fp32, for the log; empty for other dtypes."""
+    return f"fp32 products by {dot_precision(q.dtype)}" if q.dtype == torch.float32 else ""
 
 
 def shared_memory_needed(block: int, head_size: int, dtype: torch.dtype) -> int:

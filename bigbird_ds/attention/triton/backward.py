@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from bigbird_ds.attention.device import dot_precision
 from bigbird_ds.attention.layout import new_like_projection
 from bigbird_ds.attention.triton.block_lists import WorkList
 from bigbird_ds.attention.triton.forward import key_mask_strides, least_of_blocks
@@ -22,7 +23,6 @@ from bigbird_ds.attention.triton.launch import (
     LOG2_E,
     VARIES_BY_RUN,
     block_pointers,
-    dot_precision,
     launch,
     launch_options,
     load_item,

@@ -128,9 +128,6 @@ class LaunchSettings:
     stages: int | None = None
 
 
-# The products of fp32: "tf32x3", three products of tf32 for one, or "ieee" without tensor cores,
-# which spills registers at blocks of 64. Changed by benchmarks: no card has measured them yet.
-EXACT_FP32 = ["tf32x3"]
 # Rows of the blocks in a list that are read at a time in fp32. Operands, split into parts of tf32,
 # are held in registers, and 32 rows spill (benchmarks/gpu/machine_code.py).
 FP32_ROWS = 16
@@ -183,15 +180,6 @@ def options_for(
 def pieces_of(block: int, dtype: torch.dtype) -> int:
     """In how many pieces each block of a list is read: smaller tiles need fewer registers."""
     return block // FP32_ROWS if dtype == torch.float32 else 1
-
-
-def dot_precision(dtype: torch.dtype) -> str:
-    """The precision of fp32 products: ``EXACT_FP32``, unless torch's matmul precision allows tf32;
-    "ieee" for other dtypes, to which it does not matter.
-    """
-    if dtype != torch.float32:
-        return "ieee"
-    return EXACT_FP32[0] if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bigbird_ds.attention import BlockPattern, block_sparse_attention, device
+from bigbird_ds.attention import BlockPattern, block_sparse_attention, choice, device
 from bigbird_ds.attention.choice import choose_backend
 from bigbird_ds.errors import ConfigError
 
@@ -98,7 +99,7 @@ def test_auto_on_the_cpu_a_model_and_the_training_code_import_no_triton() -> Non
             """
 import sys, torch
 import bigbird_ds, bigbird_ds.training.loop, bigbird_ds.training.setup
-from bigbird_ds.attention import BlockPattern, block_sparse_attention, device
+from bigbird_ds.attention import BlockPattern, block_sparse_attention, choice, device
 from bigbird_ds.attention.choice import choose_backend
 q = torch.randn(1, 12, 4096, 64, requires_grad=True)
 block_sparse_attention(q, q, q, BlockPattern.build(4096)).sum().backward()
@@ -129,6 +130,7 @@ assert not loaded, loaded
 )
 def test_auto_takes_the_kernels_where_registers_and_shared_memory_suffice(
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     dtype: torch.dtype,
     block: int,
     width: int,
@@ -141,7 +143,14 @@ def test_auto_takes_the_kernels_where_registers_and_shared_memory_suffice(
     device._why_not_device.cache_clear()
     pattern = BlockPattern.build(8 * block, 2, block, 0)
     q = SimpleNamespace(shape=(1, 2, 8 * block, width), dtype=dtype, device=torch.device("cuda"))
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    caplog.set_level("INFO", "bigbird_ds")
+    choice._say_once.cache_clear()
     assert choose_backend(q, pattern) == chosen  # type: ignore[arg-type]
+    products = "fp32 products by tf32x3" if dtype == torch.float32 and chosen == "triton" else ""
+    assert f"attention backend: {chosen}" in caplog.text and products in caplog.text
+    if width > 64 and dtype == torch.float32:
+        assert "triton skipped: its fp32 kernels spill registers at head size" in caplog.text
     device._why_not_device.cache_clear()
 
 
