@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.shards import Shards
+from bigbird_ds.log import logger
 from bigbird_ds.objectives import Objective
 from bigbird_ds.objectives.word_spans import TOKENS, WordCounts, WordSpans
 
 _MAX_DOCUMENTS, _MAX_TOKENS = 256, 4096
+
+
+def report_words(objective: Objective, corpora: Sequence[Corpus]) -> None:
+    """Log the line of each corpus; nothing if words are not masked whole."""
+    for corpus in corpora:
+        if line := words_in_words(objective, corpus.shards):
+            logger.info("masking%s: %s", f" in {corpus.name}" if len(corpora) > 1 else "", line)
 
 
 def words_in_words(objective: Objective, shards: Shards) -> str | None:
