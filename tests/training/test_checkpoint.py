@@ -172,3 +172,5 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_at_the_start(
         ConfigError, match=r"not enough disk space for a checkpoint\n.*: 100 bytes free"
     ):
         disk.check_room(small_disk, needed=401, keep=1)
+    (small_disk / "checkpoints" / "step-10").symlink_to(small_disk / "purged")
+    disk.check_room(small_disk, needed=400, keep=1)
