@@ -38,8 +38,8 @@ from bigbird_ds.errors import (
     RankFailure,
     UserError,
 )
-from bigbird_ds.training.launchers import set_rank_variables
-from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with_launcher
+from bigbird_ds.training.ranks.launchers import set_rank_variables
+from bigbird_ds.training.ranks.stopping import StopRequest, stop_on_signals, stop_with_launcher
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,8 +96,8 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
 
     stop_with_launcher(request)
     from bigbird_ds.hub.checkpoints import LOGS_NAME
-    from bigbird_ds.training import distributed
-    from bigbird_ds.training.rendezvous import StoppedWhileWaiting
+    from bigbird_ds.training.ranks import distributed
+    from bigbird_ds.training.ranks.rendezvous import StoppedWhileWaiting
 
     hang_timeout = config.train.hang_timeout
     try:  # before others import DeepSpeed
@@ -111,9 +111,9 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     from bigbird_ds.training.dry_run import dry_run
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.out_of_memory import saying_what_to_lower
+    from bigbird_ds.training.ranks.watchdog import watching
     from bigbird_ds.training.replay import replay
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
     with (

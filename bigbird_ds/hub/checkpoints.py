@@ -8,8 +8,8 @@
     state.json                           step, data-loader state, run config; human-readable
     manifest.json                        size and sha256 of every other file; written last
 
-``bigbird_ds.training.checkpoint`` writes it from any layout, ``bigbird_ds.training.resume`` loads
-it into any other, and ``bigbird_ds.hub.export`` turns it into a model repository.
+``bigbird_ds.training.checkpoints`` writes it from any layout and loads it into any other;
+``bigbird_ds.hub.export`` turns it into a model repository.
 """
 
 from __future__ import annotations

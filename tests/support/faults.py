@@ -14,9 +14,9 @@ from unittest import mock
 from bigbird_ds import files
 from bigbird_ds.errors import UserError
 from bigbird_ds.log import logger
-from bigbird_ds.training import checkpoint
+from bigbird_ds.training.checkpoints import checkpoint
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.runs import train_one
 
 
@@ -57,8 +57,8 @@ class _FailingReads:
 def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> str:
     """Train with umask 027, rank 1 unable to save ``step``; what the run logs."""
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     os.umask(0o027)
     said = io.StringIO()

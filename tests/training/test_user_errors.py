@@ -13,7 +13,7 @@ from support.runs import changed, errors_of, train_one
 
 from bigbird_ds.errors import ConfigError, UserError
 from bigbird_ds.training.config.file import check_run_config, load_run_config
-from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.training.planning.plan import describe_plan
 
 
 def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
