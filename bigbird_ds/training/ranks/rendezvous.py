@@ -31,6 +31,9 @@ from bigbird_ds.training.ranks.networks import (
 )
 
 TELL_EVERY_S = 15.0
+# How long a rank that was asked to stop waits for ranks that do not know it yet: they may have had
+# no signal, and would wait for it until ``patience`` ends. Schedulers kill after 30 s.
+STAY_S = 10.0
 _LONGEST_PAUSE_S = 0.5
 _START = "bigbird_ds/start"  # the key of rank 0's name for this start
 
@@ -98,16 +101,26 @@ class _Waiting:
         self._who = f"rank {rank} of {world_size}"
         self.is_stopping = is_stopping
         self._began = self._told = time.monotonic()
+        self._stopped: float | None = None  # when a stop was seen first
         self._pause_s = 0.02
 
     @property
     def is_over(self) -> bool:
         return time.monotonic() - self._began > self.patience.total_seconds()
 
-    def pause(self, line: str, is_told: bool = True) -> None:
-        """Sleep for up to 0.5 s; say ``line`` every 15 s; raise when the wait has to end."""
+    def has_stayed(self) -> bool:
+        """Whether a stop was seen ``STAY_S`` ago: time to leave, whoever does not know it."""
+        if self._stopped is None:
+            self._stopped = time.monotonic()
+        return self.is_over or time.monotonic() - self._stopped > STAY_S
+
+    def pause(self, line: str, is_told: bool = True, stays: bool = False) -> None:
+        """Sleep for up to 0.5 s; say ``line`` every 15 s; raise when the wait has to end.
+
+        ``stays``: others do not know of a stop yet, so wait for up to ``STAY_S`` after it.
+        """
         now = time.monotonic()
-        if self.is_stopping():
+        if self.is_stopping() and (not stays or self.has_stayed()):
             raise StoppedWhileWaiting
         if self.is_over:
             raise self.error(line)
@@ -148,7 +161,7 @@ def _connect(rank: int, world_size: int, waiting: _Waiting) -> dist.Store:
             break
         except OSError as cause:
             line = f"waiting for rank 0 at {waiting.address}: {cause.strerror or cause}"
-            waiting.pause(line, is_told=os.environ.get("LOCAL_RANK") == "0")
+            waiting.pause(line, is_told=os.environ.get("LOCAL_RANK") == "0", stays=True)
     try:
         listener = None  # torch then listens on all addresses
         if opens and (_is_one_host(world_size) or is_address(host)):
@@ -174,16 +187,18 @@ def _decide(store: dist.Store, start: str, what: str) -> str:
     return store.compare_set(f"{start}/decision", "", what).decode()
 
 
-def _leave_if_stopped(store: dist.Store, start: str) -> None:
-    if store.check([f"{start}/decision"]) and _decide(store, start, "meet") == "stop":
-        raise StoppedWhileWaiting
+def _is_stopped(store: dist.Store, start: str) -> bool:
+    return store.check([f"{start}/decision"]) and _decide(store, start, "meet") == "stop"
 
 
 def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) -> tuple[str, str]:
     """Wait for the other ranks and answer to each; the name of the start, an address of this host.
 
+    After a stop it stays until every rank has come and read that, for ``STAY_S`` at most.
+
     Raises:
         RankFailure: not all ranks came in time.
+        StoppedWhileWaiting: this rank, or another, was asked to stop.
     """
     start = f"bigbird_ds/{uuid.uuid4().hex}"
     store.set(_START, start)
@@ -196,14 +211,14 @@ def _gather(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
             missing.remove(other)
             answers.append(f"{start}/{other}/{number}")
             masters.append(master)
-        _leave_if_stopped(store, start)
-        if not missing:
+        if not missing or (_is_stopped(store, start) and waiting.has_stayed()):
             break
         if waiting.is_stopping():
             _decide(store, start, "stop")
         waiting.pause(
             f"waiting for {len(missing)} of {world_size} ranks at {waiting.address}: "
-            f"{_ranges(missing)}"
+            f"{_ranges(missing)}",
+            stays=True,
         )
     if _decide(store, start, "meet") == "stop":
         raise StoppedWhileWaiting
@@ -229,13 +244,15 @@ def _arrive(store: dist.Store, rank: int, world_size: int, waiting: _Waiting) ->
                 store.set(f"{start}/{rank}", f"{number} {master}")
                 if store.check([answer := f"{start}/{rank}/{number}"]):
                     return start, store.get(answer).decode()
-                _leave_if_stopped(store, start)
+                if _is_stopped(store, start):
+                    raise StoppedWhileWaiting
         if waiting.is_stopping() and start and _decide(store, start, "stop") == "meet":
             refusals += 1
             if refusals < 50:  # the answer follows, unless the name is that of an earlier start
                 time.sleep(0.1)
                 continue
-        waiting.pause(f"waiting for all {world_size} ranks at {waiting.address}", is_told=not start)
+        line = f"waiting for all {world_size} ranks at {waiting.address}"
+        waiting.pause(line, is_told=not start, stays=not start)
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -103,7 +103,32 @@ def test_a_rank_whose_rank_0_ended_fails_and_is_no_user_error(port: int) -> None
     rank_0.wait(timeout=60)
 
 
-def test_a_rank_that_waits_obeys_a_stop_request(port: int) -> None:
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_asked_to_stop_before_the_other_has_come_stops_it_too(
+    stopped: int, port: int
+) -> None:
+    """Only one rank has the signal; the other would wait for it until the hang timeout."""
+    has_seen_it = threading.Event()
+    calls = 0
+
+    def is_stopping() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            has_seen_it.set()
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(meet, stopped, 2, SECONDS, is_stopping)
+        assert has_seen_it.wait(30)
+        other = pool.submit(meet, 1 - stopped, 2, SECONDS)
+        for waiting in (first, other):
+            with pytest.raises(StoppedWhileWaiting):
+                waiting.result()
+
+
+def test_a_rank_that_waits_obeys_a_stop_request(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "STAY_S", 0.1)
     for rank in (0, 1):
         with pytest.raises(StoppedWhileWaiting):
             meet(rank, 2, SECONDS, lambda: True)
