@@ -210,7 +210,7 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
         return value
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique)
+        return json.loads(retried(path.read_bytes), object_pairs_hook=unique)
     except (FileNotFoundError, NotADirectoryError):
         raise error(
             f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"

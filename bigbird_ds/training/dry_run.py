@@ -40,7 +40,10 @@ from bigbird_ds.training.step import (
 
 
 class Phases:
-    """Seconds and peak memory of each phase on this rank, by its name, in order."""
+    """Seconds and peak memory of each phase on this rank, by its name, in order.
+
+    Of a phase that is entered several times, the sum of the seconds and the highest peak.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
@@ -51,17 +54,20 @@ class Phases:
     def phase(self, name: str) -> Iterator[None]:
         on_gpu = self._device.type == "cuda"
         if on_gpu:
+            torch.cuda.synchronize(self._device)  # what was queued before is no part of the phase
             torch.cuda.reset_peak_memory_stats(self._device)
         began = time.perf_counter()
         yield
         if on_gpu:
             torch.cuda.synchronize(self._device)
-        self.seconds[name] = time.perf_counter() - began
-        self.peaks[name] = (
+        seconds = time.perf_counter() - began
+        peak = (
             torch.cuda.max_memory_allocated(self._device)
             if on_gpu
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.peaks[name] = max(self.peaks.get(name, 0), peak)
 
 
 def dry_run(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
@@ -115,9 +121,8 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         agreed = agree_on_step(run, fetched, request)
     if agreed.stop:
         return EXIT_REQUEUE
-    with phases.phase("step"):
-        set_learning_rate(run.optimizer, learning_rate(1, config))
-        result = optimizer_step(run, 1, fetched.micro_batches, agreed.counts, request)
+    set_learning_rate(run.optimizer, learning_rate(1, config))
+    result = optimizer_step(run, 1, fetched.micro_batches, agreed.counts, request, phases.phase)
     if result is None:
         return EXIT_REQUEUE
     if not result.is_applied:
@@ -146,7 +151,7 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
     assert resumed.state.step == 1
     _free(resumed)
     on_disk = sum(path.stat().st_size for path in step_folder(output, 1).iterdir())
-    peak = phases.peaks["step"]
+    peak = max(phases.peaks[name] for name in ("forward", "backward", "optimizer"))
     measured = {"weights": weights, "optimizer": optimizer, "total": peak}
     all_seconds, all_measured = zip(*ranks.gather((phases.seconds, measured)), strict=True)
     if ranks.is_first:

@@ -155,7 +155,7 @@ def _train_steps(run: Run, log: _Log, saver: Saver, clock: Clock, request: StopR
         step = run.state.step + 1
         request.plan = _plan_of_stop(run)
         if run.ranks.is_first:
-            _look_at_clock(clock, request)
+            _look_at_clock(clock, request, has_begun=step > first)
         profiler.step_begins(step)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
@@ -211,13 +211,18 @@ def _profiler(run: Run) -> StepProfiler:
     return StepProfiler(*bounds, Path(run.config.output), run.model)
 
 
-def _look_at_clock(clock: Clock, request: StopRequest) -> None:
+def _look_at_clock(clock: Clock, request: StopRequest, has_begun: bool) -> None:
     clock.step_begins()
     if clock.must_save:
         request.saves = True
     if clock.must_stop and not request:
         request.plan = "stopping with time for a save"
         request.set(clock.limit)
+        if not has_begun:
+            logger.warning(
+                "%s leaves no time for a step and a save after the start: there is no progress",
+                clock.limit,
+            )
 
 
 def _plan_of_stop(run: Run) -> str:

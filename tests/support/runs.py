@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import resource
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -184,7 +185,8 @@ def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     """What is said of a folder that all ranks share, of one of each rank's own, of one on a file
-    system without locks, and of those where checkpoints or the lock cannot be written."""
+    system without locks, of those where checkpoints or the lock cannot be written, and on a full
+    disk."""
     from bigbird_ds.training.checkpoints.run_folder import RunFolder
 
     def error_of(path: Path) -> str | None:
@@ -202,7 +204,13 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
         (root / "file").mkdir()
         (root / "file" / "checkpoints").touch()
         (root / "folder" / ".lock").mkdir(parents=True)
-    return [*found, error_of(root / "file"), error_of(root / "folder")]
+    found += [error_of(root / "file"), error_of(root / "folder")]
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+    try:
+        return [*found, error_of(root / "full")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:

@@ -91,6 +91,7 @@ def write_checkpoint(
     Raises:
         NotWrittenError: on every rank, if writing failed on any of them (a full disk, say). The
             last checkpoint is untouched, and a later save may succeed.
+        UserError, RankFailure: on every rank, if any of them failed in another way.
     """
     final = step_folder(output, snapshot.step)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -262,14 +263,19 @@ class _Together:
 
         Raises:
             NotWrittenError: on every rank, if one failed to write; the folder is removed.
+            UserError, RankFailure: on every rank, if one failed in another way.
         """
-        result, failure = None, None
+        result, failure, error = None, None, None
         self.ranks.progress.at(words, PATIENCE_AT_SAVE)
         try:
             result = write()
-        except (OSError, SafetensorError) as cause:
-            failure = f"rank {self.ranks.rank} on {socket.gethostname()}: {cause}"
+        except (OSError, SafetensorError, MemoryError) as cause:
+            what = str(cause) or type(cause).__name__
+            failure = f"rank {self.ranks.rank} on {socket.gethostname()}: {what}"
+        except Exception as cause:  # the other ranks wait for this one
+            error = cause
         self.ranks.progress.at(f"done with {words}", PATIENCE_AT_SAVE)
+        self.ranks.raise_together(error)
         results, failures = zip(*self.ranks.gather((result, failure)), strict=True)
         if any(failures):
             if self.ranks.is_first:

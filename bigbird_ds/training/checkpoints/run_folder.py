@@ -108,10 +108,11 @@ class RunFolder:
             delete_in_background(hide_leftovers(self.path))
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {began}"
-        self._stream.truncate(0)
-        self._stream.write(holder)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        with files.report_full_disk(self.path, ConfigError, "output"):
+            self._stream.truncate(0)
+            self._stream.write(holder)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
         self._holder, self._lock_status = holder, _status(self.path / LOCK_NAME)
         return holder
 
@@ -170,11 +171,15 @@ def write_run_folder(
     Args:
         origins: where the values of ``config`` come from, for comments.
         environment: versions, hosts and devices.
+
+    Raises:
+        ConfigError: the disk is full.
     """
-    with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
-        stream.write(dump_run_config(config, origins).encode())
-    with files.atomic_write(output / ENVIRONMENT_NAME) as stream:
-        stream.write(json.dumps(environment, indent=2).encode())
-    target = output / TOKENIZER_FOLDER
-    if Path(config.data.tokenizer).resolve() != target.resolve():
-        copy_tokenizer(Path(config.data.tokenizer), target)
+    with files.report_full_disk(output, ConfigError, "output"):
+        with files.atomic_write(output / RUN_CONFIG_NAME) as stream:
+            stream.write(dump_run_config(config, origins).encode())
+        with files.atomic_write(output / ENVIRONMENT_NAME) as stream:
+            stream.write(json.dumps(environment, indent=2).encode())
+        target = output / TOKENIZER_FOLDER
+        if Path(config.data.tokenizer).resolve() != target.resolve():
+            copy_tokenizer(Path(config.data.tokenizer), target)

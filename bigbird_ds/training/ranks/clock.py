@@ -1,4 +1,7 @@
-"""The end of a run in time: when to stop so that the last save is done, and when to save again."""
+"""The end of a run in time: when to stop so that the last save is done, and when to save again.
+
+Times are of a monotonic clock: the date of a host may be set back or forth during a run.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Clock:
         save_minutes: float,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        now = time.time()
+        now = time.monotonic()
         self._end, self.limit = _end_of_run(time_limit_s, environment)
         self._save_s = checkpoint_bytes / _BYTES_PER_S
         self._save_every_s = 60 * save_minutes or math.inf
@@ -43,7 +46,7 @@ class Clock:
 
     def step_begins(self) -> None:
         """Note the time of a step; the longest of the last ones counts."""
-        now = time.time()
+        now = time.monotonic()
         self._step_s = max(now - self._step_began, 0.9 * self._step_s)
         self._step_began = now
 
@@ -53,7 +56,7 @@ class Clock:
 
     def goes_on(self) -> None:
         """Note that training continues after a save, which is no part of the step."""
-        self._saved = self._step_began = time.time()
+        self._saved = self._step_began = time.monotonic()
 
     @property
     def must_stop(self) -> bool:
@@ -62,27 +65,27 @@ class Clock:
         If a checkpoint is being written then, that save waits for it.
         """
         saves_s = self._save_s * (2 if self.is_writing else 1)
-        return time.time() + 2 * (self._step_s + saves_s) + _SPARE_S > self._end
+        return time.monotonic() + 2 * (self._step_s + saves_s) + _SPARE_S > self._end
 
     @property
     def must_save(self) -> bool:
-        return time.time() - self._saved > self._save_every_s
+        return time.monotonic() - self._saved > self._save_every_s
 
 
 def _end_of_run(time_limit_s: float | None, environment: Mapping[str, str]) -> tuple[float, str]:
-    """The time, in seconds since the epoch, by which the run must have ended, and what sets it."""
+    """The time, of ``time.monotonic``, by which the run must have ended, and what sets it."""
     if time_limit_s is not None:
-        return process_start() + time_limit_s, "train.time_limit"
+        return time.monotonic() - process_age() + time_limit_s, "train.time_limit"
     text = environment.get("SLURM_JOB_END_TIME", "")
     if "SLURM_PROCID" in environment and text.isdigit():
-        return float(text), "SLURM_JOB_END_TIME"
+        return time.monotonic() + float(text) - time.time(), "SLURM_JOB_END_TIME"
     return math.inf, ""
 
 
-def process_start() -> float:
-    """When this process began, in seconds since the epoch."""
+def process_age() -> float:
+    """Seconds since this process began."""
     # The name of the process, in parentheses, may hold spaces.
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     after_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     uptime_s = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
-    return time.time() - (uptime_s - after_boot_s)
+    return uptime_s - after_boot_s

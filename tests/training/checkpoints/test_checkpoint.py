@@ -32,12 +32,17 @@ def test_a_run_goes_on_after_a_save_without_room_and_saves_again_with_the_usual_
 ) -> None:
     settings = changed(run_settings, **{"train.save_every": 1})
     folder = Path(settings["output"]) / "checkpoints"
-    said, _ = run_distributed(train_with_full_disk, 2, settings, 2)
+    said, other = run_distributed(train_with_full_disk, 2, settings, 2)
     assert "the checkpoint could not be written\n" in said
     assert f"  seen:   {folder}/.step-2.tmp: rank 1 on {socket.gethostname()}: " in said
     # noticed before step 3, or in its save
     assert re.search(r"last checkpoint \(step-1\) is untouched; next attempt after step [34]", said)
     assert re.search(r"needed: .* room for [\d,]{5,} bytes\n", said)
+    who = f"rank 1 on {socket.gethostname()}"
+    assert f"/.step-4.tmp: {who}: MemoryError\n" in said and "next attempt in 1 s" in said
+    assert all(
+        f"{who}: Traceback " in text and "KeyError: 'broken'" in text for text in (said, other)
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["step-1", "step-3", "step-4"]
     modes = {path.stat().st_mode & 0o777 for path in folder.glob("*/*")}
     assert modes == {0o640}  # the ranks ran with umask 027

@@ -50,9 +50,10 @@ def test_ranks_that_do_not_share_the_folder_all_fail_before_training(
         assert shared is None
         assert "do not share the run folder" in apart and "not visible to rank 1 on " in apart
         assert without_locks is None
-        checkpoints, lock = cannot_be_written
+        checkpoints, lock, full = cannot_be_written
         assert "the output cannot be written" in checkpoints and "not a folder" in checkpoints
         assert "the lock of the run folder cannot be written" in lock and "/.lock'" in lock
+        assert "the output cannot be written" in full and "/full: File too large\n" in full
 
 
 @pytest.mark.launch

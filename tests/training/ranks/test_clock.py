@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +16,22 @@ from support.runs import changed
 
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.ranks import clock as clock_module
-from bigbird_ds.training.ranks.clock import Clock, process_start
+from bigbird_ds.training.ranks.clock import Clock, process_age
 from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.stopping import StopRequest
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which the test sets; the process began at 1000."""
+    """The time, which the test sets; the process began at 1000.
+
+    The date is 2000 s ahead of it at first, and goes back at each look.
+    """
     times = [1000.0]
-    monkeypatch.setattr(clock_module, "time", SimpleNamespace(time=lambda: times[0]))
-    monkeypatch.setattr(clock_module, "process_start", lambda: 1000.0)
+    dates = count(3000.0, -500.0)
+    own = SimpleNamespace(monotonic=lambda: times[0], time=dates.__next__)
+    monkeypatch.setattr(clock_module, "time", own)
+    monkeypatch.setattr(clock_module, "process_age", lambda: times[0] - 1000.0)
     return times
 
 
@@ -45,11 +53,14 @@ def test_a_run_stops_when_a_step_and_a_slow_save_would_not_fit(now: list[float])
 
 
 def test_the_end_of_the_slurm_job_counts_within_a_task(now: list[float]) -> None:
-    job = {"SLURM_JOB_END_TIME": "2000"}
+    job = {"SLURM_JOB_END_TIME": "4000"}  # a date
     for environment, limit in ((job, ""), (job | {"SLURM_PROCID": "0"}, "SLURM_JOB_END_TIME")):
+        now[0] = 1000.0
         clock = Clock(None, 0, 0.0, environment)
+        now[0] = 1985.0
+        assert clock.limit == limit and not clock.must_stop
         now[0] = 1995.0
-        assert clock.limit == limit and clock.must_stop == bool(limit)
+        assert clock.must_stop == bool(limit)
 
 
 def test_a_save_is_due_after_so_many_minutes(now: list[float]) -> None:
@@ -60,8 +71,24 @@ def test_a_save_is_due_after_so_many_minutes(now: list[float]) -> None:
     assert not clock.must_save
 
 
+def test_a_limit_without_time_for_a_step_is_named(
+    now: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bigbird_ds.training.loop import _look_at_clock
+
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    for has_begun in (True, False):
+        request = StopRequest()
+        _look_at_clock(Clock(9.0, 0, 0.0), request, has_begun)
+        assert request.reason == "train.time_limit"
+        warned = (
+            "train.time_limit leaves no time for a step and a save after the start" in caplog.text
+        )
+        assert warned != has_begun
+
+
 def test_the_start_of_this_process_lies_behind() -> None:
-    assert 0 < time.time() - process_start() < 1e6
+    assert 0 < process_age() < 1e6
 
 
 def train_until_the_time_is_up(ranks: Ranks, settings: dict[str, Any]) -> int:
@@ -79,7 +106,7 @@ def train_until_the_time_is_up(ranks: Ranks, settings: dict[str, Any]) -> int:
         ahead = 86400.0 if passes >= 2 else 0.0
 
     run.engine.module.register_forward_pre_hook(run_ahead)
-    own = SimpleNamespace(time=lambda: time.time() + (ahead if ranks.is_first else 0.0))
+    own = SimpleNamespace(monotonic=lambda: time.monotonic() + (ahead if ranks.is_first else 0.0))
     with mock.patch.object(clock_module, "time", own):
         return train(run, StopRequest())
 
