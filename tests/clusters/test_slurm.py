@@ -53,7 +53,7 @@ def pretrain(slurm: Cluster, log: Path, config: Path, *options: Any, overrides: 
 def require_whole(slurm: Cluster, job: str, log: Path, settings: dict[str, Any]) -> dict[str, str]:
     """The job's record, once it has trained each step in order."""
     record = slurm.wait(job)
-    assert record["JobState"] == "COMPLETED", log.read_text()
+    assert record["JobState"] == "COMPLETED", f"{slurm.story(job)}\n{log.read_text()}"
     assert [line["step"] for line in metrics(settings)] == list(range(1, STEPS + 1))
     return record
 

@@ -22,6 +22,9 @@ from bigbird_ds.training.ranks.distributed import Ranks
 # this share of a step.
 SLOW = 1.5
 MATTERS = 0.1
+# It is named at the third report in a row in which it is slow, and at every thirtieth after that: a
+# busy moment of one host is no slow rank, and a slow one need not be named at each report.
+IN_A_ROW, AGAIN = 3, 30
 
 READING = "bigbird_ds reading"  # the scope of a profiler
 
@@ -37,6 +40,7 @@ class OwnWork:
         self._ranks, self._computes_alone = ranks, computes_alone
         self._hosts = ranks.gather(socket.gethostname())
         self._host_s, self._is_warm = 0.0, False
+        self._in_a_row = [0] * ranks.world_size  # reports in which a rank was slow
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextlib.contextmanager
@@ -66,9 +70,9 @@ class OwnWork:
                 yield
 
     def report(self, steps: int, step_s: float) -> None:
-        """Warn on rank 0 of ranks that were slow since the last call; collective.
+        """Warn on rank 0 of ranks that stay slow; collective.
 
-        Not at the first call: the first step may compile.
+        The first call does not count: the first step may compile.
 
         Args:
             steps: since the last call. The device has done them.
@@ -84,16 +88,18 @@ class OwnWork:
         row[self._ranks.rank] = own_s
         seconds = self._ranks.sum(row)
         slow, median = slow_ranks(seconds, step_s)
-        if self._ranks.is_first:
-            for rank in slow:
+        for rank, own in enumerate(seconds):
+            self._in_a_row[rank] = self._in_a_row[rank] + 1 if rank in slow else 0
+            if self._ranks.is_first and self._in_a_row[rank] % AGAIN == IN_A_ROW:
                 logger.warning(
                     "slow: rank %d on %s takes %.3f s a step for its own work (reading%s), the "
-                    "median of the ranks is %.3f s",
+                    "median of the ranks is %.3f s; so it was in each of the last %d reports",
                     rank,
                     self._hosts[rank],
-                    seconds[rank],
+                    own,
                     ", forward passes" if self._computes_alone else "",
                     median,
+                    self._in_a_row[rank],
                 )
 
 
