@@ -130,11 +130,16 @@ class Vocabulary:
         )
 
     def text(self, ids: list[int]) -> str:
-        """Decode ids for a reader, in one line; special pieces by name, between spaces."""
-        pieces = [
-            f" {self.pieces[each]} " if self.is_special[each] else self.pieces[each] for each in ids
-        ]
-        return escaped("".join(pieces).replace(WORD_START, " "))
+        """Decode ids for a reader, in one line; special pieces by name, between spaces.
+
+        An id without a piece, of a model with a larger vocabulary, is ``<id N>``.
+        """
+        return escaped("".join(map(self._shown, ids)).replace(WORD_START, " "))
+
+    def _shown(self, number: int) -> str:
+        if number >= self.size:
+            return f" <id {number}> "
+        return f" {self.pieces[number]} " if self.is_special[number] else self.pieces[number]
 
 
 _PEGASUS_SPECIALS = {

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
+from bigbird_ds import files
+from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
 from bigbird_ds.hub.checkpoints import step_folder
 from bigbird_ds.sizes import GIB
 from bigbird_ds.training.checkpoints.checkpoint import take_snapshot, write_checkpoint
@@ -80,7 +81,7 @@ def dry_run(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         The exit code: 0 done, 75 stopped on request.
 
     Raises:
-        UserError, RankFailure: a phase fails.
+        UserError, RankFailure: a phase fails, or the folder cannot be made.
         FloatingPointError: the loss or the gradient norm of the first step is not finite.
     """
     folder = ranks.on_all_ranks(lambda: _make_folder(config) if ranks.is_first else "")[0]
@@ -97,6 +98,7 @@ def _make_folder(config: RunConfig) -> str:
     parent = Path(config.output).absolute().parent
     while not parent.is_dir():
         parent = parent.parent
+    files.make_folder(parent, ConfigError, "output")
     return tempfile.mkdtemp(prefix=".dry-run-", dir=parent)
 
 

@@ -61,8 +61,10 @@ def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) 
 
     checkpoint = Path(settings["output"]) / "checkpoints" / f"step-{step}"
     settings = changed(settings, **{"train.background_saves": False})
-    run = build_run(check_run_config(settings, "test"), ranks)
-    return train(run, StopOnceSaved())
+    run, request = build_run(check_run_config(settings, "test"), ranks), StopOnceSaved()
+    code = train(run, request)
+    assert request.plan == f"ending the evaluation after step {step}, then saving"
+    return code
 
 
 def stop_evaluation_and_go_on(

@@ -15,6 +15,7 @@ from support.corpus import Corpus
 from support.distributed import run_distributed
 from support.runs import changed
 
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.ranks.distributed import Ranks
 
@@ -70,3 +71,10 @@ def test_a_dry_run_measures_every_phase_beside_the_plan_and_leaves_nothing(
     phases = ["start", "data", "save", "evaluation", "resume"]
     assert [seconds[phase] for phase in phases] == [["1.00"]] * 5
     assert seconds["checkpoint:"][-1] == "hashing"
+
+
+def test_an_output_that_cannot_be_written_is_found() -> None:
+    from bigbird_ds.training.dry_run import _make_folder
+
+    with pytest.raises(ConfigError, match="the output cannot be written"):
+        _make_folder(SimpleNamespace(output="/proc/runs/one"))  # type: ignore[arg-type]

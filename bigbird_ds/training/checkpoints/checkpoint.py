@@ -31,6 +31,7 @@ from bigbird_ds.hub.checkpoints import (
     TrainingState,
     list_checkpoints,
     step_folder,
+    step_of,
 )
 from bigbird_ds.log import logger
 from bigbird_ds.models.weights import write_tensor_file
@@ -117,10 +118,15 @@ def _prune(output: Path, newest: Path, kept: Kept) -> None:
     A failure to remove one does not end the run. Each is renamed first, so that a visible
     checkpoint is never partial; a thread deletes it while training continues.
     """
-    found = list_checkpoints(output)
-    stale = hide_leftovers(output)
-    # Count back from ``newest``: a later, damaged checkpoint must not push it out.
-    for old in kept.outdated(found[: found.index(newest) + 1]):
+    try:
+        found, stale = list_checkpoints(output), hide_leftovers(output)
+    except OSError as cause:
+        logger.warning("older checkpoints cannot be removed: %s", cause)
+        return
+    # Count back from ``newest``, which a network file system may list late: a later, damaged
+    # checkpoint must not push it out.
+    before = [folder for folder in found if step_of(folder) < step_of(newest)]
+    for old in kept.outdated([*before, newest]):
         try:
             stale.append(hidden(old))
         except OSError as cause:

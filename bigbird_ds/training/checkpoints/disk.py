@@ -151,4 +151,5 @@ def _latest(output: Path) -> str | None:
 
 
 def _size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    # A link whose target is gone has none.
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())

@@ -134,10 +134,13 @@ class RunFolder:
 
 
 def _status(path: Path) -> tuple[int, int] | None:
-    """Inode and time of change of a file; None if it is gone. Opening it would end the lock."""
+    """Inode and time of change of a file; None if it is gone or the file system does not say.
+
+    Opening it would end the lock.
+    """
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
 

@@ -33,6 +33,7 @@ def evaluate(run: Run, writer: MetricsWriter, request: StopRequest) -> bool:
         FailedBetweenSteps: a rank could not read a batch.
     """
     assert run.evaluation is not None
+    request.plan = f"ending the evaluation after step {run.state.step}, then saving"
     run.engine.eval()
     meters, taker = [SumMeter() for _ in run.validation], SampleTaker(run)
     corpora = run.evaluation.corpus_of_batch

@@ -55,7 +55,10 @@ class StopRequest:
         """Take a file ``STOP`` or ``SAVE`` in the run folder as a request, and remove it."""
         for name in (STOP_NAME, SAVE_NAME):
             path = folder / name
-            if not path.exists():
+            try:
+                if not path.exists():
+                    continue
+            except OSError:  # a network file system that fails for a moment must not end the run
                 continue
             try:
                 path.unlink()

@@ -31,6 +31,7 @@ from bigbird_ds.training.ranks.progress import Place
 from bigbird_ds.training.ranks.stopping import end_process
 
 _LONGEST_PAUSE_S = 5.0
+_LONGEST_NAP_S = 10.0  # of a thread on a busy machine
 _NUM_LISTED = 8
 
 
@@ -161,26 +162,37 @@ class _Watchdog(threading.Thread):
         self._rank, self._progress, self._reports = ranks.rank, ranks.progress, reports
         self._timeout_s = timeout_s
         self._pause_s = min(_LONGEST_PAUSE_S, timeout_s / 20)
+        self._number, self._since = -1, time.monotonic()
+        self._looked = self._since
         self._stalled = threading.Event()
         self.ended, self.found_hang = threading.Event(), threading.Event()
 
     def run(self) -> None:
         threading.Thread(target=self._exchange, name="watchdog's reports", daemon=True).start()
-        number, since = -1, time.monotonic()
         while not self.ended.wait(self._pause_s):
             # Python threads stand still where the main thread waits for a page of a mapped file.
             # This timer of faulthandler's does not; it dumps the stacks and ends the process.
             faulthandler.dump_traceback_later(10 * self._timeout_s, exit=True)
-            place, now = self._progress.place, time.monotonic()
-            if place.number != number:
-                number, since = place.number, now
-                self._stalled.clear()
-                continue
-            if now - since > self._timeout_s / 10:
-                self._stalled.set()
-                last = max(since, self._reports.moved_since)
-                if now - last > self._limit_s(place) or self._reports.hang_is_known:
-                    self._end(now - last)
+            seconds = self._hangs_for(time.monotonic())
+            if seconds is not None:
+                self._end(seconds)
+
+    def _hangs_for(self, now: float) -> float | None:
+        """Seconds without progress, if they are too many; call it every ``_pause_s`` seconds."""
+        asleep_s, self._looked = now - self._looked, now
+        place = self._progress.place
+        # Not called for so long: a scheduler had suspended the job (SIGSTOP, SIGCONT). No hang.
+        was_suspended = asleep_s > max(_LONGEST_NAP_S, self._timeout_s / 4)
+        if place.number != self._number or was_suspended:
+            self._number, self._since = place.number, now
+            self._stalled.clear()
+            return None
+        if now - self._since <= self._timeout_s / 10:
+            return None
+        self._stalled.set()
+        seconds = now - max(self._since, self._reports.moved_since)
+        is_too_long = seconds > self._limit_s(place) or self._reports.hang_is_known
+        return seconds if is_too_long else None
 
     def _exchange(self) -> None:
         while not self.ended.wait(self._pause_s):

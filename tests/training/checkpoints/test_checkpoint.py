@@ -110,6 +110,23 @@ def test_a_checkpoint_that_cannot_be_removed_is_a_warning(
     assert "step-1 cannot be removed: Permission denied" in caplog.text
 
 
+def test_a_folder_that_is_listed_late_or_not_at_all_does_not_end_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = checkpoints(tmp_path, 1, 2)
+    not_listed = tmp_path / "checkpoints" / "step-3"
+    assert prune(tmp_path, not_listed, keep=2) == {"step-2"}
+
+    def refuse(self: Path) -> None:
+        raise OSError(5, "Input/output error", str(self))
+
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "iterdir", refuse)
+        _prune(tmp_path, folders[1], Kept(1))
+    assert "older checkpoints cannot be removed: [Errno 5] Input/output error" in caplog.text
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run folder with four checkpoints on a disk of five; each takes 100 bytes."""
@@ -155,3 +172,5 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_at_the_start(
         ConfigError, match=r"not enough disk space for a checkpoint\n.*: 100 bytes free"
     ):
         disk.check_room(small_disk, needed=401, keep=1)
+    (small_disk / "checkpoints" / "step-10").symlink_to(small_disk / "purged")
+    disk.check_room(small_disk, needed=400, keep=1)

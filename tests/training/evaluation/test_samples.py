@@ -46,6 +46,10 @@ def test_masked_words_stand_in_their_context_with_what_the_model_says(corpus: Co
         ]
     }
     assert samples_of(batch, torch.tensor([1, 2]), vocabulary) == []
+    # The model may have more ids than the tokenizer.
+    (sample,) = samples_of(batch, torch.tensor([words[5], vocabulary.size, 0]), vocabulary)
+    predicted = f"<id {vocabulary.size}> {text([words[5]])}"
+    assert " ".join(sample["masked"][0]["predicted"].split()) == predicted
 
 
 def test_the_predictions_are_those_that_the_accuracy_counts(corpus: Corpus) -> None:

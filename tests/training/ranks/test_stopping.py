@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from support.distributed import run_distributed
 from support.processes import PRETRAIN, TIMEOUT_S, free_port, run, start, wait_for
 from support.runs import changed, losses, metrics, stop_within_a_step
+
+from bigbird_ds.training.stopping import StopRequest
 
 _ENDS = """
 import atexit, os, signal, sys
@@ -53,6 +56,22 @@ def test_a_hangup_stays_ignored_under_nohup() -> None:
     )
     assert "asked: True" in run(sys.executable, "-c", script).stdout
     assert "asked: False" in run("nohup", sys.executable, "-c", script).stdout
+
+
+def test_a_file_system_that_fails_for_a_moment_is_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(self))
+
+    (tmp_path / "STOP").touch()
+    request = StopRequest()
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "exists", fail)
+        request.look_for_files(tmp_path)
+    assert not request
+    request.look_for_files(tmp_path)
+    assert request and not (tmp_path / "STOP").exists()
 
 
 @pytest.mark.launch

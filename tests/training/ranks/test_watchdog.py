@@ -85,6 +85,18 @@ def test_only_this_rank_and_others_that_report_can_make_the_wait_longer_than_the
     assert watchdog._limit_s(in_step) == 20 and watchdog._limit_s(at_save) == 60
 
 
+def test_time_in_which_a_scheduler_has_suspended_all_ranks_is_no_hang() -> None:
+    ranks: Any = SimpleNamespace(rank=0, progress=Progress())
+    reports: Any = SimpleNamespace(latest={0: None}, alive_since={}, moved_since=0.0)
+    reports.hang_is_known = False
+    watchdog = _Watchdog(ranks, 60.0, reports)
+    ranks.progress.at("step 3")
+    looks = [1000.0 + 3 * number for number in range(10)]
+    suspended = [looks[-1] + 500 + 3 * number for number in range(22)]  # for 500 s, then on
+    assert [watchdog._hangs_for(now) for now in looks + suspended[:21]] == [None] * 31
+    assert watchdog._hangs_for(suspended[21]) == 63
+
+
 def test_ranks_behind_the_others_and_ranks_that_do_not_answer_did_not_arrive() -> None:
     def report(rank: int, number: int, words: str) -> Report:
         return Report(f"node{rank}", 100 + rank, Place(number, words, 1.0), 5)
