@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import command_line
+from debian_package import fetch_package
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = [sys.executable, str(ROOT / "launch" / "pretrain.py")]
@@ -76,15 +77,11 @@ def fetch(work: Path) -> Path:
     documents = work / "documents"
     if documents.exists():
         return documents
-    package = work / "package"
-    package.mkdir(exist_ok=True)
-    subprocess.run(["apt-get", "download", "perl-doc"], cwd=package, check=True)
-    (archive,) = package.glob("perl-doc_*.deb")
-    subprocess.run(["dpkg-deb", "-x", archive, package / "files"], check=True)
+    files = fetch_package("perl-doc", work / "package")
     part = work / "documents.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    for pod in sorted((package / "files").rglob("*.pod")):
+    for pod in sorted(files.rglob("*.pod")):
         text = pod.read_text(encoding="utf-8", errors="replace")
         (part / f"{pod.stem}.txt").write_text(text, encoding="utf-8")
     part.rename(documents)
