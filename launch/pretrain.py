@@ -29,7 +29,7 @@ import traceback
 from pathlib import Path
 
 from bigbird_ds import log
-from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
+from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser, package_version
 from bigbird_ds.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -44,6 +44,7 @@ from bigbird_ds.training.ranks.stopping import StopRequest, stop_on_signals, sto
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"bigbird-ds {package_version()}")
     parser.add_argument("config", help="run config, a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="override values of the file"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError
+from bigbird_ds.errors import CheckpointError, absent
 from bigbird_ds.file_records import FileRecord
 from bigbird_ds.log import logger
 
@@ -220,7 +220,7 @@ def find_checkpoint(path: Path) -> Path:
     if newest is None:
         raise CheckpointError(
             "no checkpoint found",
-            seen=f"{path}" if path.is_dir() else f"no folder {path}",
+            seen=f"{path}" if path.is_dir() else absent(path, "folder"),
             needed="a run folder with checkpoints, or a folder such as RUN/checkpoints/step-1000",
             change="the path",
         )

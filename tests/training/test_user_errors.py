@@ -63,7 +63,7 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
             ],
         ),
         "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
-        "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),
+        "no shards": ({"data.train": str(tmp_path / "nothing")}, ["holds no shards", "data.train"]),
         "cut shard": ({"data.train": str(cut)}, ["train-", "truncated"]),
         "deepspeed key": (
             {"deepspeed.zero_optimisation": {}},

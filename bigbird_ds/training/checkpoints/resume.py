@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.errors import CheckpointError, ConfigError, absent
 from bigbird_ds.hub.checkpoints import (
     CONFIG_NAME,
     FOLDER_NAME,
@@ -98,7 +98,7 @@ def _named(resume: str, output: Path) -> Path | None:
     if not folder.is_dir():
         raise CheckpointError(
             "the checkpoint to resume from is missing",
-            seen=f"no folder {folder}",
+            seen=absent(folder, "folder"),
             needed="auto, never, or a folder such as RUN/checkpoints/step-1000",
             change="resume",
         )

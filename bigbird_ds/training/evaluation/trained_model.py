@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bigbird_ds.errors import CheckpointError, ConfigError
+from bigbird_ds.errors import CheckpointError, ConfigError, absent
 from bigbird_ds.hub.auto import load_pretrained
 from bigbird_ds.hub.checkpoints import (
     TOKENIZER_FOLDER,
@@ -67,7 +67,7 @@ class TrainedModel:
             return cls._of_export(source, place, dtype)
         raise CheckpointError(
             "no model to evaluate",
-            seen=str(source) if source.is_dir() else f"no folder {source}",
+            seen=str(source) if source.is_dir() else absent(source, "folder"),
             needed="a run folder, RUN/checkpoints/step-N, or a model in Hub format",
             change="the first argument",
         )
