@@ -16,7 +16,7 @@ from support.distributed import run_distributed
 from support.processes import PRETRAIN, TIMEOUT_S, free_port, run, start, wait_for
 from support.runs import changed, losses, metrics, stop_within_a_step
 
-from bigbird_ds.training.stopping import StopRequest
+from bigbird_ds.training.ranks.stopping import StopRequest
 
 _ENDS = """
 import atexit, os, signal, sys
