@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_ds import files
-from bigbird_ds.errors import DataError
+from bigbird_ds.errors import DataError, absent
 from bigbird_ds.printable import escaped
 from bigbird_ds.white_space import NEWLINE_AS_PIECE, NEWLINE_PIECE, PIECE, SPACE, Newline
 
@@ -78,7 +78,7 @@ class Vocabulary:
         if not path.is_file():
             raise DataError(
                 "the folder holds no tokenizer",
-                seen=f"no file {path}",
+                seen=absent(path),
                 needed="a folder written by `bigbird-ds tokenizer` (spiece.model, tokenizer.json)",
                 change="--tokenizer, or data.tokenizer in the run config",
             )

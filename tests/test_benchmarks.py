@@ -10,6 +10,7 @@ import pytest
 
 from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
+from bigbird_ds.training.config.file import load_run_config
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -188,3 +189,18 @@ def test_expressions_of_listops_have_the_value_of_their_tokens(monkeypatch):
     for row, used, value in zip(ids.tolist(), mask.sum(1).tolist(), values.tolist(), strict=True):
         tokens = row[1:used]
         assert 32 <= used <= 160 and value_of(tokens) == value and not tokens
+
+
+def test_stages_of_the_context_experiment_are_valid_configs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import context_lowers_loss
+
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: started.append(command[-1]))
+    arguments = context_lowers_loss.make_parser().parse_args(["--work", str(tmp_path)])
+    last = context_lowers_loss.train(arguments)
+    short, long = map(load_run_config, started)
+    assert (short.data.sequence_length, long.data.sequence_length) == (128, 1024)
+    assert (short.continue_from, long.continue_from) == (None, short.output)
+    assert long.output == str(last) and long.schedule == short.schedule
+    assert long.train.steps == long.schedule.total_steps == sum(arguments.steps)

@@ -18,17 +18,18 @@ from bigbird_ds import files
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
 from bigbird_ds.hub.checkpoints import step_folder
 from bigbird_ds.sizes import GIB
-from bigbird_ds.training.checkpoint import take_snapshot, write_checkpoint
+from bigbird_ds.training.checkpoints.checkpoint import take_snapshot, write_checkpoint
+from bigbird_ds.training.checkpoints.disk import Kept
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.state import held_bytes
-from bigbird_ds.training.disk import Kept
-from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.evaluation import evaluate
-from bigbird_ds.training.memory import plan_memory
+from bigbird_ds.training.evaluation.validation import evaluate
 from bigbird_ds.training.metrics import MetricsWriter
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.planning.memory import plan_memory
+from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
 from bigbird_ds.training.setup import Run, build_run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -37,7 +38,6 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
-from bigbird_ds.training.stopping import StopRequest
 
 
 class Phases:

@@ -12,13 +12,11 @@ from pathlib import Path
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import SHOWN_LIVE, end_live, logger
 from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_nonfinite
-from bigbird_ds.training.checkpoint import NotWrittenError
-from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.checkpoints.checkpoint import NotWrittenError
+from bigbird_ds.training.checkpoints.saving import Saver
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.corpora import corpus_line, corpus_metrics
-from bigbird_ds.training.evaluation import evaluate
-from bigbird_ds.training.flops import flops_of_run, peak_flops
-from bigbird_ds.training.live_line import LiveLine
+from bigbird_ds.training.evaluation.validation import evaluate
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     Speedometer,
@@ -28,9 +26,12 @@ from bigbird_ds.training.metrics import (
     peak_memory_gib,
 )
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.planning.flops import flops_of_run, peak_flops
 from bigbird_ds.training.profile import StepProfiler
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
-from bigbird_ds.training.saving import Saver
+from bigbird_ds.training.ranks.clock import Clock
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
+from bigbird_ds.training.reports.live_line import LiveLine
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -40,7 +41,6 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
-from bigbird_ds.training.stopping import StopRequest
 from bigbird_ds.training.trackers import open_trackers
 
 

@@ -22,7 +22,7 @@ from bigbird_ds.hub.run_samples import samples_in_words, write_samples
 from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.sizes import GIB
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from bigbird_ds.training.trackers import Sender, close_all
 
 DROPPED_NAME = "metrics.dropped.jsonl"

@@ -15,12 +15,12 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.training.deepspeed.state import global_gradient_norm, without_update
-from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets, mean_loss
 from bigbird_ds.training.metrics import SumMeter
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
 from bigbird_ds.training.setup import Batch, Run
-from bigbird_ds.training.stopping import StopRequest
 
 
 class FailedBetweenSteps(Exception):

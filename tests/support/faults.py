@@ -14,9 +14,9 @@ from unittest import mock
 from bigbird_ds import files
 from bigbird_ds.errors import RankFailure, UserError
 from bigbird_ds.log import logger
-from bigbird_ds.training import checkpoint
+from bigbird_ds.training.checkpoints import checkpoint
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.runs import train_one
 
 
@@ -58,8 +58,8 @@ def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> s
     """Train with umask 027, rank 1 unable to save ``step``, and out of memory when it first saves
     the last step; what the run logs, and what is raised in a save that is broken."""
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     os.umask(0o027)
     said = io.StringIO()

@@ -17,7 +17,7 @@ from support.runs import changed
 
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 
 def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[int, int]]]:
@@ -26,8 +26,8 @@ def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[in
     Each look at the clock is a second after the one before.
     """
     from bigbird_ds.training import dry_run
-    from bigbird_ds.training.memory import plan_memory
-    from bigbird_ds.training.stopping import StopRequest
+    from bigbird_ds.training.planning.memory import plan_memory
+    from bigbird_ds.training.ranks.stopping import StopRequest
 
     config = check_run_config(settings, "test")
     measured: list[tuple[int, int]] = []

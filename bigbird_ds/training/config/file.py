@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, absent
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
@@ -116,7 +116,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             "the run config is missing",
-            seen=f"no file {path}",
+            seen=absent(path),
             needed="a YAML file such as configs/run/tiny_cpu.yaml",
             change="the first argument",
         ) from None
@@ -208,7 +208,7 @@ def _expand_files(settings: dict[str, Any], origins: dict[str, str]) -> None:
             if not Path(name).exists() or Path(name).is_dir():
                 raise ConfigError(
                     f"the file given as `{key}` is missing",
-                    seen=f"no file {name}",
+                    seen=absent(name),
                     needed=FILE_KEYS[key],
                     change=key,
                 )
