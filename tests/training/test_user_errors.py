@@ -152,6 +152,8 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
         ("deepspeed=/", ["no file /", "needed: a JSON file", "change: deepspeed"]),
         ("model=google/bigbird", ["no folder google/bigbird", "model: DIR, after `hf download"]),
         ("output.x=1", ["of a value that is not a mapping"]),
+        ("output=~/runs/one", ["no home folder here", "output=~/runs/one"]),
+        ("output=runs/a #1", ["is a comment", "'#1' would have no effect"]),
     ],
 )
 def test_a_wrong_override_is_refused(

@@ -149,7 +149,7 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             change="the command line",
         )
     try:
-        return keys, parse_yaml(text, repr(word))
+        value, node = parse_yaml(text, repr(word)), yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as cause:
         raise ConfigError(
             "the value of an override is not valid YAML",
@@ -157,6 +157,14 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             needed="a number, a word or a quoted string",
             change="the command line",
         ) from cause
+    if node is not None and (comment := text[node.end_mark.index :].strip()):
+        raise ConfigError(
+            "a part of an override is a comment",
+            seen=f"{word!r}, in which {comment!r} would have no effect",
+            needed="quotes around a value with #, within those of the shell",
+            change="the command line",
+        )
+    return keys, value
 
 
 def _require_each_key_once(keys: list[list[str]], overrides: Sequence[str]) -> None:
