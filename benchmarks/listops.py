@@ -17,7 +17,9 @@ share of the most frequent value: what a model without any knowledge of the expr
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
+from random import Random
 from typing import Any
 
 import command_line
@@ -37,7 +39,7 @@ MOST_ARGUMENTS, MOST_LEVELS = 10, 10
 OPERATORS = (
     max,
     min,
-    lambda values: int(np.median(values)),
+    lambda values: int(statistics.median(values)),
     lambda values: sum(values) % 10,
 )
 
@@ -64,31 +66,36 @@ def main() -> int:
     return 0
 
 
-def draw_expression(generator: np.random.Generator, level: int = 1) -> tuple[list[int], int]:
-    """The tokens of an expression, and its value."""
-    operator = int(generator.integers(len(OPERATORS)))
+def draw_expression(generator: Random, most: int, level: int = 1) -> tuple[list[int], int] | None:
+    """The tokens of an expression, and its value; None once it has more than ``most`` tokens."""
+    operator = generator.randrange(len(OPERATORS))
     tokens, values = [FIRST_OPERATOR + operator], []
-    for _ in range(generator.integers(2, MOST_ARGUMENTS + 1)):
+    for _ in range(generator.randint(2, MOST_ARGUMENTS)):
         if level < MOST_LEVELS and generator.random() < NEST:
-            inner, value = draw_expression(generator, level + 1)
-            tokens += inner
+            inner = draw_expression(generator, most - len(tokens), level + 1)
+            if inner is None:
+                return None
+            tokens += inner[0]
+            values.append(inner[1])
         else:
-            value = int(generator.integers(10))
-            tokens.append(FIRST_DIGIT + value)
-        values.append(value)
+            values.append(generator.randrange(10))
+            tokens.append(FIRST_DIGIT + values[-1])
+        if len(tokens) >= most:  # no room for the bracket
+            return None
     return [*tokens, CLOSE], int(OPERATORS[operator](values))
 
 
 def draw_batch(
-    generator: np.random.Generator, count: int, shortest: int, longest: int
+    generator: Random, count: int, shortest: int, longest: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token ids and attention mask ``(count, longest)``, values ``(count,)``."""
     ids = np.full((count, longest), PAD)
     values = np.zeros(count, dtype=np.int64)
     for row in range(count):
-        tokens: list[int] = []
-        while not shortest <= len(tokens) + 1 <= longest:
-            tokens, values[row] = draw_expression(generator)
+        drawn = None
+        while drawn is None or len(drawn[0]) + 1 < shortest:
+            drawn = draw_expression(generator, longest - 1)
+        tokens, values[row] = drawn
         ids[row, : len(tokens) + 1] = [CLS, *tokens]
     tensor = torch.from_numpy(ids)
     return tensor, (tensor != PAD).long(), torch.from_numpy(values)
@@ -119,7 +126,7 @@ def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(arguments.seed)
     model = BigBirdForSequenceClassification(config_of(style, arguments)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr)
-    generator = np.random.default_rng(arguments.seed)
+    generator = Random(arguments.seed)
     size = (arguments.shortest, arguments.length)
 
     def next_loss() -> torch.Tensor:
@@ -134,7 +141,7 @@ def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
 @torch.no_grad()
 def test(model: Any, style: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Accuracy on new expressions, its standard error, and the share of the most frequent value."""
-    generator = np.random.default_rng([arguments.seed, 1])
+    generator = Random(f"test {arguments.seed}")
     hits, values = [], []
     for _ in range(-(-arguments.test_expressions // arguments.batch)):
         ids, mask, expected = draw_batch(
