@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("work/context"))
     parser.add_argument("--documents", type=Path, help="files or folder, instead of perl-doc")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    parser.add_argument("--steps", type=int, nargs=2, default=[700, 1300], help="of the two stages")
+    parser.add_argument("--steps", type=int, nargs=2, default=[700, 900], help="of the two stages")
     parser.add_argument("--tokens", type=int, default=2048, help="in a step")
     parser.add_argument("--mask-fraction", type=float, default=0.3, help="of the tokens")
     parser.add_argument("--lr", type=float, default=3e-3)

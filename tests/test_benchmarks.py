@@ -165,6 +165,7 @@ def test_listops_compares_styles_on_the_same_expressions(tmp_path):
     none, uniform = content["results"]
     assert (none["style"], uniform["style"]) == ("none", "uniform")
     assert none["majority"] == uniform["majority"] >= 0.1 and none["expressions"] == 20
+    assert none["majority"] <= none["operator_majority"] < 1
     assert len(none["losses"]) == 1 and none["losses"] != uniform["losses"]
 
 
