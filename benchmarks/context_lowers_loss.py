@@ -8,8 +8,8 @@ exists there is reused. The steps are those of any run:
 
 1. Documents: the .pod files of Debian's perl-doc (never part of this repository).
 2. Tokenizer and shards, a tenth of the documents for validation.
-3. A tiny BigBird of style uniform: masked language modeling at an eighth of the length, then
-   ``continue_from`` at the whole length with the same optimizer.
+3. A tiny BigBird of style uniform: masked language modeling at the shortest of ``--lengths``, then
+   ``continue_from`` at the longest with the same optimizer.
 4. ``bigbird-ds evaluate --lengths``: the same targets, the visible text cut to each length.
 """
 
@@ -46,10 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_line.parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/context"))
     parser.add_argument("--documents", type=Path, help="files or folder, instead of perl-doc")
-    parser.add_argument("--length", type=int, default=1024, help="of the second stage")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024])
-    parser.add_argument("--steps", type=int, nargs=2, default=[700, 1300], help="of the two stages")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--steps", type=int, nargs=2, default=[700, 900], help="of the two stages")
     parser.add_argument("--tokens", type=int, default=2048, help="in a step")
+    parser.add_argument("--mask-fraction", type=float, default=0.3, help="of the tokens")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
@@ -91,10 +91,10 @@ def fetch(work: Path) -> Path:
 def train(arguments: argparse.Namespace) -> Path:
     """Both stages; returns the folder of the second."""
     first, second = arguments.work / "short", arguments.work / "long"
-    short, steps = max(arguments.length // 8, BLOCK), arguments.steps
+    steps = arguments.steps
     for output, length, end, before in (
-        (first, short, steps[0], None),
-        (second, arguments.length, sum(steps), first),
+        (first, min(arguments.lengths), steps[0], None),
+        (second, max(arguments.lengths), sum(steps), first),
     ):
         config = run_config(arguments, output, length, end, sum(steps))
         if before is not None:
@@ -124,7 +124,7 @@ def run_config(
             "attention_probs_dropout_prob": 0.0,
             "initializer_range": 0.05,
         },
-        "objective": {"name": "mlm"},
+        "objective": {"name": "mlm", "mask_fraction": arguments.mask_fraction},
         "data": {
             "train": str(arguments.work / "shards"),
             "validation": str(arguments.work / "shards"),
