@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,10 +51,11 @@ class WorkerLoader:
         if self._data_loader is None:
             self._data_loader = self._build()
         child_handler = signal.getsignal(signal.SIGCHLD)
-        self._iterator = iter(self._data_loader)
+        # Another iteration asks the workers to start again, and waits for their answers.
+        self._iterator = self._ask(self._iterator, partial(iter, self._data_loader))
         if self._workers and threading.current_thread() is threading.main_thread():
             # PyTorch's own handler raises wherever the main thread is when a worker dies, which may
-            # be in a collective. `_next` finds a dead worker within seconds.
+            # be in a collective. `_ask` finds a dead worker within seconds.
             signal.signal(signal.SIGCHLD, child_handler)
         if is_new and self._workers:
             # The workers ignore SIGTERM, so they must end before the exit handlers of PyTorch and
@@ -70,7 +72,7 @@ class WorkerLoader:
                 watch.start()
         while self._iterator is not None:
             try:
-                batch = self._next(self._iterator)
+                batch = self._ask(self._iterator, partial(next, self._iterator))
             except StopIteration:
                 return
             if isinstance(batch, UserError):
@@ -78,14 +80,15 @@ class WorkerLoader:
                 raise batch
             yield batch.unpack()
 
-    def _next(self, iterator: Iterator[PackedBatch | UserError]) -> PackedBatch | UserError:
+    def _ask(self, iterator: Any, ask: Callable[[], Any]) -> Any:
+        """The result of ``ask``, which waits for the workers of ``iterator``, if there are any."""
         self._waiting_since = time.monotonic()
         try:
-            return next(iterator)
+            return ask()
         except StopIteration:
             raise
         except Exception as cause:
-            workers = iterator._workers if self._workers else []  # type: ignore[attr-defined]
+            workers = iterator._workers if self._workers and iterator is not None else []
             for worker in workers:
                 worker.join(timeout=0.2)  # its connections close before it has ended
             dead = [worker for worker in workers if worker.exitcode is not None]

@@ -412,6 +412,17 @@ def test_time_in_which_a_scheduler_has_suspended_the_job_is_no_late_worker(
     assert worker.kill.called
 
 
+def test_a_worker_that_is_killed_between_two_evaluations_is_named(folder: Path) -> None:
+    corpora, settings = [Corpus(Shards(folder))], {"seed": 1, "sequence_length": 64}
+    batches = EvaluationBatches(corpora, _objective(), micro_batch=2, workers=1, **settings)
+    assert list(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join(timeout=30)
+    with pytest.raises(DataError, match=f"process {worker.pid} was ended by SIGKILL"):
+        list(batches)
+
+
 def test_a_killed_worker_is_found_at_the_next_batch_and_raises_nowhere_else(folder: Path) -> None:
     steps = iter(_training(folder, workers=1))
     next(steps)

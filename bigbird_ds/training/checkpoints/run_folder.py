@@ -106,6 +106,9 @@ class RunFolder:
             raise _other_run(self.path, "a checkpoint was written while this run started")
         if is_locked:
             delete_in_background(hide_leftovers(self.path))
+            for path in self.path.glob(".*.tmp"):  # of processes killed in ``files.atomic_write``
+                with contextlib.suppress(OSError):
+                    path.unlink()
         began = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {began}"
         with files.report_full_disk(self.path, ConfigError, "output"):

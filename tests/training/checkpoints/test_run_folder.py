@@ -44,10 +44,13 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(
 def test_ranks_that_do_not_share_the_folder_all_fail_before_training(
     tmp_path: Path,
 ) -> None:
+    left = tmp_path / "shared" / ".metrics.jsonl.node-0123456789ab.tmp"
+    left.parent.mkdir()
+    left.touch()
     for shared, apart, without_locks, *cannot_be_written in run_distributed(
         errors_of_run_folders, 2, tmp_path
     ):
-        assert shared is None
+        assert shared is None and not left.exists()
         assert "do not share the run folder" in apart and "not visible to rank 1 on " in apart
         assert without_locks is None
         checkpoints, lock, full = cannot_be_written
