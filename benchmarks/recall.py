@@ -29,17 +29,15 @@ from typing import Any
 import command_line
 import numpy as np
 import torch
+from pair_kinds import KINDS, kinds_of_pairs
 from small_training import train
 from torch.nn import functional as F
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
-from bigbird_ds.attention import BlockPattern
-from bigbird_ds.attention.draw import count_matrix
 from bigbird_ds.plotting import pyplot, save_figure
 
 VALUES, FILLER, MASK = 16, 17, 18  # tokens 1 .. 16 are the values
 STYLES = ("full", "none", "hf", "google", "uniform", "relay")
-KINDS = ("direct", "connected", "not connected")
 
 
 def main() -> int:
@@ -100,7 +98,8 @@ def test(model: Any, style: str, arguments: argparse.Namespace) -> dict[str, Any
         all_pairs.append(pairs)
     hits, pairs = np.concatenate(all_hits), np.concatenate(all_pairs)
     distance = np.abs(pairs[:, 0] - pairs[:, 1])
-    kind = kinds_of_pairs(style, arguments)[pairs[:, 0], pairs[:, 1]]
+    kinds = kinds_of_pairs(config_of(style, arguments), arguments.length)
+    kind = kinds[pairs[:, 0], pairs[:, 1]]
     by_distance = {}
     for d in distances(arguments.length // arguments.block):
         by_distance[d * arguments.block] = _share(hits[distance == d]) | {
@@ -200,31 +199,6 @@ def config_of(style: str, task: argparse.Namespace) -> BigBirdConfig:
         random_style="hf" if style in ("full", "none") else style,
         initializer_range=0.1,
     )
-
-
-def kinds_of_pairs(style: str, task: argparse.Namespace) -> np.ndarray:
-    """(n, n): the index in ``KINDS`` of each (query, pair) of blocks, global blocks left out."""
-    num_blocks = task.length // task.block
-    if style == "full":
-        return np.zeros((num_blocks, num_blocks), dtype=int)
-    config = config_of(style, task)
-    direct = np.zeros((num_blocks, num_blocks), dtype=bool)
-    depends = np.eye(num_blocks, dtype=np.int64)
-    for layer in range(task.layers):
-        pattern = BlockPattern.build(
-            task.length,
-            task.heads,
-            task.block,
-            config.num_random_blocks,
-            config.random_style,
-            layer,
-            max_positions=task.length,
-        )
-        reads = sum(count_matrix(pattern, head) for head in range(task.heads)) > 0
-        reads[[0, -1]] = reads[:, [0, -1]] = False
-        direct |= reads
-        depends = np.minimum(reads.astype(np.int64) @ depends, 1)
-    return np.where(direct, 0, np.where(depends > 0, 1, 2))
 
 
 def draw(rows: list[dict[str, Any]], target: Path) -> None:

@@ -1,15 +1,18 @@
 """The benchmarks run and write complete results; no figure is checked here."""
 
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
+from bigbird_ds.training.config.file import load_run_config
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -164,6 +167,7 @@ def test_listops_compares_styles_on_the_same_expressions(tmp_path):
     none, uniform = content["results"]
     assert (none["style"], uniform["style"]) == ("none", "uniform")
     assert none["majority"] == uniform["majority"] >= 0.1 and none["expressions"] == 20
+    assert none["majority"] <= none["operator_majority"] < 1
     assert len(none["losses"]) == 1 and none["losses"] != uniform["losses"]
 
 
@@ -184,7 +188,72 @@ def test_expressions_of_listops_have_the_value_of_their_tokens(monkeypatch):
         operator = token - listops.FIRST_OPERATOR
         return (order[-1], order[0], middle, sum(values) % 10)[operator]
 
-    ids, mask, values = listops.draw_batch(np.random.default_rng(0), 20, 32, 160)
+    ids, mask, values = listops.draw_batch(Random(0), 20, 32, 160)
     for row, used, value in zip(ids.tolist(), mask.sum(1).tolist(), values.tolist(), strict=True):
         tokens = row[1:used]
         assert 32 <= used <= 160 and value_of(tokens) == value and not tokens
+
+
+def test_stages_of_the_context_experiment_are_valid_configs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import context_lowers_loss
+
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: started.append(command[-1]))
+    arguments = context_lowers_loss.make_parser().parse_args(["--work", str(tmp_path)])
+    last = context_lowers_loss.train(arguments)
+    short, long = map(load_run_config, started)
+    assert (short.data.sequence_length, long.data.sequence_length) == (64, 1024)
+    assert (short.continue_from, long.continue_from) == (None, short.output)
+    assert long.output == str(last) and long.schedule == short.schedule
+    assert long.train.steps == long.schedule.total_steps == sum(arguments.steps)
+
+
+@pytest.fixture(scope="module")
+def genomes(tmp_path_factory):
+    """Two strains of 40,000 bases: b is a with a base in 100 changed, its second half inverted."""
+    folder = tmp_path_factory.mktemp("genomes")
+    generator = np.random.default_rng(0)
+    first = generator.integers(4, size=40_000).astype(np.uint8)
+    changed = np.where(generator.random(len(first)) < 0.01, 3 - first, first)
+    second = np.concatenate([changed[:20_000], 3 - changed[:19_999:-1]])
+    (folder / "x" / "references").mkdir(parents=True)
+    for name, bases in (("a", first), ("b", second)):
+        text = np.frombuffer(b"ACGT", np.uint8)[bases].tobytes()
+        with gzip.open(folder / "x" / "references" / f"{name}.fasta.gz", "wb") as file:
+            file.write(b">" + name.encode() + b"\n" + text + b"\n")
+    return folder
+
+
+def test_windows_of_genomes_pair_homologous_pieces_on_either_strand(genomes, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from genome_windows import draw_window, read_strains, words
+
+    strains = read_strains(genomes)
+    tested = strains[0].bases[slice(*strains[0].test_range)]
+    for is_test in (False, True):
+        generator = np.random.default_rng(1)
+        for _ in range(20):
+            related, unrelated = draw_window(strains, generator, 6, 96, is_test)
+            both = related.is_homologous
+            same = [(window.other == window.masked)[both].mean() for window in (related, unrelated)]
+            assert same[0] > 0.95 and same[1] < 0.5 and both.mean() >= 0.75
+            shared = np.isin(words(related.masked.ravel()), words(tested)).mean()
+            assert shared > 0.7 if is_test else shared < 0.05
+
+
+def test_genome_context_tests_with_the_homologue_and_without(genomes, tmp_path):
+    options = ("--genomes", str(genomes), "--contenders", "uniform", "none", "--steps", "1")
+    options += ("--short-steps", "1")
+    size = ("--blocks", "10", "--short-blocks", "9", "--block", "16", "--test-windows", "2")
+    picture = tmp_path / "bits.png"
+    content = run_benchmark("genome_context.py", tmp_path, *options, *size, "--draw", str(picture))
+    uniform, none = content["results"]
+    assert (uniform["contender"], none["contender"]) == ("uniform", "none")
+    for row in (uniform, none):
+        related, unrelated = row["homologous"], row["unrelated"]
+        assert related["tokens"] == unrelated["tokens"] > 0 and related["copied"] > 0.8
+        assert related["bits"] != unrelated["bits"]  # the global blocks tell a little
+    assert uniform["homologous"]["by_kind"]["direct"]["tokens"] > 0
+    assert none["homologous"]["by_kind"]["direct"]["tokens"] == 0
+    assert picture.stat().st_size > 1000

@@ -42,7 +42,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import DataError
+from bigbird_ds.errors import DataError, absent
 from bigbird_ds.file_records import FileRecord
 from bigbird_ds.vocabulary import Vocabulary
 from bigbird_ds.white_space import Newline
@@ -194,6 +194,13 @@ class Manifest(_Strict):
                 seen=f"{folder} has some shards but no {path.name}",
                 needed="a complete shards folder",
                 change="run `bigbird-ds shard` again with --resume, or run the missing parts",
+            )
+        if not path.exists():
+            raise DataError(
+                "the folder holds no shards",
+                seen=absent(path),
+                needed="a folder written by `bigbird-ds shard`",
+                change="the folder, or data.train and data.validation in the run config",
             )
         value = files.read_json(path, DataError, "the manifest of a shards folder")
         if not isinstance(value, dict) or value.get("format") != FORMAT:

@@ -64,6 +64,7 @@ PREFIX = [AttentionCase(n, num_random_blocks=3) for n in (64, 128, 512)]
 ANYWHERE = [
     AttentionCase(64, style="uniform", num_heads=3),
     AttentionCase(128, style="relay", num_heads=3),
+    AttentionCase(64, style="uniform", num_heads=3, dtype=torch.bfloat16),
 ]
 
 
@@ -92,7 +93,7 @@ def test_traffic_is_what_the_exchange_plans_say(
     from style_traffic import layer_bytes
 
     for number, case in enumerate(PREFIX + ANYWHERE):
-        expected = layer_bytes(case.pattern(), 4, width=8, number_bytes=8)
+        expected = layer_bytes(case.pattern(), 4, width=8, number_bytes=case.dtype.itemsize)
         for direction, sent in zip(("forward", "backward"), expected, strict=True):
             # _errors attends to four sequences.
             assert max(counts[number][direction] for counts in traffic) == 4 * sent, case
