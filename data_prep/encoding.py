@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
 _BATCH_CHARS = 1 << 18
+_FEW_SENTENCES = 64
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class EncodedDocument:
     num_chars: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
 
-    @property
+    @functools.cached_property
     def unknown_share(self) -> float:
         """Fraction of the characters that became unknown pieces."""
         return self.unknown.total() / max(1, self.num_chars)
@@ -203,10 +204,10 @@ class DocumentEncoder:
         if joined:
             is_joined = set(joined)
             separate = [each for i, each in enumerate(sentences) if i not in is_joined]
-        encoded = self._processor.Encode(separate, out_type=int, num_threads=1)
+        encoded = _encoded(self._processor, separate, int)
         if joined:
             others = [sentences[number] for number in joined]
-            without_space = self._joined_processor.Encode(others, out_type=int, num_threads=1)
+            without_space = _encoded(self._joined_processor, others, int)
             both = {False: iter(encoded), True: iter(without_space)}
             encoded = [next(both[number in is_joined]) for number in range(len(sentences))]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -258,10 +259,23 @@ class DocumentEncoder:
             return
         of_sentence = np.searchsorted(np.cumsum(lengths), found, side="right")
         concerned = [sentences[index] for index in dict.fromkeys(of_sentence.tolist())]
-        for pieces in self._processor.Encode(concerned, out_type=str, num_threads=1):
+        for pieces in _encoded(self._processor, concerned, str):
             for piece in pieces:
                 if piece not in self._known_pieces:
                     unknown.update(piece.replace(WORD_START, ""))
+
+
+def _encoded(
+    processor: SentencePieceProcessor, sentences: list[str], kind: type
+) -> list[list[Any]]:
+    """The ids (of the kind int) or pieces (str) of each sentence.
+
+    A call for a list starts a thread, which takes longer than a short document.
+    """
+    if len(sentences) <= _FEW_SENTENCES:
+        return [processor.Encode(sentence, out_type=kind) for sentence in sentences]
+    encoded: list[list[Any]] = processor.Encode(sentences, out_type=kind, num_threads=1)
+    return encoded
 
 
 def _spelled_out(match: re.Match[str]) -> str:

@@ -1,11 +1,14 @@
-"""Finds the units to rewrite in a complete shards folder with damaged or missing files."""
+"""Repairs complete shards folders: finds damaged units, and replaces them by the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import contextlib
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from bigbird_ds.data.format import Manifest, ShardRecord, unit_of
+from bigbird_ds import files
+from bigbird_ds.data.format import UNFINISHED_NAME, Manifest, ShardRecord, unit_of
 from bigbird_ds.errors import DataError
 from data_prep.unit_job import UnitRecord
 
@@ -42,6 +45,27 @@ def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> 
             needed="the bytes recorded in the manifest",
             change="the original inputs and program version, or a new --out",
         )
+
+
+@contextlib.contextmanager
+def rewritten_folder(out: Path, name: str) -> Iterator[Path]:
+    """A folder for rewritten units until they are known to be the same; removed at the end."""
+    folder = out / UNFINISHED_NAME / f"rewritten-{name}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed job
+    (folder / UNFINISHED_NAME).mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(folder: Path, out: Path, records: Iterable[UnitRecord | None]) -> None:
+    """Move the shards of rewritten units from ``folder`` to ``out``."""
+    for record in records:
+        for shard in record.shards.values() if record is not None else ():
+            for file in shard.files:
+                files.inside(folder, file.name, DataError).replace(out / file.name)
+    files.fsync_folder(out)
 
 
 def _shards(manifest: Manifest) -> Iterator[tuple[int, ShardRecord]]:

@@ -38,7 +38,7 @@ from data_prep.job_folder import (
 )
 from data_prep.job_lock import JobLock
 from data_prep.progress import Progress
-from data_prep.repair import damaged_units, require_same
+from data_prep.repair import damaged_units, put_in_place, require_same, rewritten_folder
 from data_prep.sentence_choice import spans_by
 from data_prep.text_hashes import find_duplicates
 from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
@@ -187,20 +187,25 @@ class _Job:
         units = [own[number] for number in sorted(damaged_units(self._out, manifest, own))]
         if units:
             logger.warning("rewriting %d damaged or missing units", len(units))
-            self._run_units(units)
-            for unit in units:
-                record = self._folder.finished(unit.number)
-                rows = duplicates_of(self._out, unit.number)
-                if record is not None and len(rows):
-                    record = self._without(record, rows)
-                require_same(record, unit.number, manifest)
+            first, step = self._options.part or (1, 1)
+            with rewritten_folder(self._out, f"{first}-{step}") as folder:
+                self._run_units(units, folder)
+                records = [self._rewritten(folder, unit.number) for unit in units]
+                for unit, record in zip(units, records, strict=True):
+                    require_same(record, unit.number, manifest)
+                put_in_place(folder, self._out, records)
         self._write_tokenizer()
         self._folder.remove()
+
+    def _rewritten(self, folder: Path, number: int) -> UnitRecord | None:
+        record = JobFolder(folder).finished(number)
+        rows = duplicates_of(self._out, number)
+        return record if record is None or not len(rows) else self._without(record, rows, folder)
 
     def _is_finished(self, unit: Unit) -> bool:
         return self._options.resume and self._folder.finished(unit.number) is not None
 
-    def _run_units(self, units: list[Unit]) -> None:
+    def _run_units(self, units: list[Unit], out: Path | None = None) -> None:
         if not units:
             return
         skipped = len(self._own_units) - len(units)
@@ -212,7 +217,7 @@ class _Job:
             self._options.workers,
         )
         setup = WorkerSetup(
-            self._tokenizer, self._out, self._options.documents, self._folder.version
+            self._tokenizer, out or self._out, self._options.documents, self._folder.version
         )
         workers = min(self._options.workers, len(units))
         with Progress("shards", sum(unit.num_bytes for unit in units)) as progress:
@@ -281,13 +286,13 @@ class _Job:
             count = sum(map(len, repeats.values()))
             logger.info("removing %s duplicates of documents of other units", f"{count:,}")
         for place, rows in repeats.items():
-            records[place] = self._without(records[place], rows)
+            records[place] = self._without(records[place], rows, self._out)
             self._folder.add(records[place])
         return True
 
-    def _without(self, record: UnitRecord, rows: np.ndarray) -> UnitRecord:
+    def _without(self, record: UnitRecord, rows: np.ndarray, out: Path) -> UnitRecord:
         return without(
-            self._out,
+            out,
             record,
             rows,
             unknown_id=self._vocabulary.unk,

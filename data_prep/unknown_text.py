@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from bigbird_ds.data.format import LOSSY_SHARE, UnknownText
+from bigbird_ds.printable import escaped
 from data_prep.encoding import EncodedDocument
 
 _MOST_FREQUENT_OF_UNIT = 256
@@ -73,7 +74,7 @@ def warning_at_the_end(unknown: UnknownText, num_documents: int, num_chars: int)
         return None
     return (
         f"{100 * share:.1f} % of the characters are unknown to the tokenizer and lost, most often"
-        f" {' '.join(list(unknown.most_frequent)[:10])};"
+        f" {' '.join(map(escaped, list(unknown.most_frequent)[:10]))};"
         f" {_lossy_in_words(unknown.num_documents, num_documents)}; {_ADVICE}"
     )
 

@@ -16,7 +16,7 @@ from bigbird_ds.data.pairs import CONTINUATION, RANDOM
 from bigbird_ds.data.sample_order import Sample
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.data.windows import EpochPlan, Window
-from bigbird_ds.errors import ConfigError, UserError
+from bigbird_ds.errors import ConfigError, DataError, UserError
 from bigbird_ds.objectives import OBJECTIVES, Objective
 from bigbird_ds.objectives.objective import IGNORED
 from bigbird_ds.printable import escaped
@@ -104,7 +104,13 @@ def _describe_example(
         raise ConfigError(
             error.problem, seen=error.seen, needed=error.needed, change="--length"
         ) from error
-    plan = EpochPlan(shards.document_index(), geometry, seed, 0)
+    try:
+        plan = EpochPlan(shards.document_index(), geometry, seed, 0)
+    except DataError as error:
+        change = "--objective mlm, or the shards"
+        raise DataError(
+            error.problem, seen=error.seen, needed=error.needed, change=change
+        ) from error
     position = plan.position_of(document)
     window = plan.window(position)
     dataset = ExampleDataset([shards], objective, seed, length)

@@ -56,6 +56,8 @@ def test_control_characters_are_escaped(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command(["shard", documents, "--tokenizer", corpus.tokenizer, "--out", out, "--id-field", "id"])
     assert r"id: \x1b[31m" in show_sample(out, 0, "mlm")
+    # One document makes no pair: the change is an option of this command, not a key of a run.
+    assert "change: --objective mlm" in user_error("inspect", out, "--sample", "0")
 
 
 def test_options_out_of_range_or_without_effect_are_refused(

@@ -7,6 +7,7 @@ from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus
 
 from bigbird_ds.white_space import normalize_white_space
+from data_prep import encoding
 from data_prep.encoding import DocumentEncoder, sentences_of
 from data_prep.sentencepiece_model import SentencePieceModel
 from data_prep.tokenizer_folder import write_tokenizer_folder
@@ -117,6 +118,19 @@ def test_unknown_tokens_are_counted(encoder: DocumentEncoder) -> None:
     encoded = encoder.encode("One \N{SNOWMAN} and another \N{SNOWMAN}.")
     assert encoded.num_unknown == 2
     assert np.count_nonzero(encoded.ids == encoder.vocabulary.unk) == 2
+
+
+def test_few_sentences_are_encoded_as_many_are(
+    encoder: DocumentEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call for a list starts a thread, too slow for short documents."""
+    text = f"{TEXT} \N{SNOWMAN} 这是第一句。第二句。"
+    few = encoder.encode(text)
+    monkeypatch.setattr(encoding, "_FEW_SENTENCES", 0)
+    many = encoder.encode(text)
+    np.testing.assert_array_equal(few.ids, many.ids)
+    np.testing.assert_array_equal(few.sentence_starts, many.sentence_starts)
+    assert few.unknown == many.unknown != {}
 
 
 def test_text_needs_no_look_at_the_pieces_for_sequences(
