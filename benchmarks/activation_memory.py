@@ -34,7 +34,7 @@ from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM  # noqa: E402
 from bigbird_ds.attention.pattern import forget_patterns  # noqa: E402
 from bigbird_ds.models import checkpointing  # noqa: E402
 from bigbird_ds.objectives.masking import target_capacity  # noqa: E402
-from bigbird_ds.training.live_bytes import LiveBytes  # noqa: E402
+from bigbird_ds.training.planning.live_bytes import LiveBytes  # noqa: E402
 
 MODELS = {"base": BASE, "large": LARGE}
 LENGTHS = [4096, 16_384, 65_536, 262_144, 1_048_576]

@@ -8,8 +8,8 @@ exists there is reused. The steps are those of any run:
 
 1. Documents: the .pod files of Debian's perl-doc (never part of this repository).
 2. Tokenizer and shards, a tenth of the documents for validation.
-3. A tiny BigBird of style uniform: masked language modeling at an eighth of the length, then
-   ``continue_from`` at the whole length with the same optimizer.
+3. A tiny BigBird of style uniform: masked language modeling at the shortest of ``--lengths``, then
+   ``continue_from`` at the longest with the same optimizer.
 4. ``bigbird-ds evaluate --lengths``: the same targets, the visible text cut to each length.
 """
 
@@ -28,24 +28,11 @@ from debian_package import fetch_package
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = [sys.executable, str(ROOT / "launch" / "pretrain.py")]
-TOKENS = 8192  # in a step
 BLOCK = 16
 
 
 def main() -> int:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--work", type=Path, default=Path("work/context"))
-    parser.add_argument("--documents", type=Path, help="files or folder, instead of perl-doc")
-    parser.add_argument("--length", type=int, default=1024, help="of the second stage")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024])
-    parser.add_argument(
-        "--steps", type=int, nargs=2, default=[1500, 500], help="of each stage, 8,192 tokens each"
-    )
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--vocabulary", type=int, default=4000, help="pieces")
-    parser.add_argument("--draw", type=Path, help="PNG of bits and accuracy by visible length")
-    arguments = parser.parse_args()
+    arguments = make_parser().parse_args()
     facts = command_line.begin()
     arguments.work.mkdir(parents=True, exist_ok=True)
     prepare(arguments)
@@ -53,6 +40,23 @@ def main() -> int:
     found = evaluate(run, arguments)
     command_line.write_results("context_lowers_loss", arguments, facts, [found])
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/context"))
+    parser.add_argument("--documents", type=Path, help="files or folder, instead of perl-doc")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--steps", type=int, nargs=2, default=[700, 900], help="of the two stages")
+    parser.add_argument("--tokens", type=int, default=2048, help="in a step")
+    parser.add_argument("--mask-fraction", type=float, default=0.3, help="of the tokens")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--vocabulary", type=int, default=4000, help="pieces")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data order and masks")
+    parser.add_argument("--draw", type=Path, help="PNG of bits and accuracy by visible length")
+    return parser
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -87,10 +91,10 @@ def fetch(work: Path) -> Path:
 def train(arguments: argparse.Namespace) -> Path:
     """Both stages; returns the folder of the second."""
     first, second = arguments.work / "short", arguments.work / "long"
-    short, steps = max(arguments.length // 8, BLOCK), arguments.steps
+    steps = arguments.steps
     for output, length, end, before in (
-        (first, short, steps[0], None),
-        (second, arguments.length, sum(steps), first),
+        (first, min(arguments.lengths), steps[0], None),
+        (second, max(arguments.lengths), sum(steps), first),
     ):
         config = run_config(arguments, output, length, end, sum(steps))
         if before is not None:
@@ -105,7 +109,7 @@ def train(arguments: argparse.Namespace) -> Path:
 def run_config(
     arguments: argparse.Namespace, output: Path, length: int, end: int, total: int
 ) -> dict[str, Any]:
-    sequences = max(TOKENS // length, 1)
+    sequences = max(arguments.tokens // length, 1)
     return {
         "model": {
             "hidden_size": arguments.width,
@@ -120,7 +124,7 @@ def run_config(
             "attention_probs_dropout_prob": 0.0,
             "initializer_range": 0.05,
         },
-        "objective": {"name": "mlm"},
+        "objective": {"name": "mlm", "mask_fraction": arguments.mask_fraction},
         "data": {
             "train": str(arguments.work / "shards"),
             "validation": str(arguments.work / "shards"),
@@ -129,9 +133,15 @@ def run_config(
             "workers": 0,
         },
         "batch": {"sequences": sequences, "micro": sequences},
-        "optimizer": {"lr": 2e-3},
+        "optimizer": {"lr": arguments.lr},
         "schedule": {"warmup_steps": min(50, total // 4), "total_steps": total},
-        "train": {"steps": end, "save_every": 0, "eval_every": 0, "log_every": 50},
+        "train": {
+            "seed": arguments.seed,
+            "steps": end,
+            "save_every": 0,
+            "eval_every": 0,
+            "log_every": 100,
+        },
         "output": str(output),
     }
 

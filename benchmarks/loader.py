@@ -21,17 +21,16 @@ import numpy as np
 from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.format import TRAIN, Manifest, TokenizerRecord
 from bigbird_ds.data.loader import TrainingBatches
+from bigbird_ds.data.sample_meta import DocumentMeta
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.objectives import OBJECTIVES, build_objective
 from bigbird_ds.vocabulary import Vocabulary
-from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
 
 TOKENS_PER_MICRO_BATCH = 32_768
 WARM_UP_STEPS = 8
 
 
-@dataclass
 @dataclass(frozen=True)
 class Result:
     objective: str
@@ -131,7 +130,7 @@ def _write_random_shards(folder: Path, vocabulary: Vocabulary) -> Path:
             for length in generator.exponential(800, 2500).astype(int) + 1:
                 ids = generator.integers(101, vocabulary.size, length).astype(np.uint16)
                 starts = np.arange(0, length, 25, dtype=np.uint32)
-                writer.write(TRAIN, EncodedDocument(ids, starts, 0), {"num_chars": 5 * int(length)})
+                writer.write(TRAIN, ids, starts, DocumentMeta(5 * int(length)))
         records.append(writer.records()[TRAIN])
     tokenizer = TokenizerRecord(sha256=vocabulary.sha256, vocab_size=vocabulary.size)
     Manifest(tokenizer=tokenizer, options={}, splits={TRAIN: records}).write(folder)

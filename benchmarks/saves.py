@@ -27,14 +27,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # the package need not be 
 import command_line  # noqa: E402
 from plan_memory import make_shards  # noqa: E402
 
-from bigbird_ds.training import distributed  # noqa: E402
-from bigbird_ds.training.clock import Clock  # noqa: E402
+from bigbird_ds.training.checkpoints.saving import Saver  # noqa: E402
 from bigbird_ds.training.config.file import check_run_config  # noqa: E402
-from bigbird_ds.training.distributed import Ranks  # noqa: E402
-from bigbird_ds.training.saving import Saver  # noqa: E402
+from bigbird_ds.training.ranks import distributed  # noqa: E402
+from bigbird_ds.training.ranks.clock import Clock  # noqa: E402
+from bigbird_ds.training.ranks.distributed import Ranks  # noqa: E402
+from bigbird_ds.training.ranks.stopping import StopRequest  # noqa: E402
 from bigbird_ds.training.setup import Run, build_run  # noqa: E402
 from bigbird_ds.training.step import agree_on_step, fetch, optimizer_step, state_after  # noqa: E402
-from bigbird_ds.training.stopping import StopRequest  # noqa: E402
 
 CONTENDERS = ("no save", "foreground", "background")
 

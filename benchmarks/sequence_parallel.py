@@ -43,7 +43,7 @@ from bigbird_ds.attention.parallel import (
 )
 from bigbird_ds.models.pegasus.layers import BigBirdPegasusDecoderLayer
 from bigbird_ds.models.self_attention import AttentionMask, EncoderStates
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 BLOCK, RANDOM_BLOCKS = 64, 3
 HEADS, HEAD_DIM = 8, 8  # 8 heads, so that Ulysses supports 8 ranks

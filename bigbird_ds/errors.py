@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -53,6 +54,11 @@ def _rebuild(
     kind: type[UserError], problem: str, seen: object, needed: object, change: str
 ) -> UserError:
     return kind(problem, seen=seen, needed=needed, change=change)
+
+
+def absent(path: str | Path, kind: str = "file") -> str:
+    """What was seen where ``path`` should be; for a relative path also what it is relative to."""
+    return f"no {kind} {path}" + ("" if Path(path).is_absolute() else f" in {Path.cwd()}")
 
 
 class ConfigError(UserError):

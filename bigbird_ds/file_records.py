@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from bigbird_ds import files
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import UserError, absent
 
 
 class FileRecord(BaseModel):
@@ -27,7 +27,7 @@ class FileRecord(BaseModel):
         """Return the file's path; raise ``error`` if it is missing or has another size."""
         path = files.inside(folder, self.name, error)
         if not path.is_file():
-            raise self._error(error, f"{what} is missing", f"no file {path}")
+            raise self._error(error, f"{what} is missing", absent(path))
         size = path.stat().st_size
         if size != self.bytes:
             problem = f"{what} is truncated" if size < self.bytes else f"{what} is too long"

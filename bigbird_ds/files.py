@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import UserError, absent
 from bigbird_ds.log import logger
 
 Result = TypeVar("Result")
@@ -210,10 +210,10 @@ def read_json(path: Path, error: type[UserError], what: str) -> Any:
         return value
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique)
+        return json.loads(retried(path.read_bytes), object_pairs_hook=unique)
     except (FileNotFoundError, NotADirectoryError):
         raise error(
-            f"{what} is missing", seen=f"no file {path}", needed=f"a {path.name}", change="the path"
+            f"{what} is missing", seen=absent(path), needed=f"a {path.name}", change="the path"
         ) from None
     except OSError as cause:
         raise error(

@@ -26,7 +26,10 @@ SHOWN_LIVE = {"shown_live": True}
 
 
 class Console(logging.StreamHandler):
-    """Lines on a stream; on a terminal, also a live line below them."""
+    """Lines on a stream; on a terminal, also a live line below them.
+
+    A terminal that is gone is ignored: the run saves and ends with its own exit code.
+    """
 
     _live = ""
 
@@ -50,7 +53,8 @@ class Console(logging.StreamHandler):
         self.acquire()
         try:
             self._live = live
-            self._draw()
+            with contextlib.suppress(OSError):
+                self._draw()
         finally:
             self.release()
 
@@ -60,8 +64,9 @@ class Console(logging.StreamHandler):
         try:
             if self._live:
                 self._live = ""
-                self.stream.write("\n")
-                self.stream.flush()
+                with contextlib.suppress(OSError):
+                    self.stream.write("\n")
+                    self.stream.flush()
         finally:
             self.release()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_ds import files
-from bigbird_ds.errors import DataError
+from bigbird_ds.errors import DataError, absent
 from bigbird_ds.printable import escaped
 from bigbird_ds.white_space import NEWLINE_AS_PIECE, NEWLINE_PIECE, PIECE, SPACE, Newline
 
@@ -78,7 +78,7 @@ class Vocabulary:
         if not path.is_file():
             raise DataError(
                 "the folder holds no tokenizer",
-                seen=f"no file {path}",
+                seen=absent(path),
                 needed="a folder written by `bigbird-ds tokenizer` (spiece.model, tokenizer.json)",
                 change="--tokenizer, or data.tokenizer in the run config",
             )
@@ -130,11 +130,16 @@ class Vocabulary:
         )
 
     def text(self, ids: list[int]) -> str:
-        """Decode ids for a reader, in one line; special pieces by name, between spaces."""
-        pieces = [
-            f" {self.pieces[each]} " if self.is_special[each] else self.pieces[each] for each in ids
-        ]
-        return escaped("".join(pieces).replace(WORD_START, " "))
+        """Decode ids for a reader, in one line; special pieces by name, between spaces.
+
+        An id without a piece, of a model with a larger vocabulary, is ``<id N>``.
+        """
+        return escaped("".join(map(self._shown, ids)).replace(WORD_START, " "))
+
+    def _shown(self, number: int) -> str:
+        if number >= self.size:
+            return f" <id {number}> "
+        return f" {self.pieces[number]} " if self.is_special[number] else self.pieces[number]
 
 
 _PEGASUS_SPECIALS = {

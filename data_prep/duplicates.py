@@ -6,7 +6,6 @@ The result is the same, byte for byte, as if the unit had never contained them.
 from __future__ import annotations
 
 import heapq
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +14,10 @@ from typing import Any
 import numpy as np
 
 from bigbird_ds import files
-from bigbird_ds.data.format import (
-    DUPLICATES_NAME,
-    IDS_NAME,
-    META_NAME,
-    SENTENCES_NAME,
-    SPLITS,
-    UNFINISHED_NAME,
-    UnknownText,
-)
-from bigbird_ds.data.tar_samples import array_of, read_samples
+from bigbird_ds.data.format import DUPLICATES_NAME, SPLITS, UNFINISHED_NAME, UnknownText
+from bigbird_ds.data.samples import StoredDocument, read_documents
 from bigbird_ds.errors import DataError
 from bigbird_ds.file_records import FileRecord
-from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
 from data_prep.text_hashes import write_hashes
 from data_prep.unit_job import DUPLICATE, UnitRecord, hashes_path
@@ -35,23 +25,24 @@ from data_prep.unit_job import DUPLICATE, UnitRecord, hashes_path
 DUPLICATES_DTYPE = np.dtype([("unit", "<u4"), ("row", "<u4")])
 
 
-def without(out: Path, record: UnitRecord, rows: np.ndarray, unknown_id: int) -> UnitRecord:
+def without(
+    out: Path, record: UnitRecord, rows: np.ndarray, *, unknown_id: int, version: int
+) -> UnitRecord:
     """Rewrite a finished unit without its documents ``rows``.
 
     Args:
         rows: (K,) increasing indices among the documents that the unit wrote.
         unknown_id: id of the unknown piece.
+        version: of the shards format.
     """
     dropped = set(rows.tolist())
     unknown_tokens = 0
-    with UnitWriter(out, record.number) as writer:
-        for number, split, sample in _in_order(out, record):
-            ids = array_of(sample[IDS_NAME])
-            if number in dropped:
-                unknown_tokens += int(np.count_nonzero(ids == unknown_id))
-                continue
-            starts = array_of(sample[SENTENCES_NAME])
-            writer.write(split, EncodedDocument(ids, starts, 0), json.loads(sample[META_NAME]))
+    with UnitWriter(out, record.number, version) as writer:
+        for split, document in _in_order(out, record):
+            if document.number in dropped:
+                unknown_tokens += int(np.count_nonzero(document.ids == unknown_id))
+            else:
+                writer.write(split, document.ids, document.sentence_starts, document.meta)
     shards = writer.records()
     for split, shard in record.shards.items():
         if split not in shards:
@@ -100,20 +91,20 @@ def duplicates_of(out: Path, number: int) -> np.ndarray:
     return rows
 
 
-def _in_order(out: Path, record: UnitRecord) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    """Yield (number, split, contents) of all samples of a unit, in the order written."""
+def _in_order(out: Path, record: UnitRecord) -> Iterator[tuple[str, StoredDocument]]:
+    """Yield (split, document) of all documents of a unit, in the order written."""
     streams = [
-        _numbered(out / record.shards[split].tar.name, split)
+        _documents(out / record.shards[split].tar.name, split)
         for split in SPLITS
         if split in record.shards
     ]
-    yield from heapq.merge(*streams, key=lambda item: item[0])
+    yield from heapq.merge(*streams, key=lambda item: item[1].number)
 
 
-def _numbered(path: Path, split: str) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+def _documents(path: Path, split: str) -> Iterator[tuple[str, StoredDocument]]:
     with tarfile.open(path, "r:") as tar:
-        for key, _, contents in read_samples(tar):
-            yield int(key.rpartition("-")[2]), split, contents
+        for document in read_documents(tar):
+            yield split, document
 
 
 def _hashes_without(

@@ -108,7 +108,7 @@ def _sentences_and_joins(text: str, spans: Spans) -> Iterator[tuple[str, bool]]:
     """Yield each sentence and whether no white space precedes it, as in Chinese."""
     for start, end in spans(text):
         if sentence := normalize_white_space(text[start:end]):
-            is_joined = start > 0 and not (text[start - 1].isspace() or text[start].isspace())
+            is_joined = start > 0 and not (text[start].isspace() or text[start - 1].isspace())
             yield sentence, is_joined
 
 
@@ -132,10 +132,8 @@ class DocumentEncoder:
         self.vocabulary = Vocabulary.from_folder(folder)
         self._processor = SentencePieceProcessor(model_file=str(folder / SPIECE_NAME))
         self._path = folder / SPIECE_NAME
+        self._sentences_by = sentences
         self._spans = spans_by(sentences)
-        self._sequence_spans = self._spans
-        if sentences == RULE:
-            self._sequence_spans = sequence_spans(self._path)
         self._dtype = ids_dtype(self.vocabulary.size)
         reserved = self.vocabulary.is_special.copy()
         reserved[self.vocabulary.unk] = False
@@ -216,6 +214,11 @@ class DocumentEncoder:
         return ids, lengths
 
     @functools.cached_property
+    def _sequence_spans(self) -> Spans:
+        """Reads the whole model, so only when there is a sequence."""
+        return sequence_spans(self._path) if self._sentences_by == RULE else self._spans
+
+    @functools.cached_property
     def _joined_processor(self) -> SentencePieceProcessor:
         """A processor that adds no space before a text."""
         from sentencepiece import SentencePieceProcessor
@@ -253,8 +256,8 @@ class DocumentEncoder:
         found = np.flatnonzero(ids == self.vocabulary.unk)
         if not len(found):
             return
-        of_sentence = np.unique(np.searchsorted(np.cumsum(lengths), found, side="right"))
-        concerned = [sentences[index] for index in of_sentence]
+        of_sentence = np.searchsorted(np.cumsum(lengths), found, side="right")
+        concerned = [sentences[index] for index in dict.fromkeys(of_sentence.tolist())]
         for pieces in self._processor.Encode(concerned, out_type=str, num_threads=1):
             for piece in pieces:
                 if piece not in self._known_pieces:

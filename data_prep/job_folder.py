@@ -24,6 +24,8 @@ from bigbird_ds.data.format import (
     REJECTED_NAME,
     SPLITS,
     UNFINISHED_NAME,
+    VERSION,
+    VERSIONS,
     Manifest,
 )
 from bigbird_ds.errors import DataError
@@ -48,6 +50,7 @@ class JobPlan(BaseModel):
             modification times; it is not in the manifest.
         num_units: number of units of all parts.
         num_parts: number of parts of the first job; later jobs may use another number.
+        version: of the shards format, by the first job. Plans of version 1 do not have it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +60,7 @@ class JobPlan(BaseModel):
     content: str
     num_units: int
     num_parts: int
+    version: int = 1
 
 
 def describe_inputs(inputs: Iterable[InputFile]) -> dict[str, Any]:
@@ -90,12 +94,18 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 class JobFolder:
-    """``OUT/.units``: the plan, the records of finished units and the lock."""
+    """``OUT/.units``: the plan, the records of finished units and the lock.
+
+    Attributes:
+        version: of the shards format. A folder that was begun by an earlier release is continued
+            and repaired in its version, so that all its bytes are those of one job.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._folder = out / UNFINISHED_NAME
         self._lock: JobLock | None = None
+        self.version = VERSION
 
     def begin(
         self, plan: JobPlan, own_units: Sequence[int], *, resume: bool, part: tuple[int, int] | None
@@ -121,6 +131,7 @@ class JobFolder:
             self._lock.acquire()
             if (self._out / MANIFEST_NAME).is_file():
                 manifest = Manifest.read(self._out)
+                self.version = manifest.version
                 self._compare(manifest.options, plan.options)
                 self._compare(
                     {"tokenizer": manifest.tokenizer.sha256}, {"tokenizer": plan.tokenizer}
@@ -140,7 +151,11 @@ class JobFolder:
             if not resume and not is_part:
                 raise self._exists("an unfinished job")
             there = files.read_json(plan_path, DataError, "the plan of the job")
-            self._compare(there, {**plan.model_dump(), "num_parts": there.get("num_parts")})
+            there.setdefault("version", 1)
+            if there["version"] in VERSIONS:
+                self.version = there["version"]
+            as_there = {"num_parts": there.get("num_parts"), "version": self.version}
+            self._compare(there, plan.model_dump() | as_there)
             if not resume and any(self._path(unit).is_file() for unit in own_units):
                 raise self._exists("units of this part")
         self.remove_leftovers(own_units)

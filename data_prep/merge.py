@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -21,10 +20,7 @@ import numpy as np
 
 from bigbird_ds import files
 from bigbird_ds.data.format import (
-    IDS_NAME,
-    META_NAME,
     REJECTED_NAME,
-    SENTENCES_NAME,
     SPLITS,
     FileRecord,
     Manifest,
@@ -33,13 +29,12 @@ from bigbird_ds.data.format import (
     shard_stem,
     unit_of,
 )
+from bigbird_ds.data.samples import read_documents
 from bigbird_ds.data.shards import Shards
-from bigbird_ds.data.tar_samples import array_of, read_samples
 from bigbird_ds.errors import ConfigError, DataError
 from bigbird_ds.hub.new_folder import new_folder
 from bigbird_ds.log import logger
 from bigbird_ds.vocabulary import SPIECE_NAME, Vocabulary
-from data_prep.encoding import EncodedDocument
 from data_prep.progress import Progress
 from data_prep.shard_writer import UnitWriter
 from data_prep.text_hashes import HASH_DTYPE, find_duplicates, write_hashes
@@ -82,11 +77,14 @@ def merge(
         repeats = {} if keep_duplicates else _find_repeats(temporary, sources)
         vocabulary = Vocabulary.from_folder(folders[0])
         splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
+        version = max(manifest.version for manifest in manifests)
         unknown_tokens = sum(manifest.num_unknown_tokens for manifest in manifests)
         for place, source in enumerate(sources):
             record: ShardRecord | None
             if place in repeats:
-                record, gone = _write_without(temporary, source, repeats[place], vocabulary.unk)
+                record, gone = _write_without(
+                    temporary, source, repeats[place], unknown_id=vocabulary.unk, version=version
+                )
                 unknown_tokens -= gone
             else:
                 record = _link(temporary, source, copy)
@@ -100,6 +98,7 @@ def merge(
             dropped[DUPLICATE] += num_repeats
             logger.info("left out: %s documents that repeat an earlier one", f"{num_repeats:,}")
         merged_manifest = Manifest(
+            version=version,
             tokenizer=manifests[0].tokenizer,
             options={
                 "merged": {
@@ -191,20 +190,18 @@ def _hashed(sources: Sequence[_Source]) -> Iterator[tuple[_Source, np.ndarray]]:
 
 
 def _write_without(
-    out: Path, source: _Source, rows: np.ndarray, unknown_id: int
+    out: Path, source: _Source, rows: np.ndarray, *, unknown_id: int, version: int
 ) -> tuple[ShardRecord | None, int]:
     """Write a shard without some of its documents; also return the unknown tokens in these."""
     left_out, unknown_tokens = set(rows.tolist()), 0
     path = source.folder / source.record.tar.name
     try:
-        with UnitWriter(out, source.number) as writer, tarfile.open(path, "r:") as tar:
-            for row, (_, _, sample) in enumerate(read_samples(tar)):
-                ids = array_of(sample[IDS_NAME])
+        with UnitWriter(out, source.number, version) as writer, tarfile.open(path, "r:") as tar:
+            for row, document in enumerate(read_documents(tar)):
                 if row in left_out:
-                    unknown_tokens += int(np.count_nonzero(ids == unknown_id))
+                    unknown_tokens += int(np.count_nonzero(document.ids == unknown_id))
                     continue
-                document = EncodedDocument(ids, array_of(sample[SENTENCES_NAME]), 0)
-                writer.write(source.split, document, json.loads(sample[META_NAME]))
+                writer.write(source.split, document.ids, document.sentence_starts, document.meta)
     except (tarfile.TarError, ValueError, EOFError) as cause:
         raise DataError(
             "a shard is damaged",

@@ -69,6 +69,7 @@ _NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\S?)")
 _WHOLE_NEXT_WORD = re.compile(rf"\s*+[{re.escape(OPENING)}]*+(\w*+)(\.?)")
 _UP_TO_LAST_SPACE = re.compile(r"(?:.*\s)?", re.DOTALL)
 _LONGEST_WORD = 16  # characters searched backwards for an abbreviation
+_SHORT_TAILS = {word[-2:] for word in ABBREVIATIONS | BEFORE_NUMBER}
 
 _CASE_SAMPLE_CHARS = 20_000
 _MIN_CASED_LETTERS = 20
@@ -85,9 +86,12 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     case = _Case(text)
     has_others = not text.isascii() and _has_mark_without_space(text)
     for match in (_BOUNDARY if has_others else _PLAIN_BOUNDARY).finditer(text):
-        end = match.end()
-        if match[0][0] in _PARAGRAPH or not _continues(text, match.start(), end, case):
-            yield from cut_to_length(text, start, end)
+        dot, end = match.span()
+        if text[dot] in _PARAGRAPH or not _continues(text, dot, end, case):
+            if end - start <= MAX_SENTENCE_CHARS:
+                yield start, end
+            else:
+                yield from cut_to_length(text, start, end)
             start = end
     yield from cut_to_length(text, start, len(text))
 
@@ -131,8 +135,10 @@ def _code_points(text: str) -> np.ndarray:
 
 def _continues(text: str, dot: int, end: int, case: _Case) -> bool:
     """Whether the sentence continues after the terminator ``text[dot:end]``."""
-    following = _NEXT_WORD.match(text, end, end + 64)
-    next_character = following[1] if following else ""
+    next_character = text[end + 1 : end + 2] if text[end : end + 1] == " " else ""
+    if not next_character.isalnum():  # a line end, more white space, or opening marks
+        following = _NEXT_WORD.match(text, end, end + 64)
+        next_character = following[1] if following else ""
     if text[dot] not in MARKS_BEFORE_SPACE:
         return text[dot:end] == "\uff0e" and next_character.isdecimal()  # a full-width number
     has_case = True
@@ -142,14 +148,19 @@ def _continues(text: str, dot: int, end: int, case: _Case) -> bool:
             return True
     if text[dot:end] != ".":
         return False
+    tail = text[max(0, dot - 2) : dot]
+    if len(tail) == 2 and tail.isalpha() and tail.islower() and tail not in _SHORT_TAILS:
+        return False  # an ordinary word: most sentences end here
     begin = max(0, dot - _LONGEST_WORD)
-    words = text[begin:dot].split()
+    words = text[begin:dot].rsplit(None, 1)
     is_attached = not text[dot - 1].isspace()
     word = words[-1].lstrip(OPENING) if words and (is_attached or not has_case) else ""
+    lowered = word.lower()
+    if next_character.isdigit() and lowered in BEFORE_NUMBER:  # "p. 3" too
+        return True
     if len(word) == 1 and word.isalpha():
         return _is_initial(text, end, word, has_case)
-    lowered = word.lower()
-    if lowered in ABBREVIATIONS or (next_character.isdigit() and lowered in BEFORE_NUMBER):
+    if lowered in ABBREVIATIONS:
         return True
     if "." in word and len(word.rpartition(".")[2]) == 1 and word[-1].isupper():
         return True  # "U.S. Army", "J.R. Tolkien"

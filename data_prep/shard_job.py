@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bigbird_ds import files
 from bigbird_ds.data.format import (
     MANIFEST_NAME,
@@ -15,6 +17,7 @@ from bigbird_ds.data.format import (
     TRAIN,
     UNFINISHED_NAME,
     VALIDATION,
+    VERSION,
     Manifest,
     TokenizerRecord,
 )
@@ -153,6 +156,7 @@ class _Job:
             content=content_digest(inputs),
             num_units=len(self._units),
             num_parts=step,
+            version=VERSION,
         )
 
     def run(self) -> Manifest | None:
@@ -188,7 +192,7 @@ class _Job:
                 record = self._folder.finished(unit.number)
                 rows = duplicates_of(self._out, unit.number)
                 if record is not None and len(rows):
-                    record = without(self._out, record, rows, self._vocabulary.unk)
+                    record = self._without(record, rows)
                 require_same(record, unit.number, manifest)
         self._write_tokenizer()
         self._folder.remove()
@@ -207,7 +211,9 @@ class _Job:
             f" ({skipped} more are finished)" if skipped else "",
             self._options.workers,
         )
-        setup = WorkerSetup(self._tokenizer, self._out, self._options.documents)
+        setup = WorkerSetup(
+            self._tokenizer, self._out, self._options.documents, self._folder.version
+        )
         workers = min(self._options.workers, len(units))
         with Progress("shards", sum(unit.num_bytes for unit in units)) as progress:
             summary = run_units(units, setup, workers, progress)
@@ -275,9 +281,18 @@ class _Job:
             count = sum(map(len, repeats.values()))
             logger.info("removing %s duplicates of documents of other units", f"{count:,}")
         for place, rows in repeats.items():
-            records[place] = without(self._out, records[place], rows, self._vocabulary.unk)
+            records[place] = self._without(records[place], rows)
             self._folder.add(records[place])
         return True
+
+    def _without(self, record: UnitRecord, rows: np.ndarray) -> UnitRecord:
+        return without(
+            self._out,
+            record,
+            rows,
+            unknown_id=self._vocabulary.unk,
+            version=self._folder.version,
+        )
 
     def _write_tokenizer(self) -> None:
         path = self._out / SPIECE_NAME
@@ -290,6 +305,7 @@ class _Job:
         for record in records:
             dropped.update(record.dropped)
         return Manifest(
+            version=self._folder.version,
             tokenizer=TokenizerRecord.of(self._vocabulary),
             options=self._recorded,
             splits={

@@ -16,9 +16,11 @@ from bigbird_ds.data.format import (
     TRAIN,
     UNFINISHED_NAME,
     VALIDATION,
+    VERSION,
     ShardRecord,
     UnknownText,
 )
+from bigbird_ds.data.sample_meta import DocumentMeta
 from bigbird_ds.errors import DataError
 from bigbird_ds.file_records import FileRecord
 from data_prep.encoding import DocumentEncoder
@@ -101,11 +103,21 @@ Report = Callable[[int, int, int, int], None]
 
 
 class UnitJob:
-    """Writes the shards of units to ``out``, one unit at a time."""
+    """Writes the shards of units to ``out``, one unit at a time.
+
+    Args:
+        version: of the shards format.
+    """
 
     def __init__(
-        self, encoder: DocumentEncoder, out: Path, options: DocumentOptions, report: Report
+        self,
+        encoder: DocumentEncoder,
+        out: Path,
+        options: DocumentOptions,
+        report: Report,
+        version: int = VERSION,
     ) -> None:
+        self._version = version
         self._encoder = encoder
         self._out = out
         self._options = options
@@ -122,7 +134,7 @@ class UnitJob:
         counts = _Counts()
         rejected_name = f"{unit.number:05d}.{REJECTED_NAME}"
         rejected = RejectedRecords(self._out / UNFINISHED_NAME / rejected_name)
-        with UnitWriter(self._out, unit.number) as writer, rejected:
+        with UnitWriter(self._out, unit.number, self._version) as writer, rejected:
             for piece in unit.pieces:
                 for record in read_piece(piece, self._options.fields):
                     result = self._filtered(record, piece)
@@ -183,8 +195,8 @@ class UnitJob:
         counts.num_unknown_tokens += encoded.num_unknown
         identity = document.id if document.id is not None else content_id(document.text)
         split = split_of(value, self._options.validation_fraction)
-        meta = {"id": identity, "num_chars": len(document.text), "source": source.name}
-        writer.write(split, encoded, meta)
+        meta = DocumentMeta(len(document.text), identity, source.name)
+        writer.write(split, encoded.ids, encoded.sentence_starts, meta)
         if not self._options.keep_duplicates:
             counts.hashes.add(value, encoded)
         return None

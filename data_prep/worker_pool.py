@@ -41,11 +41,16 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """The data that a worker process needs before its first unit."""
+    """The data that a worker process needs before its first unit.
+
+    Attributes:
+        version: of the shards format.
+    """
 
     tokenizer: Path
     out: Path
     options: DocumentOptions
+    version: int
 
 
 def run_units(units: Iterable[Unit], setup: WorkerSetup, workers: int, progress: Progress) -> str:
@@ -120,9 +125,8 @@ def _start_worker(setup: WorkerSetup, counters: Any, stop: Any) -> None:
             for index, count in enumerate(done):
                 counters[index] += count
 
-    _job = UnitJob(
-        DocumentEncoder(setup.tokenizer, setup.options.sentences), setup.out, setup.options, report
-    )
+    encoder = DocumentEncoder(setup.tokenizer, setup.options.sentences)
+    _job = UnitJob(encoder, setup.out, setup.options, report, setup.version)
     _records = JobFolder(setup.out)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole pipeline for BigBirdPegasus, on a corpus that needs no download: the documentation
-# inside the Python interpreter. Output goes to demo-pegasus/; what already exists there is
-# reused.
+# The whole pipeline for BigBirdPegasus, on a corpus that needs no download: descriptions of
+# characters, from the Python interpreter's own database. Output goes to demo-pegasus/; what
+# already exists there is reused.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,13 +10,13 @@ run() { printf '$ %s\n' "$*"; "$@"; }
 
 out=demo-pegasus
 
-step "1/5 documents: one per topic of pydoc and per module of the standard library"
+step "1/5 documents: what the character database of the interpreter says, one per 32 characters"
 mkdir -p "$out"
-[ -s "$out/documents.jsonl" ] || run python -m data_prep.python_docs "$out/documents.jsonl"
+[ -s "$out/documents.jsonl" ] || run python -m data_prep.character_docs "$out/documents.jsonl"
 
 step "2/5 tokenizer with Pegasus' special pieces, and shards with 5 % of the documents held out"
 [ -s "$out/tokenizer/spiece.model" ] ||
-    run bigbird-ds tokenizer "$out/documents.jsonl" --out "$out/tokenizer" --vocab-size 4000 \
+    run bigbird-ds tokenizer "$out/documents.jsonl" --out "$out/tokenizer" --vocab-size 1500 \
         --family pegasus
 [ -s "$out/shards/manifest.json" ] ||
     run bigbird-ds shard "$out/documents.jsonl" --tokenizer "$out/tokenizer" --out "$out/shards" \

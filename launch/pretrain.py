@@ -29,7 +29,7 @@ import traceback
 from pathlib import Path
 
 from bigbird_ds import log
-from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser
+from bigbird_ds.cli.command_line import OVERRIDES_METAVAR, Parser, package_version
 from bigbird_ds.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -38,12 +38,13 @@ from bigbird_ds.errors import (
     RankFailure,
     UserError,
 )
-from bigbird_ds.training.launchers import set_rank_variables
-from bigbird_ds.training.stopping import StopRequest, stop_on_signals, stop_with_launcher
+from bigbird_ds.training.ranks.launchers import set_rank_variables
+from bigbird_ds.training.ranks.stopping import StopRequest, stop_on_signals, stop_with_launcher
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"bigbird-ds {package_version()}")
     parser.add_argument("config", help="run config, a YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar=OVERRIDES_METAVAR, help="override values of the file"
@@ -96,8 +97,8 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
 
     stop_with_launcher(request)
     from bigbird_ds.hub.checkpoints import LOGS_NAME
-    from bigbird_ds.training import distributed
-    from bigbird_ds.training.rendezvous import StoppedWhileWaiting
+    from bigbird_ds.training.ranks import distributed
+    from bigbird_ds.training.ranks.rendezvous import StoppedWhileWaiting
 
     hang_timeout = config.train.hang_timeout
     try:  # before others import DeepSpeed
@@ -111,9 +112,9 @@ def pretrain(arguments: argparse.Namespace, request: StopRequest) -> int:
     from bigbird_ds.training.dry_run import dry_run
     from bigbird_ds.training.loop import train
     from bigbird_ds.training.out_of_memory import saying_what_to_lower
+    from bigbird_ds.training.ranks.watchdog import watching
     from bigbird_ds.training.replay import replay
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.watchdog import watching
 
     keep_freed_memory(ranks.device)
     with (

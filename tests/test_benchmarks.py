@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from bigbird_ds.attention.styles import STYLES
 from bigbird_ds.objectives.principal_sentences import STRATEGIES
+from bigbird_ds.training.config.file import load_run_config
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -165,6 +167,7 @@ def test_listops_compares_styles_on_the_same_expressions(tmp_path):
     none, uniform = content["results"]
     assert (none["style"], uniform["style"]) == ("none", "uniform")
     assert none["majority"] == uniform["majority"] >= 0.1 and none["expressions"] == 20
+    assert none["majority"] <= none["operator_majority"] < 1
     assert len(none["losses"]) == 1 and none["losses"] != uniform["losses"]
 
 
@@ -185,10 +188,25 @@ def test_expressions_of_listops_have_the_value_of_their_tokens(monkeypatch):
         operator = token - listops.FIRST_OPERATOR
         return (order[-1], order[0], middle, sum(values) % 10)[operator]
 
-    ids, mask, values = listops.draw_batch(np.random.default_rng(0), 20, 32, 160)
+    ids, mask, values = listops.draw_batch(Random(0), 20, 32, 160)
     for row, used, value in zip(ids.tolist(), mask.sum(1).tolist(), values.tolist(), strict=True):
         tokens = row[1:used]
         assert 32 <= used <= 160 and value_of(tokens) == value and not tokens
+
+
+def test_stages_of_the_context_experiment_are_valid_configs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import context_lowers_loss
+
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: started.append(command[-1]))
+    arguments = context_lowers_loss.make_parser().parse_args(["--work", str(tmp_path)])
+    last = context_lowers_loss.train(arguments)
+    short, long = map(load_run_config, started)
+    assert (short.data.sequence_length, long.data.sequence_length) == (64, 1024)
+    assert (short.continue_from, long.continue_from) == (None, short.output)
+    assert long.output == str(last) and long.schedule == short.schedule
+    assert long.train.steps == long.schedule.total_steps == sum(arguments.steps)
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,19 @@ def test_a_name_that_leaves_its_folder_is_refused(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["a", "a/b", "..a", "a..b"])
 def test_any_other_name_lies_in_its_folder(name: str, tmp_path: Path) -> None:
     assert files.inside(tmp_path, name, ConfigError) == tmp_path / name
+
+
+def test_a_json_file_that_cannot_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.json").write_text("{}")
+    read, failures = Path.read_bytes, [OSError(errno.ESTALE, "Stale file handle")]
+
+    def fails_first(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(files, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(Path, "read_bytes", fails_first)
+    assert files.read_json(tmp_path / "state.json", ConfigError, "the state") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from collections.abc import Iterator
@@ -56,6 +57,18 @@ def test_a_terminal_has_one_live_line_below_the_lines_and_a_file_has_none(
     logger.info("done")
     assert terminal.lines() == ["begin", "saved", "step 2/9", "done", ""]
     assert file.getvalue() == "begin\nstep 1/9, a line\nsaved\ndone\n"
+
+
+def test_a_terminal_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+
+    def fail(text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(terminal, "write", fail)
+    console = Console(terminal)
+    console.show("step 1/9")
+    console.end_live()
 
 
 def test_the_file_of_a_rank_has_all_its_lines_from_the_first_and_is_appended_to(

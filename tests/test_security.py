@@ -93,7 +93,7 @@ def test_the_store_listens_on_the_address_of_the_master_and_on_no_other() -> Non
     """As on several hosts, where gloo and NCCL use the interface of the route to it."""
     script = (
         "from datetime import timedelta\n"
-        "from bigbird_ds.training import rendezvous\n"
+        "from bigbird_ds.training.ranks import rendezvous\n"
         "from support.listening import listening_addresses\n"
         "from support.processes import free_port\n"
         "import os\n"

@@ -249,6 +249,9 @@ def draw_relay(request: DrawRequest) -> np.ndarray:
 
 
 def _too_few_candidates(request: DrawRequest, row: int, found: int) -> ConfigError:
+    change = ["block_size", "num_random_blocks", "the sequence length"]
+    if request.num_blocks - 5 >= request.num_random_blocks:  # window and global blocks: 5
+        change.append("random_style: uniform")
     return ConfigError(
         "this pattern style has too few candidate blocks",
         seen=(
@@ -256,7 +259,7 @@ def _too_few_candidates(request: DrawRequest, row: int, found: int) -> ConfigErr
             f"block size {request.block_size}"
         ),
         needed=f"{request.num_random_blocks} (num_random_blocks)",
-        change="block_size, num_random_blocks, the sequence length, or random_style: uniform",
+        change=", ".join(change[:-1]) + f" or {change[-1]}",
     )
 
 

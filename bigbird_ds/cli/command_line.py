@@ -11,6 +11,13 @@ OVERRIDES_METAVAR = "key.sub=value"
 _UNKNOWN = "unrecognized arguments: "  # prefix of argparse's message
 
 
+def package_version() -> str:
+    """The version of the installed package."""
+    from importlib.metadata import version
+
+    return version("bigbird-ds")
+
+
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` that raises ConfigError and suggests the nearest known option."""
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from bigbird_ds.training.environment_report import examine
+    from bigbird_ds.training.reports.environment_report import examine
 
     entries = examine(arguments.folder.absolute())
     stops = [entry.name for entry in entries if entry.stops]

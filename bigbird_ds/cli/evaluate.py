@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds import files
     from bigbird_ds.data.shards import Shards
     from bigbird_ds.plotting import pyplot
-    from bigbird_ds.training.trained_model import TrainedModel
+    from bigbird_ds.training.evaluation.trained_model import TrainedModel
 
     if arguments.out is not None:
         pyplot()  # an error now, not after the evaluation
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(trained: Any, shards: Any, arguments: argparse.Namespace) -> Any:
-    from bigbird_ds.training.length_curve import Evaluation
-    from bigbird_ds.training.visible_length import (
+    from bigbird_ds.training.evaluation.length_curve import Evaluation
+    from bigbird_ds.training.evaluation.visible_length import (
         CutWindows,
         check_lengths,
         measure,

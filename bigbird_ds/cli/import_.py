@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-style",
         metavar="STYLE",
-        help="how random blocks are drawn: hf, hf_eval, google or uniform (default: the source's, "
-        "else hf, as in transformers); the checkpoints that Google released were trained with "
-        "google",
+        help="how random blocks are drawn: hf, hf_eval, google, uniform or relay (default: the "
+        "source's, else hf, as in transformers); the checkpoints that Google released were "
+        "trained with google",
     )
 
 

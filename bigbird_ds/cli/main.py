@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from bigbird_ds.cli.command_line import Parser
+from bigbird_ds.cli.command_line import Parser, package_version
 from bigbird_ds.errors import EXIT_USER_ERROR, ConfigError, UserError, nearest
 
 # name -> one line of help; its module has add_arguments(parser) and run(arguments) -> exit code
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="bigbird-ds", description="Long-context pretraining of BigBird: data, runs, exports."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_line in COMMANDS.items():
         commands.add_parser(name, help=help_line)
@@ -66,12 +66,6 @@ def command_parser(command: str) -> Parser:
     )
     _module(command).add_arguments(parser)
     return parser
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("bigbird-ds")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bigbird_ds.errors import ConfigError
     from bigbird_ds.training.config.file import load_run_config
-    from bigbird_ds.training.gpus import gpu_of_option
-    from bigbird_ds.training.plan import PlanOptions, describe_plan
-    from bigbird_ds.training.plan_sweep import sweep
+    from bigbird_ds.training.planning.gpus import gpu_of_option
+    from bigbird_ds.training.planning.plan import PlanOptions, describe_plan
+    from bigbird_ds.training.planning.sweep import sweep
 
     for name in ("ranks", "tokens_per_s", "tokens", "mfu"):
         value = getattr(arguments, name)

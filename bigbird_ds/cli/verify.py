@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deep",
         action="store_true",
-        help="also decode every sample (shards), or check that every number is finite (weights)",
+        help="also decode every document (shards), or check that every number is finite (weights)",
     )
 
 

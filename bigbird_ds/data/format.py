@@ -4,7 +4,7 @@ A shards folder is flat::
 
     manifest.json                    counts, tokenizer, and size and sha256 of every file
     spiece.model                     the tokenizer that made the ids; the manifest has its sha256
-    train-00000.tar                  a plain WebDataset tar, one sample per document
+    train-00000.tar                  a plain WebDataset tar; a sample is a group of documents
     train-00000.documents.npy        index: a row of DOCUMENT_DTYPE per document, in tar order
     train-00000.sentences.npy        index: the sentence starts of all documents in tar order, as
                                      uint32 token offsets within the document
@@ -15,8 +15,19 @@ A shards folder is flat::
                                      they repeat one of an earlier unit; absent if there are none
 
 A sample is ``<key>.ids.npy`` (token ids, uint16 or uint32), ``<key>.sent.npy`` (uint32 token offset
-of each sentence start, the first is 0) and ``<key>.meta.json``. Special tokens and masks are never
-stored, so sequence length, packing and objective can differ between training runs.
+of each sentence start within its document, whose first is 0) and ``<key>.meta.json``. The arrays
+hold the documents of the group one after the other; ``meta.json`` has a list for each of
+``num_tokens``, ``num_sentences``, ``num_chars``, ``id``, ``number`` (in the unit, over all splits)
+and ``source`` (index in the list ``sources``). The key ends with the number of the first document.
+A group ends with the document that fills it: see GROUP_TOKENS. So a long document is a sample, and
+short ones share the 3 kB that the headers and padding of a sample take.
+
+Special tokens and masks are never stored, so sequence length, packing and objective can differ
+between training runs.
+
+In version 1 every sample is one document; its ``meta.json`` has ``num_chars``, ``id`` and
+``source`` as single values. The indexes are the same. A folder of version 2 may hold such samples:
+those that `merge` linked.
 
 The number in a shard's name is that of the work unit that wrote it. A unit without documents of a
 split writes no shard, so numbers may have gaps. The manifest lists the shards that exist.
@@ -31,13 +42,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import DataError
+from bigbird_ds.errors import DataError, absent
 from bigbird_ds.file_records import FileRecord
 from bigbird_ds.vocabulary import Vocabulary
 from bigbird_ds.white_space import Newline
 
 FORMAT = "bigbird_ds.shards"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, VERSION)  # that are read, and written to continue or repair a folder
 
 MANIFEST_NAME = "manifest.json"
 REJECTED_NAME = "rejected.jsonl"
@@ -50,12 +62,13 @@ IDS_NAME = "ids.npy"
 SENTENCES_NAME = "sent.npy"
 META_NAME = "meta.json"
 
+# A sample is complete when it holds so many tokens or documents.
+GROUP_TOKENS = 1 << 16
+GROUP_DOCUMENTS = 1 << 10
+
 DOCUMENT_DTYPE = np.dtype(
     [
-        (
-            "ids_offset",
-            "<u8",
-        ),  # byte offset of the first token id in the tar (after the .npy header)
+        ("ids_offset", "<u8"),  # byte offset of the first token id in the tar
         ("num_tokens", "<u4"),
         ("num_sentences", "<u4"),
         ("num_chars", "<u8"),  # characters of the document's text, for bits per character
@@ -182,6 +195,13 @@ class Manifest(_Strict):
                 needed="a complete shards folder",
                 change="run `bigbird-ds shard` again with --resume, or run the missing parts",
             )
+        if not path.exists():
+            raise DataError(
+                "the folder holds no shards",
+                seen=absent(path),
+                needed="a folder written by `bigbird-ds shard`",
+                change="the folder, or data.train and data.validation in the run config",
+            )
         value = files.read_json(path, DataError, "the manifest of a shards folder")
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(
@@ -190,12 +210,12 @@ class Manifest(_Strict):
                 needed="a folder written by `bigbird-ds shard`",
                 change="the path",
             )
-        if value.get("version") != VERSION:
+        if value.get("version") not in VERSIONS:
             raise DataError(
                 "unsupported version of the shards format",
                 seen=f"version {value.get('version')}",
-                needed=f"version {VERSION}",
-                change="write the shards again with `bigbird-ds shard`",
+                needed=f"version {' or '.join(map(str, VERSIONS))}",
+                change="write the shards again with `bigbird-ds shard`, or update bigbird_ds",
             )
         try:
             manifest = cls.model_validate(value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from bigbird_ds.data.format import (
     ids_dtype,
 )
 from bigbird_ds.data.mapped_files import ArrayFile, join_mapped
+from bigbird_ds.data.sample_meta import DocumentMeta, read_meta
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import Vocabulary
 
@@ -187,16 +187,17 @@ class Shards:
         inside = starts[low:high].astype(np.int64) - start
         return np.concatenate([np.zeros(1, dtype=np.int64), inside])
 
-    def meta(self, document: int) -> dict[str, Any]:
-        """The ``meta.json`` of a document: its id, source and number of characters.
+    def meta(self, document: int) -> DocumentMeta:
+        """Id, source and number of characters of a document.
 
         Raises:
             DataError: the tar cannot be read.
         """
         shard = int(np.searchsorted(self._first_document, document, side="right")) - 1
         tar = self.records[shard].tar
-        row = self._documents[document]
-        end = int(row["ids_offset"]) + int(row["num_tokens"]) * self.ids_dtype.itemsize
+        first, last = self._sample_of(document, shard)
+        rows = self._documents[first : last + 1]
+        end = int(rows["ids_offset"][-1]) + int(rows["num_tokens"][-1]) * self.ids_dtype.itemsize
         try:
             with (self.folder / tar.name).open("rb") as stream:
                 stream.seek(-(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
@@ -204,12 +205,23 @@ class Shards:
                     member = next(each for each in members if each.name.endswith(META_NAME))
                     content = members.extractfile(member)
                     assert content is not None
-                    value: dict[str, Any] = json.loads(content.read())
-                    return value
-        except (OSError, ValueError, tarfile.TarError, StopIteration) as cause:
+                    counts = (int(rows[name].sum()) for name in ("num_tokens", "num_sentences"))
+                    key = member.name.partition(".")[0]
+                    return read_meta(key, content.read(), *counts)[document - first].meta
+        except (OSError, ValueError, tarfile.TarError, LookupError, StopIteration) as cause:
             raise self._damaged(
                 tar, seen=str(cause) or "no such member", needed=f"a {META_NAME}"
             ) from cause
+
+    def _sample_of(self, document: int, shard: int) -> tuple[int, int]:
+        """The first and last document of a document's sample: their ids are next to each other."""
+        begin, stop = self._first_document[shard : shard + 2].tolist()
+        rows = self._documents[begin:stop]
+        ends = rows["ids_offset"] + rows["num_tokens"].astype(np.uint64) * self.ids_dtype.itemsize
+        breaks = begin + 1 + np.flatnonzero(ends[:-1] != rows["ids_offset"][1:])
+        place = int(np.searchsorted(breaks, document, side="right"))
+        bounds = [begin, *breaks.tolist(), stop]
+        return bounds[place], bounds[place + 1] - 1
 
     def num_tokens_of(self, document: int) -> int:
         """Number of tokens of a document."""

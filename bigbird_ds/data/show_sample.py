@@ -86,10 +86,10 @@ def _describe_document(shards: Shards, vocabulary: Vocabulary, document: int) ->
     meta = shards.meta(document)
     yield (
         f"document {document:,} of the train split: {num_tokens:,} tokens, {len(starts):,}"
-        f" sentences, {meta['num_chars']:,} characters"
+        f" sentences, {meta.num_chars:,} characters"
     )
-    yield f"  id: {escaped(str(meta['id']))}"
-    yield f"  source: {escaped(str(meta['source']))}"
+    yield f"  id: {escaped(meta.id)}"
+    yield f"  source: {escaped(meta.source)}"
     yield "sentences:"
     for number, sentence in enumerate(np.split(ids, starts[1:])):
         yield _filled(f"{number}: {_text(vocabulary, sentence)}")

@@ -1,4 +1,4 @@
-"""Verify a shards folder against its manifest: every file, and with ``deep`` every sample."""
+"""Verify a shards folder against its manifest: every file, and with ``deep`` every document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from bigbird_ds import files
 from bigbird_ds.data import format as shard_format
 from bigbird_ds.data.format import Manifest, ShardRecord
-from bigbird_ds.data.tar_samples import array_of, read_samples
+from bigbird_ds.data.samples import StoredDocument, read_documents
 from bigbird_ds.errors import DataError
 from bigbird_ds.vocabulary import SPIECE_NAME
 
@@ -40,7 +40,7 @@ def verify_shards(
 ) -> str:
     """Check for missing and extra files, and compare sizes, sha256 and counts with the manifest.
 
-    With ``deep``, also decode every sample and compare it with the index; for shards that another
+    With ``deep``, also decode every document and compare it with the index; for shards that another
     program wrote.
 
     Args:
@@ -76,7 +76,7 @@ def verify_shards(
         raise _damage(folder, problems)
     num_documents = sum(shard.num_documents for shard in shards)
     num_bytes = sum(record.bytes for record in records)
-    what = "sizes, sha256, counts" + (" and every sample" if deep else "")
+    what = "sizes, sha256, counts" + (" and every document" if deep else "")
     return (
         f"{folder} is intact: {len(shards):,} shards, {num_documents:,} documents,"
         f" {num_bytes / 1e6:,.1f} MB; checked {what}"
@@ -115,7 +115,7 @@ def _damage(folder: Path, problems: list[Problem]) -> DataError:
     )
 
 
-# ---- counts, and every sample against the index ----
+# ---- counts, and every document against the index ----
 
 
 def _check_shard(
@@ -125,13 +125,13 @@ def _check_shard(
     try:
         documents, sentences = _compare_counts(folder, shard)
         if deep:
-            _compare_samples(folder, shard, documents, sentences, vocab_size)
+            _compare_documents(folder, shard, documents, sentences, vocab_size)
     except (_Mismatch, tarfile.TarError, ValueError, EOFError) as cause:
         yield shard.tar.name, str(cause)
 
 
 class _Mismatch(Exception):
-    """A sample or an index does not match the index or the manifest."""
+    """A document or an index does not match the index or the manifest."""
 
 
 def _expect(is_so: Any, message: str) -> None:
@@ -155,7 +155,7 @@ def _compare_counts(folder: Path, shard: ShardRecord) -> tuple[np.ndarray, np.nd
     return documents, sentences
 
 
-def _compare_samples(
+def _compare_documents(
     folder: Path,
     shard: ShardRecord,
     documents: np.ndarray,
@@ -163,40 +163,28 @@ def _compare_samples(
     vocab_size: int,
 ) -> None:
     first_sentence = 0
-    last_key = (0, "")
+    last_number = -1
     with tarfile.open(folder / shard.tar.name, "r:") as tar:
-        samples = read_samples(tar)
-        for row, sample in itertools.zip_longest(documents, samples):
-            _expect(row is not None and sample is not None, "its index has the wrong length")
-            key, ids_member, parts = sample
-            sort_key = (
-                len(key),
-                key,
-            )  # shorter keys first: 99999-9999999 comes before ...-10000000
-            _expect(sort_key > last_key, f"sample {key} is out of order")
+        for row, document in itertools.zip_longest(documents, read_documents(tar)):
+            _expect(row is not None and document is not None, "its index has the wrong length")
+            _expect(document.number > last_number, f"document {document.number} is out of order")
             starts = sentences[first_sentence : first_sentence + int(row["num_sentences"])]
-            _check_sample(key, ids_member, parts, row, starts, vocab_size)
+            _check_document(document, row, starts, vocab_size)
             first_sentence += int(row["num_sentences"])
-            last_key = sort_key
+            last_number = document.number
 
 
-def _check_sample(
-    key: str,
-    member: tarfile.TarInfo,
-    parts: dict[str, bytes],
-    row: Any,
-    starts: np.ndarray,
-    vocab_size: int,
+def _check_document(
+    document: StoredDocument, row: Any, starts: np.ndarray, vocab_size: int
 ) -> None:
-    ids = array_of(parts[shard_format.IDS_NAME])
-    own_starts = array_of(parts[shard_format.SENTENCES_NAME])
-    meta = json.loads(parts[shard_format.META_NAME])
-    _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{key}: ids of dtype {ids.dtype}")
-    _expect(ids.shape == (int(row["num_tokens"]),), f"{key}: wrong number of tokens")
-    _expect(ids.max(initial=0) < vocab_size, f"{key}: id {ids.max(initial=0)} is out of range")
-    offset = member.offset_data + member.size - ids.nbytes
-    _expect(offset == int(row["ids_offset"]), f"{key}: its ids are not at the indexed offset")
-    _expect(np.array_equal(own_starts, starts), f"{key}: sentence starts differ from the index")
+    ids, name = document.ids, f"document {document.number}"
+    _expect(ids.dtype == shard_format.ids_dtype(vocab_size), f"{name}: ids of dtype {ids.dtype}")
+    _expect(len(ids) == int(row["num_tokens"]), f"{name}: wrong number of tokens")
+    _expect(ids.max(initial=0) < vocab_size, f"{name}: id {ids.max(initial=0)} is out of range")
+    is_there = document.ids_offset == int(row["ids_offset"])
+    _expect(is_there, f"{name}: its ids are not at the indexed offset")
+    is_same = np.array_equal(document.sentence_starts, starts)
+    _expect(is_same, f"{name}: sentence starts differ from the index")
     rising = len(starts) and starts[0] == 0 and (np.diff(starts.astype(np.int64)) > 0).all()
-    _expect(rising and starts[-1] < len(ids), f"{key}: sentence starts do not increase from 0")
-    _expect(meta.get("num_chars") == int(row["num_chars"]), f"{key}: wrong number of characters")
+    _expect(rising and starts[-1] < len(ids), f"{name}: sentence starts do not increase from 0")
+    _expect(document.meta.num_chars == int(row["num_chars"]), f"{name}: wrong number of characters")

@@ -25,6 +25,7 @@ from bigbird_ds.errors import DataError, UserError
 from bigbird_ds.stop_signals import STOP_SIGNALS
 
 MICRO_BATCHES_AHEAD = 4  # per worker
+_LONGEST_NAP_S = 5.0  # of a thread on a busy machine
 
 
 class WorkerLoader:
@@ -39,6 +40,7 @@ class WorkerLoader:
     ) -> None:
         self._dataset, self._micro_batches, self._workers = dataset, micro_batches, workers
         self._timeout_s, self._waiting_since = timeout_s, math.inf
+        self._looked = self._awake_since = time.monotonic()
         self._has_given_up = False
         self._data_loader: DataLoader[PackedBatch | UserError] | None = None
         self._iterator: Iterator[PackedBatch | UserError] | None = None
@@ -111,11 +113,18 @@ class WorkerLoader:
     def give_up_late_workers(self) -> None:
         """Kill the workers if the main thread has waited for a batch too long, which ends its wait.
 
+        Call it often. Time in which it was not called does not count: a scheduler had suspended the
+        processes (SIGSTOP, SIGCONT).
+
         Not the timeout of PyTorch's DataLoader: it does not count while the main thread fetches a
         tensor from a worker that was stopped after it had announced it.
         """
-        iterator = self._iterator
-        if time.monotonic() - self._waiting_since > self._timeout_s and iterator is not None:
+        iterator, now = self._iterator, time.monotonic()
+        if now - self._looked > max(_LONGEST_NAP_S, self._timeout_s / 4):
+            self._awake_since = now
+        self._looked = now
+        waited_s = now - max(self._waiting_since, self._awake_since)
+        if waited_s > self._timeout_s and iterator is not None:
             self._has_given_up = True
             for worker in iterator._workers:  # type: ignore[attr-defined]
                 worker.kill()

@@ -8,8 +8,8 @@
     state.json                           step, data-loader state, run config; human-readable
     manifest.json                        size and sha256 of every other file; written last
 
-``bigbird_ds.training.checkpoint`` writes it from any layout, ``bigbird_ds.training.resume`` loads
-it into any other, and ``bigbird_ds.hub.export`` turns it into a model repository.
+``bigbird_ds.training.checkpoints`` writes it from any layout and loads it into any other;
+``bigbird_ds.hub.export`` turns it into a model repository.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import CheckpointError
+from bigbird_ds.errors import CheckpointError, absent
 from bigbird_ds.file_records import FileRecord
 from bigbird_ds.log import logger
 
@@ -220,7 +220,7 @@ def find_checkpoint(path: Path) -> Path:
     if newest is None:
         raise CheckpointError(
             "no checkpoint found",
-            seen=f"{path}" if path.is_dir() else f"no folder {path}",
+            seen=f"{path}" if path.is_dir() else absent(path, "folder"),
             needed="a run folder with checkpoints, or a folder such as RUN/checkpoints/step-1000",
             change="the path",
         )

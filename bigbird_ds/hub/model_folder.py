@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import UserError, absent
 from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints
 from bigbird_ds.models.hub_names import refuse_hub_name
 
@@ -27,7 +27,7 @@ def require_model_folder(path: Path, error: type[UserError], argument: str) -> N
     refuse_hub_name(path, error, argument)
     raise error(
         "the model config is missing",
-        seen=f"no file {path / CONFIG_NAME}",
+        seen=absent(path / CONFIG_NAME),
         needed="a folder in Hub format: config.json and weights",
         change=argument,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bigbird_ds.errors import CheckpointError, UserError
+from bigbird_ds.errors import CheckpointError, UserError, absent
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # owner/name, or only the name
 
@@ -26,7 +26,7 @@ def refuse_hub_name(path: Path, error: type[UserError], argument: str) -> None:
     if looks_like_hub_name(str(path)):
         raise error(
             "no such folder",
-            seen=f"no folder {path}",
+            seen=absent(path, "folder"),
             needed="a local folder with config.json and weights; nothing is fetched from the Hub",
             change=f"{argument}: DIR, after `hf download {path} --local-dir DIR`",
         )

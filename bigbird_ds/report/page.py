@@ -80,11 +80,11 @@ def _charts(runs: list[RunRecord]) -> Iterator[str]:
     names = list(dict.fromkeys(name.removeprefix("eval_") for line in lines for name in line))
     for name in names:
         if name.endswith(_LOSS):
-            title = f"{name.removesuffix(_LOSS).upper()} loss"
+            title = f"{_part_title(name.removesuffix(_LOSS))} loss"
             yield line_chart(title, "nats", _series(runs, name))
     for name in names:
         if name.endswith("_accuracy"):
-            title = f"{name.removesuffix('_accuracy').upper()} accuracy"
+            title = f"{_part_title(name.removesuffix('_accuracy'))} accuracy"
             yield line_chart(title, "share of the targets", _series(runs, name))
     yield line_chart("Learning rate", "of each step", _series(runs, "lr"), from_zero=True)
     yield line_chart("Gradient norm", "before clipping", _series(runs, "grad_norm"))
@@ -92,6 +92,11 @@ def _charts(runs: list[RunRecord]) -> Iterator[str]:
     yield line_chart("Throughput", "tokens per second", speed, from_zero=True)
     yield line_chart("Use of the GPU", "MFU", _series(runs, "mfu"), from_zero=True)
     yield line_chart("Peak memory of rank 0", "GiB", _series(runs, "memory_gib"), from_zero=True)
+
+
+def _part_title(objective: str) -> str:
+    """The name of a part of the objective at the beginning of a title."""
+    return objective.upper() if objective in ("mlm", "nsp") else objective.capitalize()
 
 
 def _series(runs: list[RunRecord], name: str) -> list[Series]:

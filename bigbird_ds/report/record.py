@@ -13,7 +13,7 @@ import yaml
 
 from bigbird_ds import files
 from bigbird_ds.data.describe import describe_shards
-from bigbird_ds.errors import ConfigError, UserError
+from bigbird_ds.errors import ConfigError, UserError, absent
 from bigbird_ds.hub.checkpoints import (
     ENVIRONMENT_NAME,
     LOCK_NAME,
@@ -96,7 +96,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (OSError, ValueError, yaml.YAMLError) as cause:
         raise ConfigError(
             "not a run folder",
-            seen=f"{path}: {' '.join(str(cause).split())}" if path.is_file() else f"no file {path}",
+            seen=f"{path}: {' '.join(str(cause).split())}" if path.is_file() else absent(path),
             needed="the folder that a run writes (`output` of its config)",
             change="RUN",
         ) from cause

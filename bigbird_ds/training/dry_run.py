@@ -14,20 +14,22 @@ from pathlib import Path
 
 import torch
 
-from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
+from bigbird_ds import files
+from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
 from bigbird_ds.hub.checkpoints import step_folder
 from bigbird_ds.sizes import GIB
-from bigbird_ds.training.checkpoint import take_snapshot, write_checkpoint
+from bigbird_ds.training.checkpoints.checkpoint import take_snapshot, write_checkpoint
+from bigbird_ds.training.checkpoints.disk import Kept
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.state import held_bytes
-from bigbird_ds.training.disk import Kept
-from bigbird_ds.training.distributed import Ranks
-from bigbird_ds.training.evaluation import evaluate
-from bigbird_ds.training.memory import plan_memory
+from bigbird_ds.training.evaluation.validation import evaluate
 from bigbird_ds.training.metrics import MetricsWriter
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.planning.memory import plan_memory
+from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
 from bigbird_ds.training.setup import Run, build_run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -36,11 +38,13 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
-from bigbird_ds.training.stopping import StopRequest
 
 
 class Phases:
-    """Seconds and peak memory of each phase on this rank, by its name, in order."""
+    """Seconds and peak memory of each phase on this rank, by its name, in order.
+
+    Of a phase that is entered several times, the sum of the seconds and the highest peak.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
@@ -51,17 +55,20 @@ class Phases:
     def phase(self, name: str) -> Iterator[None]:
         on_gpu = self._device.type == "cuda"
         if on_gpu:
+            torch.cuda.synchronize(self._device)  # what was queued before is no part of the phase
             torch.cuda.reset_peak_memory_stats(self._device)
         began = time.perf_counter()
         yield
         if on_gpu:
             torch.cuda.synchronize(self._device)
-        self.seconds[name] = time.perf_counter() - began
-        self.peaks[name] = (
+        seconds = time.perf_counter() - began
+        peak = (
             torch.cuda.max_memory_allocated(self._device)
             if on_gpu
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.peaks[name] = max(self.peaks.get(name, 0), peak)
 
 
 def dry_run(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
@@ -74,7 +81,7 @@ def dry_run(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         The exit code: 0 done, 75 stopped on request.
 
     Raises:
-        UserError, RankFailure: a phase fails.
+        UserError, RankFailure: a phase fails, or the folder cannot be made.
         FloatingPointError: the loss or the gradient norm of the first step is not finite.
     """
     folder = ranks.on_all_ranks(lambda: _make_folder(config) if ranks.is_first else "")[0]
@@ -91,6 +98,7 @@ def _make_folder(config: RunConfig) -> str:
     parent = Path(config.output).absolute().parent
     while not parent.is_dir():
         parent = parent.parent
+    files.make_folder(parent, ConfigError, "output")
     return tempfile.mkdtemp(prefix=".dry-run-", dir=parent)
 
 
@@ -115,9 +123,8 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         agreed = agree_on_step(run, fetched, request)
     if agreed.stop:
         return EXIT_REQUEUE
-    with phases.phase("step"):
-        set_learning_rate(run.optimizer, learning_rate(1, config))
-        result = optimizer_step(run, 1, fetched.micro_batches, agreed.counts, request)
+    set_learning_rate(run.optimizer, learning_rate(1, config))
+    result = optimizer_step(run, 1, fetched.micro_batches, agreed.counts, request, phases.phase)
     if result is None:
         return EXIT_REQUEUE
     if not result.is_applied:
@@ -146,7 +153,7 @@ def _every_phase(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
     assert resumed.state.step == 1
     _free(resumed)
     on_disk = sum(path.stat().st_size for path in step_folder(output, 1).iterdir())
-    peak = phases.peaks["step"]
+    peak = max(phases.peaks[name] for name in ("forward", "backward", "optimizer"))
     measured = {"weights": weights, "optimizer": optimizer, "total": peak}
     all_seconds, all_measured = zip(*ranks.gather((phases.seconds, measured)), strict=True)
     if ranks.is_first:

@@ -12,13 +12,11 @@ from pathlib import Path
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE
 from bigbird_ds.log import SHOWN_LIVE, end_live, logger
 from bigbird_ds.training.broken_steps import SpikeWatch, report_spike, settle_nonfinite
-from bigbird_ds.training.checkpoint import NotWrittenError
-from bigbird_ds.training.clock import Clock
+from bigbird_ds.training.checkpoints.checkpoint import NotWrittenError
+from bigbird_ds.training.checkpoints.saving import Saver
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.corpora import corpus_line, corpus_metrics
-from bigbird_ds.training.evaluation import evaluate
-from bigbird_ds.training.flops import flops_of_run, peak_flops
-from bigbird_ds.training.live_line import LiveLine
+from bigbird_ds.training.evaluation.validation import evaluate
 from bigbird_ds.training.metrics import (
     MetricsWriter,
     Speedometer,
@@ -28,9 +26,12 @@ from bigbird_ds.training.metrics import (
     peak_memory_gib,
 )
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.planning.flops import flops_of_run, peak_flops
 from bigbird_ds.training.profile import StepProfiler
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
-from bigbird_ds.training.saving import Saver
+from bigbird_ds.training.ranks.clock import Clock
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
+from bigbird_ds.training.reports.live_line import LiveLine
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -40,7 +41,6 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
-from bigbird_ds.training.stopping import StopRequest
 from bigbird_ds.training.trackers import open_trackers
 
 
@@ -155,7 +155,7 @@ def _train_steps(run: Run, log: _Log, saver: Saver, clock: Clock, request: StopR
         step = run.state.step + 1
         request.plan = _plan_of_stop(run)
         if run.ranks.is_first:
-            _look_at_clock(clock, request)
+            _look_at_clock(clock, request, has_begun=step > first)
         profiler.step_begins(step)
         waiting_since = time.perf_counter()
         progress.at(f"step {step}, reading its batches", 1.0 if step > first else PATIENCE_AT_SAVE)
@@ -211,13 +211,18 @@ def _profiler(run: Run) -> StepProfiler:
     return StepProfiler(*bounds, Path(run.config.output), run.model)
 
 
-def _look_at_clock(clock: Clock, request: StopRequest) -> None:
+def _look_at_clock(clock: Clock, request: StopRequest, has_begun: bool) -> None:
     clock.step_begins()
     if clock.must_save:
         request.saves = True
     if clock.must_stop and not request:
         request.plan = "stopping with time for a save"
         request.set(clock.limit)
+        if not has_begun:
+            logger.warning(
+                "%s leaves no time for a step and a save after the start: there is no progress",
+                clock.limit,
+            )
 
 
 def _plan_of_stop(run: Run) -> str:

@@ -22,7 +22,7 @@ from bigbird_ds.hub.run_samples import samples_in_words, write_samples
 from bigbird_ds.log import logger
 from bigbird_ds.objectives.objective import LossPart
 from bigbird_ds.sizes import GIB
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from bigbird_ds.training.trackers import Sender, close_all
 
 DROPPED_NAME = "metrics.dropped.jsonl"
@@ -92,13 +92,24 @@ class MetricsWriter:
         self.lacks_evaluation = False
         self._trackers = trackers
         if self.active and self.path.exists():
-            lines = read_metrics(output)
-            kept = [line for line in lines if line["step"] <= steps_done]
-            self._move_aside([line for line in lines if line["step"] > steps_done])
-            last = [line for line in kept if line["step"] == steps_done]
-            self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
-            with files.atomic_write(self.path) as stream:
-                stream.write("".join(map(metrics_line, kept)).encode())
+            try:
+                self._drop_after(steps_done)
+            except OSError as cause:
+                logger.warning(
+                    "metrics of steps after %d, if any, stay in %s: %s",
+                    steps_done,
+                    self.path,
+                    cause,
+                )
+
+    def _drop_after(self, steps_done: int) -> None:
+        lines = read_metrics(self.path.parent)
+        kept = [line for line in lines if line["step"] <= steps_done]
+        last = [line for line in kept if line["step"] == steps_done]
+        self.lacks_evaluation = bool(last) and not any("eval_loss" in line for line in last)
+        self._move_aside([line for line in lines if line["step"] > steps_done])
+        with files.atomic_write(self.path) as stream:
+            stream.write("".join(map(metrics_line, kept)).encode())
 
     def _move_aside(self, dropped: list[dict[str, Any]]) -> None:
         if not dropped:

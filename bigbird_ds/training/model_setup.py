@@ -14,15 +14,15 @@ from bigbird_ds.hub.checkpoints import CONFIG_NAME
 from bigbird_ds.hub.tokenizer_match import require_same_tokenizer
 from bigbird_ds.models.hub_config import HUB_ONLY_KEYS
 from bigbird_ds.models.sharing import check_sharing
-from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.families import ModelConfig, config_from_tokenizer
-from bigbird_ds.training.initial_weights import (
+from bigbird_ds.training.checkpoints.initial_weights import (
     embeddings_on_file,
     fit_to_weights,
     load_initial_weights,
 )
-from bigbird_ds.training.length_stage import load_with_positions
-from bigbird_ds.training.pattern_reach import LONGEST_OF_HF, REACHING
+from bigbird_ds.training.checkpoints.length_stage import load_with_positions
+from bigbird_ds.training.config.run_config import RunConfig
+from bigbird_ds.training.families import ModelConfig, config_from_tokenizer
+from bigbird_ds.training.planning.pattern_reach import LONGEST_OF_HF, REACHING
 from bigbird_ds.vocabulary import Vocabulary
 
 STYLE_KEY = "random_style"

@@ -10,7 +10,7 @@ import torch
 from bigbird_ds import log
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.run_config import RunConfig
-from bigbird_ds.training.plan_fit import smaller
+from bigbird_ds.training.planning.fit import smaller
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from bigbird_ds.log import logger
 from bigbird_ds.models.self_attention import BigBirdSelfAttention
-from bigbird_ds.training.slow_ranks import READING
+from bigbird_ds.training.ranks.slow_ranks import READING
 
 FOLDER_NAME = "profile"
 TRACE_NAME = "trace.json.gz"

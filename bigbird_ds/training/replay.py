@@ -11,6 +11,7 @@ from bigbird_ds.training.broken_steps import in_words, losses_and_samples, requi
 from bigbird_ds.training.first_nonfinite import FirstNonfinite
 from bigbird_ds.training.metrics import SumMeter, loss_means
 from bigbird_ds.training.optimizer import learning_rate, set_learning_rate
+from bigbird_ds.training.ranks.stopping import StopRequest
 from bigbird_ds.training.setup import Run
 from bigbird_ds.training.step import (
     FailedBetweenSteps,
@@ -21,7 +22,6 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
-from bigbird_ds.training.stopping import StopRequest
 
 
 def replay(run: Run, request: StopRequest, target: int) -> int:

@@ -12,10 +12,10 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.objectives import Objective, build_objective
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.corpora import open_corpora
-from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.families import ModelConfig
 from bigbird_ds.training.model_setup import resolve_model_config
-from bigbird_ds.training.progress import PATIENCE_AT_START
+from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_START
 from bigbird_ds.vocabulary import Vocabulary
 
 

@@ -20,25 +20,25 @@ from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.hub.checkpoints import LOGS_NAME, TrainingState, list_checkpoints
 from bigbird_ds.objectives import Objective
+from bigbird_ds.training.checkpoints.disk import check_room, checkpoint_bytes
+from bigbird_ds.training.checkpoints.resume import load_optimizer
+from bigbird_ds.training.checkpoints.run_folder import RunFolder, write_run_folder
+from bigbird_ds.training.checkpoints.start import Start, choose_start
 from bigbird_ds.training.compilation import compile_layers
 from bigbird_ds.training.config.file import dump_run_config
 from bigbird_ds.training.config.run_config import RunConfig
 from bigbird_ds.training.deepspeed.config import deepspeed_config, uses_bf16, zero_stage
 from bigbird_ds.training.deepspeed.state import forget_empty_step, set_weights
-from bigbird_ds.training.disk import check_room, checkpoint_bytes
-from bigbird_ds.training.distributed import Ranks, set_timeouts
 from bigbird_ds.training.losses import StepLoss
 from bigbird_ds.training.model_setup import build_model
 from bigbird_ds.training.optimizer import build_optimizer
-from bigbird_ds.training.progress import PATIENCE_AT_START
-from bigbird_ds.training.resume import load_optimizer
-from bigbird_ds.training.run_folder import RunFolder, write_run_folder
+from bigbird_ds.training.ranks.distributed import Ranks, set_timeouts
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_START
+from bigbird_ds.training.ranks.slow_ranks import OwnWork
+from bigbird_ds.training.reports.start_report import report_start
+from bigbird_ds.training.reports.words_report import report_words
 from bigbird_ds.training.run_inputs import Inputs, evaluation_batches, training_batches
-from bigbird_ds.training.slow_ranks import OwnWork
-from bigbird_ds.training.start import Start, choose_start
-from bigbird_ds.training.start_report import report_start
 from bigbird_ds.training.trackers import check_trackers
-from bigbird_ds.training.words_report import report_words
 
 Batch = dict[str, Tensor]
 

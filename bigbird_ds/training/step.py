@@ -15,12 +15,12 @@ from bigbird_ds.hub.checkpoints import TrainingState
 from bigbird_ds.keyed_random import keyed_generator
 from bigbird_ds.log import logger
 from bigbird_ds.training.deepspeed.state import global_gradient_norm, without_update
-from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import StepCounts, count_batch, keep_own_targets, mean_loss
 from bigbird_ds.training.metrics import SumMeter
-from bigbird_ds.training.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.distributed import Ranks
+from bigbird_ds.training.ranks.progress import PATIENCE_AT_SAVE
+from bigbird_ds.training.ranks.stopping import StopRequest
 from bigbird_ds.training.setup import Batch, Run
-from bigbird_ds.training.stopping import StopRequest
 
 
 class FailedBetweenSteps(Exception):
@@ -141,12 +141,20 @@ class StepResult:
 
 
 def optimizer_step(
-    run: Run, step: int, micro_batches: list[Batch], counts: StepCounts, request: StopRequest
+    run: Run,
+    step: int,
+    micro_batches: list[Batch],
+    counts: StepCounts,
+    request: StopRequest,
+    phase: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> StepResult | None:
     """Run forward and backward for every micro-batch, then the optimizer step.
 
     If the loss or the gradient norm is not finite, on any rank, no rank makes an update. For this,
     the ranks wait for their devices once, before the update.
+
+    Args:
+        phase: entered around each call of "forward", "backward" and "optimizer".
 
     Returns:
         None if any rank was asked to stop between two micro-batches. The weights are then those
@@ -167,20 +175,23 @@ def optimizer_step(
             f"step {step}, micro-batch {number} of {len(micro_batches)}", patience
         )
         torch.manual_seed(int(seeds.integers(1 << 62)))
-        with run.own_work.computing():
+        with phase("forward"), run.own_work.computing():
             sums = run.engine(to_device(batch, run), counts, scale)
         losses.append(torch.stack([sums["loss"].detach(), mean_loss(sums, run.objective.losses)]))
-        run.engine.backward(sums["loss"])
+        with phase("backward"):
+            run.engine.backward(sums["loss"])
         meter.add(sums)
         if number < len(micro_batches):
+            with phase("optimizer"):
+                run.engine.step()  # ends the micro-batch
+    with phase("optimizer"):
+        norm = global_gradient_norm(run.engine, run.model)
+        shares, micro_losses = torch.stack(losses).double().T.tolist()
+        early_norm = 0.0 if norm.before_step is None else float(norm.before_step)
+        loss, norms = run.ranks.sum([sum(shares) / scale, early_norm])
+        is_finite = math.isfinite(loss) and math.isfinite(norms)
+        with contextlib.nullcontext() if is_finite else without_update(run.engine):
             run.engine.step()
-    norm = global_gradient_norm(run.engine, run.model)
-    shares, micro_losses = torch.stack(losses).double().T.tolist()
-    early_norm = 0.0 if norm.before_step is None else float(norm.before_step)
-    loss, norms = run.ranks.sum([sum(shares) / scale, early_norm])
-    is_finite = math.isfinite(loss) and math.isfinite(norms)
-    with contextlib.nullcontext() if is_finite else without_update(run.engine):
-        run.engine.step()
     is_applied = is_finite and run.engine.was_step_applied()
     return StepResult(is_applied, loss, micro_losses, meter.sums, norm)
 

@@ -40,6 +40,16 @@ require_time_for_signal() {
             "raise --time, or lower --signal"
 }
 
+# Preemption moves the end of the job, and signals only ranks that have started. So ranks that start
+# later learn the end that holds now: they stop in time, and do not train until they are killed.
+refresh_end_time() {
+    local end
+    end=$(squeue --noheader --jobs="$JOB" --format=%e 2>/dev/null)
+    case $end in # N/A, and the like, without a time limit
+        20*T*) SLURM_JOB_END_TIME=$(date --date="$end" +%s) && export SLURM_JOB_END_TIME ;;
+    esac
+}
+
 # $@: a command. Runs it in the background and sets `code` to its exit code. bash runs a trap only
 # between commands, so a signal interrupts `wait`, which is then repeated.
 child=""

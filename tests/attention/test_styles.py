@@ -186,6 +186,11 @@ def test_an_impossible_draw_says_what_to_change(style: str, request_: DrawReques
     with pytest.raises(ConfigError, match="too few candidate blocks") as caught:
         draw_random_blocks(style, request_, True)
     assert "block_size" in caught.value.change
+    named = "uniform" in caught.value.change
+    if request_.num_blocks > 7:
+        assert named and draw_random_blocks("uniform", request_, True).size
+    else:
+        assert not named  # it cannot draw there either
 
 
 def test_hf_refuses_a_length_beyond_its_positions() -> None:

@@ -93,7 +93,7 @@ def test_deepspeed_with_a_hostfile(
 
 def test_the_environments_ninja_is_found_over_ssh(hosts: Hosts) -> None:
     """CPU offload compiles with it; a login by ssh has another PATH."""
-    code = "import shutil; from bigbird_ds.training import distributed\n"
+    code = "import shutil; from bigbird_ds.training.ranks import distributed\n"
     code += "print(shutil.which('ninja')); distributed._put_environment_on_path()\n"
     code += "print(shutil.which('ninja'))"
     login = f"cd {REPOSITORY} && {sys.executable} -c {shlex.quote(code)}"

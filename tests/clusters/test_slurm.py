@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.corpus import Corpus, command
 from support.processes import PRETRAIN, REPOSITORY
 from support.runs import metrics
@@ -52,7 +53,7 @@ def pretrain(slurm: Cluster, log: Path, config: Path, *options: Any, overrides: 
 def require_whole(slurm: Cluster, job: str, log: Path, settings: dict[str, Any]) -> dict[str, str]:
     """The job's record, once it has trained each step in order."""
     record = slurm.wait(job)
-    assert record["JobState"] == "COMPLETED", log.read_text()
+    assert record["JobState"] == "COMPLETED", f"{slurm.story(job)}\n{log.read_text()}"
     assert [line["step"] for line in metrics(settings)] == list(range(1, STEPS + 1))
     return record
 
@@ -230,4 +231,5 @@ def test_the_tasks_of_a_sweep_have_their_own_outputs_and_the_gpus_give_the_ranks
         log = tmp_path / f"{task}.log"
         assert slurm.wait(f"{job}_{task}")["JobState"] == "COMPLETED", log.read_text()
         assert "2 group(s) of 1 rank(s)" in log.read_text()
-        assert f"seed: {task}\n" in (tmp_path / f"run-{task}" / "config.yaml").read_text()
+        config_of_run = yaml.safe_load((tmp_path / f"run-{task}" / "config.yaml").read_text())
+        assert config_of_run["train"]["seed"] == task

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from support.corpus import Corpus as RealCorpus
 from support.shards import NUM_SPECIAL, make_vocabulary, random_documents, write_shards
 
+from bigbird_ds.data import worker_loader
 from bigbird_ds.data.corpora import Corpus
 from bigbird_ds.data.loader import EvaluationBatches, TrainingBatches
 from bigbird_ds.data.shards import Shards
@@ -391,6 +394,22 @@ def test_a_stopped_worker_is_a_user_error_after_the_timeout_and_is_ended(folder:
             pass
     worker.join(timeout=30)
     assert worker.exitcode == -signal.SIGKILL
+
+
+def test_time_in_which_a_scheduler_has_suspended_the_job_is_no_late_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times, worker = [0.0], Mock()
+    monkeypatch.setattr(worker_loader, "time", SimpleNamespace(monotonic=lambda: times[0]))
+    loader: Any = worker_loader.WorkerLoader(Mock(), [], 1, timeout_s=60.0)
+    loader._iterator, loader._waiting_since = SimpleNamespace(_workers=[worker]), 0.0
+    looks = [0.0, 3.0, 6.0, *range(506, 569, 3)]  # suspended for 500 s after the third
+    for times[0] in looks:
+        loader.give_up_late_workers()
+    assert not worker.kill.called
+    times[0] += 3.0
+    loader.give_up_late_workers()
+    assert worker.kill.called
 
 
 def test_a_killed_worker_is_found_at_the_next_batch_and_raises_nowhere_else(folder: Path) -> None:

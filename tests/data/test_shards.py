@@ -11,6 +11,8 @@ import pytest
 from support.shards import index_of, make_vocabulary, random_documents, write_shards
 
 from bigbird_ds.data import shards as shards_module
+from bigbird_ds.data.format import MANIFEST_NAME, VERSION, VERSIONS
+from bigbird_ds.data.sample_meta import DocumentMeta
 from bigbird_ds.data.shards import Shards
 from bigbird_ds.errors import DataError
 
@@ -22,10 +24,14 @@ def folder(tmp_path: Path) -> Path:
     return write_shards(tmp_path / "shards", random_documents(LENGTHS), make_vocabulary())
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("vocab_size", [1000, 70_000])
-def test_every_document_reads_back_from_every_shard(tmp_path: Path, vocab_size: int) -> None:
+def test_every_document_reads_back_from_every_shard(
+    tmp_path: Path, vocab_size: int, version: int
+) -> None:
     documents = random_documents(LENGTHS, vocab_size=vocab_size)
-    shards = Shards(write_shards(tmp_path / "shards", documents, make_vocabulary(vocab_size)))
+    vocabulary = make_vocabulary(vocab_size)
+    shards = Shards(write_shards(tmp_path / "shards", documents, vocabulary, version=version))
     assert (shards.num_documents, shards.num_tokens) == (len(LENGTHS), sum(LENGTHS))
     for number, document in enumerate(documents):
         length = len(document.ids)
@@ -34,6 +40,15 @@ def test_every_document_reads_back_from_every_shard(tmp_path: Path, vocab_size: 
             shards.read(number, length // 3, length - length // 3),
             document.ids[length // 3 : length - length // 3],
         )
+        meta = DocumentMeta(5 * length, f"ü{number // 3}-{number % 3}", f"{number % 3 % 2}.txt")
+        assert shards.meta(number) == meta
+
+
+def test_an_unknown_version_is_refused(folder: Path) -> None:
+    manifest = folder / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace(f'"version": {VERSION}', '"version": 99'))
+    with pytest.raises(DataError, match="unsupported version"):
+        Shards(folder)
 
 
 def test_the_index_holds_lengths_and_sentence_starts(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from support.shards import make_vocabulary, random_documents, write_shards
 
 from bigbird_ds import files
-from bigbird_ds.data.format import MANIFEST_NAME, FileRecord
+from bigbird_ds.data.format import MANIFEST_NAME, VERSION, VERSIONS, FileRecord
 from bigbird_ds.data.verify import is_shards_folder, verify_shards
 from bigbird_ds.errors import DataError
 
@@ -20,15 +20,20 @@ LENGTHS = [5, 300, 1, 40, 77, 900, 13]
 FIRST_TAR = "train-00000.tar"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(params=[VERSION])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Three shards with a tokenizer file whose sha256 the manifest has."""
-    folder = write_shards(tmp_path / "shards", random_documents(LENGTHS), make_vocabulary())
+    documents = random_documents(LENGTHS)
+    folder = write_shards(tmp_path / "shards", documents, make_vocabulary(), version=request.param)
     (folder / "spiece.model").write_bytes(b"stands for a model: only its sha256 matters here")
     manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
     manifest["tokenizer"]["sha256"] = files.sha256_of(folder / "spiece.model")
     files.write_json(folder / MANIFEST_NAME, manifest)
     return folder
+
+
+version_1 = pytest.mark.parametrize("folder", [1], indirect=True, ids=["version 1"])
+both_versions = pytest.mark.parametrize("folder", VERSIONS, indirect=True)
 
 
 def problems(folder: Path, *, deep: bool = False) -> str:
@@ -47,6 +52,7 @@ def record_again(folder: Path, name: str) -> None:
     files.write_json(folder / MANIFEST_NAME, manifest)
 
 
+@both_versions
 def test_an_intact_folder_passes_and_its_bytes_are_counted(folder: Path) -> None:
     read: list[int] = []
     assert "3 shards, 7 documents" in verify_shards(folder, deep=True, on_bytes=read.append)
@@ -123,6 +129,7 @@ def _last_sample_as(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
     return {key + name[name.index(".") :]: data for name, data in list(members.items())[-3:]}
 
 
+@version_1
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -155,6 +162,35 @@ def test_deep_finds_samples_that_differ_from_the_index(
     assert problem in seen
 
 
+def _with(**columns: Any) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """A change of lists in a meta.json."""
+    return _replace("meta.json", lambda old: json.dumps(json.loads(old) | columns).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_replace("ids.npy", lambda _: _npy(np.zeros(305, np.uint16))), "wrong number of tokens"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros((306, 1), np.uint16))), "of 2 dimensions"),
+        (_replace("ids.npy", lambda _: _npy(np.zeros(306, np.int64))), "ids of dtype int64"),
+        (_with(num_tokens=[5, 299, 2]), "document 1: wrong number of tokens"),
+        (_with(num_tokens=[5, 301]), "shorter than"),
+        (_with(num_tokens="many"), "valid list"),
+        (_with(num_chars=[25, 1500, 6]), "document 2: wrong number of characters"),
+        (_with(number=[0, 2, 1]), "document 1 is out of order"),
+        (_with(number=[1, 2, 3]), "the key is not the number of its first document"),
+        (_with(source=[0, 1, 2]), "a source in its meta.json has no name"),
+    ],
+)
+def test_deep_finds_samples_that_do_not_fit_their_documents(
+    change: Callable[[dict[str, bytes]], dict[str, bytes]], problem: str, folder: Path
+) -> None:
+    write_again(folder, change(members_of(folder / FIRST_TAR)).items())
+    assert verify_shards(folder)
+    assert problem in problems(folder, deep=True)
+
+
+@version_1
 @pytest.mark.parametrize("earlier", [0, 2], ids=["the first key again", "a later key first"])
 def test_deep_finds_samples_whose_keys_do_not_rise(earlier: int, folder: Path) -> None:
     """The first sample gets the key of the last one, or the second that of the first."""
@@ -168,6 +204,7 @@ def test_deep_finds_samples_whose_keys_do_not_rise(earlier: int, folder: Path) -
     assert "is out of order" in problems(folder, deep=True)
 
 
+@version_1
 def test_deep_finds_a_sentence_after_the_last_token(folder: Path) -> None:
     name = "train-00000.sentences.npy"
     documents = np.load(folder / "train-00000.documents.npy")
@@ -183,6 +220,7 @@ def test_deep_finds_a_sentence_after_the_last_token(folder: Path) -> None:
     assert "sentence starts do not increase from 0" in problems(folder, deep=True)
 
 
+@both_versions
 def test_deep_finds_ids_that_are_elsewhere_than_indexed(folder: Path) -> None:
     name = "train-00000.documents.npy"
     documents = np.load(folder / name)
@@ -192,6 +230,7 @@ def test_deep_finds_ids_that_are_elsewhere_than_indexed(folder: Path) -> None:
     assert "its ids are not at the indexed offset" in problems(folder, deep=True)
 
 
+@both_versions
 def test_deep_finds_sentences_that_do_not_rise(folder: Path) -> None:
     name = "train-00000.sentences.npy"
     starts = np.load(folder / name)

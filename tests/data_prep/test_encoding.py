@@ -8,6 +8,7 @@ from support.corpus import Corpus
 
 from bigbird_ds.white_space import normalize_white_space
 from data_prep.encoding import DocumentEncoder, sentences_of
+from data_prep.sentencepiece_model import SentencePieceModel
 from data_prep.tokenizer_folder import write_tokenizer_folder
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab"
@@ -116,6 +117,17 @@ def test_unknown_tokens_are_counted(encoder: DocumentEncoder) -> None:
     encoded = encoder.encode("One \N{SNOWMAN} and another \N{SNOWMAN}.")
     assert encoded.num_unknown == 2
     assert np.count_nonzero(encoded.ids == encoder.vocabulary.unk) == 2
+
+
+def test_text_needs_no_look_at_the_pieces_for_sequences(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take a quarter of a second to read, in every worker."""
+    monkeypatch.setattr(SentencePieceModel, "read", None)
+    encoder = DocumentEncoder(corpus.tokenizer)
+    assert len(encoder.encode("Some text.").ids)
+    with pytest.raises(TypeError):
+        encoder.encode("ACGT", is_sequence=True)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "\n\n\n"])

@@ -18,14 +18,20 @@ def tars(corpus: Corpus) -> list[str]:
 def expect_the_samples(samples: list[dict[str, Any]], corpus: Corpus) -> None:
     shards = Shards(corpus.shards)
     index = shards.document_index()
-    assert len(samples) == shards.num_documents > 10
-    for number, sample in enumerate(samples):
-        expected = shards.read(number, 0, int(index.num_tokens[number]))
-        np.testing.assert_array_equal(sample["ids.npy"], expected)
-        first = int(index.first_sentence[number])
-        stop = first + int(index.num_sentences[number])
-        np.testing.assert_array_equal(sample["sent.npy"], index.sentence_starts[first:stop])
-        assert set(sample["meta.json"]) == {"id", "num_chars", "source"}
+    number = 0
+    for sample in samples:
+        meta = sample["meta.json"]
+        ids = np.split(sample["ids.npy"], np.cumsum(meta["num_tokens"])[:-1])
+        starts = np.split(sample["sent.npy"], np.cumsum(meta["num_sentences"])[:-1])
+        for own_ids, own_starts in zip(ids, starts, strict=True):
+            np.testing.assert_array_equal(own_ids, shards.read(number, 0, len(own_ids)))
+            first = int(index.first_sentence[number])
+            stop = first + int(index.num_sentences[number])
+            np.testing.assert_array_equal(own_starts, index.sentence_starts[first:stop])
+            number += 1
+        assert len(meta["id"]) == len(meta["num_chars"]) == len(ids)
+        assert meta["sources"] == ["documents.jsonl"] and set(meta["source"]) == {0}
+    assert number == shards.num_documents > 10
 
 
 def test_webdataset_reads_and_decodes_the_shards(tars: list[str], corpus: Corpus) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.sentence_marks import MARKS_WITHOUT_SPACE
+from data_prep.sentence_marks import ABBREVIATIONS, BEFORE_NUMBER, MARKS_WITHOUT_SPACE
 from data_prep.sentences import MAX_SENTENCE_CHARS, _has_mark_without_space, sentence_spans
 
 
@@ -36,6 +36,17 @@ def test_abbreviations_initials_numbers_and_lower_case_do_not_end_sentences() ->
     ):
         assert split(sentence) == [sentence]
         assert split(f"{sentence} Next one.") == [sentence, "Next one."]
+
+
+@pytest.mark.parametrize("capitals", [True, False])
+def test_every_abbreviation_is_recognized(capitals: bool) -> None:
+    """Words that do not end as an abbreviation are decided without a look at the list."""
+    for word in sorted(ABBREVIATIONS):
+        sentence = f"We saw {word.capitalize() if capitals else word}. Smith on Monday."
+        assert split(sentence) == [sentence]
+    for word in sorted(BEFORE_NUMBER):
+        sentence = f"We saw it in {word.capitalize() if capitals else word}. 3 on Monday."
+        assert split(sentence) == [sentence]
 
 
 def test_a_word_before_a_number_ends_a_sentence_where_no_number_follows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.corpus import TINY_MODEL, Corpus, tiny_run_settings
 
 from bigbird_ds import (
@@ -93,11 +95,22 @@ def test_gap_sentences_are_scored_before_and_after_and_against_baselines(
     monkeypatch.setattr(demo_pegasus_report, "NUM_WRITTEN", 4)
     assert demo_pegasus_report.main() == 0
     text = capsys.readouterr().out
-    names = re.findall(r"^  (.+?) +ROUGE-1 \d\.\d{3}, ROUGE-L \d\.\d{3}$", text, re.MULTILINE)
+    rows = re.findall(r"^  (.+?) +predicted right +(\S+)%, loss (\S+) nats$", text, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["without context, at best", "untrained", "trained"]
+    assert 1 < float(rows[0][1]) < 30 and 1 < float(rows[0][2]) < math.log(500)
+    names = re.findall(r"^  (.+?) +ROUGE-1 \d\.\d{3}, ROUGE-L \d\.\d{3}, \d the", text, re.M)
     assert names == [
-        "a gap sentence of another document",
+        "sentences removed elsewhere",
         "the text next to the gap",
         "untrained",
         "trained",
     ]
-    assert text.count("removed:") == text.count("trained:") - text.count("untrained:") == 2
+    shown = r"^  .*____.*\n    removed:    .+\n    untrained:  .*\n    trained:    .*$"
+    assert len(re.findall(shown, text, re.MULTILINE)) == demo_pegasus_report.NUM_SHOWN, text
+
+
+def test_a_guess_without_context_has_the_entropy_of_the_target_tokens() -> None:
+    windows = [{"labels": torch.tensor([[5, 5, 6, -100]])}, {"labels": torch.tensor([[5, -100]])}]
+    loss, accuracy = demo_pegasus_report.without_context(windows)
+    assert accuracy == 0.75
+    assert loss == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))

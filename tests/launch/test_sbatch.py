@@ -39,7 +39,8 @@ class Stubs:
             'for step in $(cat steps); do mkdir -p "run/checkpoints/$step"; done\nexit $(cat code)',
         )
         self._write(folder / "scontrol", "true")
-        self._write(folder / "squeue", "echo ${LIMIT:-1-00:00:00}")
+        ends = 'case "$*" in *%e*) echo ${END:-N/A} ;; *) echo ${LIMIT:-1-00:00:00} ;; esac'
+        self._write(folder / "squeue", ends)
         self._write(environment_folder / "python", "echo 'output: run  # command line'")
         self._write(environment_folder / "bigbird-ds", "exit $(cat code)")
 
@@ -118,6 +119,14 @@ def test_the_job_starts_a_rank_per_gpu_with_its_share_of_the_processors(stubs: S
 
     _, calls = stubs.run("pretrain.sbatch", "run.yaml", SLURM_NTASKS="4", SLURM_CPUS_PER_TASK="5")
     assert calls[1].startswith("srun --ntasks=4 --ntasks-per-node=2 --cpus-per-task=5 ")
+
+
+def test_the_ranks_know_the_end_of_the_job_as_it_is_when_they_start(stubs: Stubs) -> None:
+    """Preemption moves it, and signals only ranks that have started."""
+    stubs._write(stubs.folder / "srun", 'echo "end: ${SLURM_JOB_END_TIME:-unknown}"')
+    for end, seen in (("2026-11-30T21:17:45", "1796073465"), ("N/A", "unknown"), ("", "unknown")):
+        done, _ = stubs.run("pretrain.sbatch", "run.yaml", END=end, TZ="UTC")
+        assert f"end: {seen}\n" in done.stdout, done.stderr
 
 
 def test_a_crash_is_requeued_while_steps_are_saved_and_a_user_error_never(stubs: Stubs) -> None:

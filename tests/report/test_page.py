@@ -107,6 +107,11 @@ def test_the_page_has_every_part_of_a_run(folder: Path) -> None:
     assert "the capital of Spain France" in page.text and "A summary." in page.text
 
 
+def test_the_loss_of_gap_sentences_has_a_title_in_words(tmp_path: Path) -> None:
+    page = Reader(report([make_run(tmp_path / "run", lines(20, 6.0, target_loss=6.0))]))
+    assert "Target loss (" in page.text and "MLM loss (" in page.text
+
+
 def test_the_page_loads_nothing_and_what_a_run_wrote_stays_text(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a<b>'\"", lines(30, 6.0), "output='<i>o</i>'")
     (run / "samples.jsonl").write_text(

@@ -68,7 +68,7 @@ def main() -> int:
 
     pretrain.set_rank_variables = note_start
     # ``loop`` may only be imported once the process group is there: DeepSpeed reads its variables.
-    from bigbird_ds.training import distributed
+    from bigbird_ds.training.ranks import distributed
 
     joined = distributed.start
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 NAN, INFINITE_LOSS, INFINITE_GRADIENT = "nan", "infinite loss", "infinite gradient"
 
@@ -52,8 +52,8 @@ def train_broken(
 ) -> list[str | None]:
     """Train each run with its broken steps; return what ended it, None if it reached its end."""
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     ended: list[str | None] = []
     for settings, kinds in runs:

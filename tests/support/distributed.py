@@ -16,8 +16,8 @@ def run_distributed(function: Callable[..., Any], world_size: int, *arguments: A
     """Call ``function(ranks, *arguments)`` in ``world_size`` processes; return what each returned.
 
     ``function`` must be importable (module level); ``ranks`` is a
-    ``bigbird_ds.training.distributed.Ranks``. An exception in any process fails the test with that
-    process's traceback.
+    ``bigbird_ds.training.ranks.distributed.Ranks``. An exception in any process fails the test
+    with that process's traceback.
     """
     context = mp.get_context("spawn")
     port = _free_port()
@@ -65,7 +65,7 @@ def _entry(
         MASTER_PORT=str(port),
         OMP_NUM_THREADS="1",
     )
-    from bigbird_ds.training import distributed
+    from bigbird_ds.training.ranks import distributed
 
     try:
         ranks = distributed.start()

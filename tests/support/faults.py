@@ -12,11 +12,11 @@ from typing import Any
 from unittest import mock
 
 from bigbird_ds import files
-from bigbird_ds.errors import UserError
+from bigbird_ds.errors import RankFailure, UserError
 from bigbird_ds.log import logger
-from bigbird_ds.training import checkpoint
+from bigbird_ds.training.checkpoints import checkpoint
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.runs import train_one
 
 
@@ -55,10 +55,11 @@ class _FailingReads:
 
 
 def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> str:
-    """Train with umask 027, rank 1 unable to save ``step``; what the run logs."""
+    """Train with umask 027, rank 1 unable to save ``step``, and out of memory when it first saves
+    the last step; what the run logs, and what is raised in a save that is broken."""
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     os.umask(0o027)
     said = io.StringIO()
@@ -66,7 +67,12 @@ def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> s
     run = build_run(check_run_config(settings, "test"), ranks)
     write_share, hard = checkpoint._write_share, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 
+    out_of_memory = [settings["train"]["steps"]] if ranks.rank == 1 else []
+
     def write(folder: Path, snapshot: checkpoint.Snapshot, apart: Ranks) -> Any:
+        if snapshot.step in out_of_memory:
+            out_of_memory.clear()
+            raise MemoryError
         size = 1000 if snapshot.step == step and ranks.rank == 1 else hard
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
@@ -76,10 +82,24 @@ def train_with_full_disk(ranks: Ranks, settings: dict[str, Any], step: int) -> s
 
     with mock.patch.object(checkpoint, "_write_share", write):
         assert train(run, StopRequest()) == 0
-    return said.getvalue()
+    return said.getvalue() + failure_of_a_broken_save(ranks, Path(settings["output"]))
 
 
 def children_of(pid: int) -> list[int]:
     """The process ids of a process's children."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found]
+
+
+def failure_of_a_broken_save(ranks: Ranks, folder: Path) -> str:
+    """What each rank raises if rank 1 meets an error that no save should meet."""
+
+    def write() -> None:
+        if ranks.rank == 1:
+            raise KeyError("broken")
+
+    try:
+        checkpoint._Together(ranks, folder, 0).write("writing", write)
+    except RankFailure as error:
+        return str(error)
+    raise AssertionError("it was written")

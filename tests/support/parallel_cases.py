@@ -19,7 +19,7 @@ from bigbird_ds.attention.parallel import (
 )
 from bigbird_ds.attention.parallel.exchange import finish_exchange, start_exchange
 from bigbird_ds.attention.parallel.plan import exchange_plan
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
 

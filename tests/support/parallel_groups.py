@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from bigbird_ds.attention.parallel import SequenceParallel
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 Case = TypeVar("Case")
 ErrorsOfCases = list[tuple[tuple[int, Case], dict[str, float]]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
-from bigbird_ds.training.distributed import Ranks
 from bigbird_ds.training.losses import keep_own_targets
+from bigbird_ds.training.ranks.distributed import Ranks
 
 
 def peak_memory(ranks: Ranks, length: int, hidden_size: int = 128) -> int:

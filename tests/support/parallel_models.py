@@ -22,7 +22,7 @@ from bigbird_ds.attention.triton.ops import must_save
 from bigbird_ds.errors import ConfigError
 from bigbird_ds.models import checkpointing
 from bigbird_ds.models.cache import KeyValueCache
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 
 LENGTH = 48  # 12 blocks: divisible by 2, 3 and 4 ranks

@@ -22,7 +22,7 @@ from bigbird_ds.attention.parallel import (
     sequence_parallel_attention,
 )
 from bigbird_ds.attention.triton import block_lists
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.fused_products import fused_products
 from support.parallel_groups import ErrorsOfCases, errors_in_groups
 from support.tiny_models import tiny_bigbird

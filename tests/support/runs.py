@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import resource
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from bigbird_ds.errors import UserError
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 
 def changed(settings: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -36,8 +37,8 @@ def train_all(ranks: Ranks, runs: list[dict[str, Any]]) -> list[list[dict[str, A
 
 def train_one(ranks: Ranks, settings: dict[str, Any]) -> list[dict[str, Any]]:
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     run = build_run(check_run_config(settings, "test"), ranks)
     assert train(run, StopRequest()) == 0
@@ -51,8 +52,8 @@ def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) 
     A foreground save is complete before the evaluation of its step, so the stop comes within that.
     """
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     class StopOnceSaved(StopRequest):
         def __bool__(self) -> bool:
@@ -60,8 +61,10 @@ def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) 
 
     checkpoint = Path(settings["output"]) / "checkpoints" / f"step-{step}"
     settings = changed(settings, **{"train.background_saves": False})
-    run = build_run(check_run_config(settings, "test"), ranks)
-    return train(run, StopOnceSaved())
+    run, request = build_run(check_run_config(settings, "test"), ranks), StopOnceSaved()
+    code = train(run, request)
+    assert request.plan == f"ending the evaluation after step {step}, then saving"
+    return code
 
 
 def stop_evaluation_and_go_on(
@@ -184,8 +187,9 @@ def failure_of_numbers(ranks: Ranks, settings: dict[str, Any]) -> str:
 
 def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
     """What is said of a folder that all ranks share, of one of each rank's own, of one on a file
-    system without locks, and of those where checkpoints or the lock cannot be written."""
-    from bigbird_ds.training.run_folder import RunFolder
+    system without locks, of those where checkpoints or the lock cannot be written, and on a full
+    disk."""
+    from bigbird_ds.training.checkpoints.run_folder import RunFolder
 
     def error_of(path: Path) -> str | None:
         try:
@@ -202,12 +206,18 @@ def errors_of_run_folders(ranks: Ranks, root: Path) -> list[str | None]:
         (root / "file").mkdir()
         (root / "file" / "checkpoints").touch()
         (root / "folder" / ".lock").mkdir(parents=True)
-    return [*found, error_of(root / "file"), error_of(root / "folder")]
+    found += [error_of(root / "file"), error_of(root / "folder")]
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+    try:
+        return [*found, error_of(root / "full")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def error_of_a_lock_that_was_written_again(ranks: Ranks, folder: Path) -> str:
     """What is said at a save if a run on another node got the lock too."""
-    from bigbird_ds.training.run_folder import RunFolder
+    from bigbird_ds.training.checkpoints.run_folder import RunFolder
 
     held = RunFolder(folder, [], ranks)
     held.require_own()
@@ -230,8 +240,8 @@ def stop_within_a_step(
         still there then.
     """
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     train_one(ranks, whole)
     output = Path(stopped["output"])

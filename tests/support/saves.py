@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bigbird_ds.training import checkpoint, saving
+from bigbird_ds.training.checkpoints import checkpoint, saving
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 from support.runs import train_all
 
 
@@ -67,8 +67,8 @@ def stop_while_a_save_is_held(ranks: Ranks, settings: dict[str, Any]) -> tuple[i
         The exit code, and the checkpoints when the loop has ended step 3.
     """
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     run, request = build_run(check_run_config(settings, "test"), ranks), StopRequest()
     found: list[str] = []

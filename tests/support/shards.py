@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_ds.data.document_index import DocumentIndex
-from bigbird_ds.data.format import MANIFEST_NAME, TRAIN, Manifest, ShardRecord, TokenizerRecord
+from bigbird_ds.data.format import (
+    MANIFEST_NAME,
+    TRAIN,
+    VERSION,
+    Manifest,
+    ShardRecord,
+    TokenizerRecord,
+)
 from bigbird_ds.data.format import ids_dtype as dtype_of
+from bigbird_ds.data.sample_meta import DocumentMeta
 from bigbird_ds.vocabulary import Vocabulary
 from data_prep.encoding import EncodedDocument
 from data_prep.shard_writer import UnitWriter
@@ -73,17 +81,20 @@ def write_shards(
     *,
     split: str = TRAIN,
     per_shard: int = 3,
+    version: int = VERSION,
 ) -> Path:
     """Write a split into ``folder``, in addition to the splits that exist already."""
     folder.mkdir(exist_ok=True)
     records: list[ShardRecord] = []
     for unit, first in enumerate(range(0, len(documents), per_shard)):
-        with UnitWriter(folder, unit) as writer:
-            for document in documents[first : first + per_shard]:
-                writer.write(split, document, {"num_chars": 5 * len(document.ids)})
+        with UnitWriter(folder, unit, version) as writer:
+            for number, document in enumerate(documents[first : first + per_shard]):
+                meta = DocumentMeta(5 * len(document.ids), f"ü{unit}-{number}", f"{number % 2}.txt")
+                writer.write(split, document.ids, document.sentence_starts, meta)
         records.append(writer.records()[split])
     others = Manifest.read(folder).splits if (folder / MANIFEST_NAME).exists() else {}
     Manifest(
+        version=version,
         tokenizer=TokenizerRecord(sha256=vocabulary.sha256, vocab_size=vocabulary.size),
         options={},
         splits=others | {split: records},

@@ -134,6 +134,12 @@ class Cluster:
         """SLURM's record of all jobs."""
         return self.command("scontrol", "show", "job")
 
+    def story(self, job: str) -> str:
+        """What the controller did with a job, and the job's record."""
+        log = (self.folder / "slurmctld.log").read_text(errors="replace").split("\n")
+        lines = [line for line in log if f"JobId={job}" in line]
+        return "\n".join([*lines, self.command("scontrol", "show", "job", job)])
+
     def start_node(self, name: str) -> None:
         hosts = self.folder / "hosts"
         script = f"mount --bind {hosts} /etc/hosts && hostname {name} && exec slurmd -D -N {name}"

@@ -20,7 +20,7 @@ from bigbird_ds.training.config.run_config import OptimizerConfig
 from bigbird_ds.training.deepspeed.config import deepspeed_config
 from bigbird_ds.training.optimizer import build_optimizer
 from bigbird_ds.training.optimizers import OPTIMIZERS
-from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.training.planning.plan import describe_plan
 
 STAGE = "deepspeed.zero_optimization.stage"
 STEPS, HALF = 4, 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -13,15 +15,19 @@ from support.corpus import Corpus
 from support.distributed import run_distributed
 from support.runs import changed
 
+from bigbird_ds.errors import ConfigError
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 
 def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[int, int]]]:
-    """What a dry run prints, and the bytes that it measured and those that are planned."""
+    """What a dry run prints, and the bytes that it measured and those that are planned.
+
+    Each look at the clock is a second after the one before.
+    """
     from bigbird_ds.training import dry_run
-    from bigbird_ds.training.memory import plan_memory
-    from bigbird_ds.training.stopping import StopRequest
+    from bigbird_ds.training.planning.memory import plan_memory
+    from bigbird_ds.training.ranks.stopping import StopRequest
 
     config = check_run_config(settings, "test")
     measured: list[tuple[int, int]] = []
@@ -35,6 +41,7 @@ def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[in
     held_bytes = dry_run.held_bytes
     with (
         mock.patch.object(dry_run, "held_bytes", measure),
+        mock.patch.object(dry_run, "time", SimpleNamespace(perf_counter=count().__next__)),
         contextlib.redirect_stdout(io.StringIO()) as text,
     ):
         assert dry_run.dry_run(config, ranks, StopRequest()) == 0
@@ -45,16 +52,29 @@ def dry_runs(ranks: Ranks, settings: dict[str, Any]) -> tuple[str, list[tuple[in
 def test_a_dry_run_measures_every_phase_beside_the_plan_and_leaves_nothing(
     run_settings: dict[str, Any], corpus: Corpus, tmp_path: Path
 ) -> None:
-    settings = changed(run_settings, **{"data.validation": str(corpus.shards)})
+    settings = changed(run_settings, **{"data.validation": str(corpus.shards), "batch.micro": 1})
     settings["output"] = str(tmp_path / "runs" / "one")
     before = sorted(tmp_path.iterdir())
     (printed, measured), (silent, _) = run_distributed(dry_runs, 2, settings)
     assert silent == "" and sorted(tmp_path.iterdir()) == before
 
-    rows = {words[0]: words[1:] for line in printed.splitlines() if (words := line.split())}
+    memory, seconds = (
+        {words[0]: words[1:] for line in part.splitlines() if (words := line.split())}
+        for part in printed.split("\nseconds\n")
+    )
     assert measured[0] == pytest.approx(measured[1], rel=0.02)  # ZeRO pads its partitions
-    assert len(rows["weights"]) == len(rows["optimizer"]) == len(rows["rest"]) == 2
-    assert float(rows["total"][1]) > 0.1  # a process, on a CPU
-    phases = ["start", "data", "step", "save", "evaluation", "resume"]
-    assert all(float(rows[phase][0]) >= 0 for phase in phases)
-    assert rows["checkpoint:"][-1] == "hashing"
+    assert all(len(memory[kind]) == 2 for kind in ("weights", "optimizer", "rest"))
+    assert float(memory["total"][1]) > 0.1  # a process, on a CPU
+    # Each rank has two micro-batches, and DeepSpeed's step ends each.
+    phases = ["forward", "backward", "optimizer"]
+    assert [seconds[phase] for phase in phases] == [["2.00"]] * 3
+    phases = ["start", "data", "save", "evaluation", "resume"]
+    assert [seconds[phase] for phase in phases] == [["1.00"]] * 5
+    assert seconds["checkpoint:"][-1] == "hashing"
+
+
+def test_an_output_that_cannot_be_written_is_found() -> None:
+    from bigbird_ds.training.dry_run import _make_folder
+
+    with pytest.raises(ConfigError, match="the output cannot be written"):
+        _make_folder(SimpleNamespace(output="/proc/runs/one"))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from bigbird_ds.objectives import build_objective
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.losses import StepCounts, StepLoss, count_batch
 from bigbird_ds.training.model_setup import build_model, resolve_model_config
-from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.training.planning.plan import describe_plan
 from bigbird_ds.vocabulary import Vocabulary
 
 STAGE = "deepspeed.zero_optimization.stage"

@@ -38,6 +38,18 @@ def test_a_line_that_cannot_be_written_does_not_end_the_run(
     assert "metrics of step 4 could not be written: [Errno 28] No space left" in caplog.text
 
 
+def test_lines_that_cannot_be_moved_aside_stay_and_the_run_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("bigbird_ds"), "propagate", True)
+    (tmp_path / "metrics.dropped.jsonl").mkdir()
+    path, lines = tmp_path / "metrics.jsonl", '{"step": 3, "loss": 2.0}\n{"step": 4, "loss": 2.0}\n'
+    path.write_text(lines)
+    writer = MetricsWriter(tmp_path, SimpleNamespace(is_first=True), steps_done=3)
+    assert writer.lacks_evaluation and path.read_text() == lines
+    assert f"metrics of steps after 3, if any, stay in {path}: [Errno 21]" in caplog.text
+
+
 def test_a_line_cut_by_a_full_disk_is_taken_back_and_events_go_on_in_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

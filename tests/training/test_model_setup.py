@@ -20,7 +20,7 @@ from bigbird_ds.training.model_setup import (
     resolve_model_config,
     with_saved_style,
 )
-from bigbird_ds.training.pattern_reach import REACHING
+from bigbird_ds.training.planning.pattern_reach import REACHING
 from bigbird_ds.vocabulary import Vocabulary
 
 ORIGINAL = Path(__file__).resolve().parents[2].parent / "shared" / "vocab" / "bigbird.model"

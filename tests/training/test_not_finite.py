@@ -11,7 +11,7 @@ from support.runs import changed, failure_of_numbers, metrics, train_one
 
 from bigbird_ds.cli.main import main
 from bigbird_ds.hub.run_metrics import metrics_line
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 # The first update leaves weights that fp32 cannot multiply.
 BREAKS = {"schedule.warmup_steps": 0, "optimizer.lr": 1e30, "train.save_every": 1}

@@ -10,7 +10,7 @@ from support.distributed import run_distributed
 from support.runs import changed, losses, metrics, train_all
 
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.plan import PlanOptions, describe_plan
+from bigbird_ds.training.planning.plan import PlanOptions, describe_plan
 
 ZERO = "deepspeed.zero_optimization."
 OPTIMIZER = {ZERO + "offload_optimizer.device": "cpu"}

@@ -28,7 +28,7 @@ from bigbird_ds.training.profile import (
     shares_in_words,
     time_by_kind,
 )
-from bigbird_ds.training.slow_ranks import READING
+from bigbird_ds.training.ranks.slow_ranks import READING
 
 
 def test_attention_has_its_backward_but_not_its_projections() -> None:

@@ -15,7 +15,7 @@ from support.runs import changed, metrics, train_one
 from bigbird_ds.errors import UserError
 from bigbird_ds.hub.checkpoints import LOGS_NAME
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 BROKEN_MODULE = "model.bert.encoder.layer.1.intermediate"
 RUN = {
@@ -41,9 +41,9 @@ def replays(ranks: Ranks, settings: dict[str, Any]) -> tuple[list[str], str, boo
     Returns:
         What the first two print, the error of the third, and whether the run folder is unchanged.
     """
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.replay import replay
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     train_one(ranks, settings)
     before = files_in(Path(settings["output"]))

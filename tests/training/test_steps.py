@@ -11,7 +11,7 @@ from support.distributed import run_distributed
 from support.runs import changed, last_tensors, metrics
 
 from bigbird_ds.training.config.file import check_run_config
-from bigbird_ds.training.distributed import Ranks
+from bigbird_ds.training.ranks.distributed import Ranks
 
 STAGE = "deepspeed.zero_optimization.stage"
 PERSIST = "deepspeed.zero_optimization.stage3_param_persistence_threshold"
@@ -21,8 +21,8 @@ CLIP = 0.25
 def forward_passes(ranks: Ranks, runs: list[dict[str, Any]]) -> list[list[tuple[bool, int]]]:
     """Per forward pass of each run: whether dropout is active, and its seed."""
     from bigbird_ds.training.loop import train
+    from bigbird_ds.training.ranks.stopping import StopRequest
     from bigbird_ds.training.setup import build_run
-    from bigbird_ds.training.stopping import StopRequest
 
     found = []
     for settings in runs:

@@ -13,7 +13,7 @@ from support.runs import changed, errors_of, train_one
 
 from bigbird_ds.errors import ConfigError, UserError
 from bigbird_ds.training.config.file import check_run_config, load_run_config
-from bigbird_ds.training.plan import describe_plan
+from bigbird_ds.training.planning.plan import describe_plan
 
 
 def _damaged_copy(shards: Path, target: Path, damage: str) -> Path:
@@ -63,7 +63,7 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
             ],
         ),
         "no tokenizer": ({"data.tokenizer": str(tmp_path)}, ["holds no tokenizer"]),
-        "no shards": ({"data.train": str(tmp_path / "nothing")}, ["manifest", "is missing"]),
+        "no shards": ({"data.train": str(tmp_path / "nothing")}, ["holds no shards", "data.train"]),
         "cut shard": ({"data.train": str(cut)}, ["train-", "truncated"]),
         "deepspeed key": (
             {"deepspeed.zero_optimisation": {}},
@@ -152,6 +152,8 @@ def test_every_user_error_says_what_was_seen_needed_and_to_change(
         ("deepspeed=/", ["no file /", "needed: a JSON file", "change: deepspeed"]),
         ("model=google/bigbird", ["no folder google/bigbird", "model: DIR, after `hf download"]),
         ("output.x=1", ["of a value that is not a mapping"]),
+        ("output=~/runs/one", ["no home folder here", "output=~/runs/one"]),
+        ("output=runs/a #1", ["is a comment", "'#1' would have no effect"]),
     ],
 )
 def test_a_wrong_override_is_refused(

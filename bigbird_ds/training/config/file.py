@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from bigbird_ds import files
-from bigbird_ds.errors import ConfigError
+from bigbird_ds.errors import ConfigError, absent
 from bigbird_ds.hub.model_folder import require_model_folder
 from bigbird_ds.models.hub_names import looks_like_hub_name
 from bigbird_ds.models.weight_files import has_weights, how_to_read, other_weights
@@ -116,7 +116,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(
             "the run config is missing",
-            seen=f"no file {path}",
+            seen=absent(path),
             needed="a YAML file such as configs/run/tiny_cpu.yaml",
             change="the first argument",
         ) from None
@@ -149,7 +149,7 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             change="the command line",
         )
     try:
-        return keys, parse_yaml(text, repr(word))
+        value, node = parse_yaml(text, repr(word)), yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as cause:
         raise ConfigError(
             "the value of an override is not valid YAML",
@@ -157,6 +157,14 @@ def _parse_override(word: str) -> tuple[list[str], Any]:
             needed="a number, a word or a quoted string",
             change="the command line",
         ) from cause
+    if node is not None and (comment := text[node.end_mark.index :].strip()):
+        raise ConfigError(
+            "a part of an override is a comment",
+            seen=f"{word!r}, in which {comment!r} would have no effect",
+            needed="quotes around a value with #, within those of the shell",
+            change="the command line",
+        )
+    return keys, value
 
 
 def _require_each_key_once(keys: list[list[str]], overrides: Sequence[str]) -> None:
@@ -208,7 +216,7 @@ def _expand_files(settings: dict[str, Any], origins: dict[str, str]) -> None:
             if not Path(name).exists() or Path(name).is_dir():
                 raise ConfigError(
                     f"the file given as `{key}` is missing",
-                    seen=f"no file {name}",
+                    seen=absent(name),
                     needed=FILE_KEYS[key],
                     change=key,
                 )

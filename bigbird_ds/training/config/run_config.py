@@ -264,6 +264,13 @@ class RunConfig(Section):
                     needed="a shards folder with a validation split",
                     change=f"data.validation, or leave out train.{key}",
                 )
+        if self.output.startswith("~"):
+            raise ConfigError(
+                "~ is no home folder here: no shell has replaced it",
+                seen=f"output={self.output}",
+                needed="the whole path; on the command line $HOME, which shells replace",
+                change="output",
+            )
         if self.continue_from is not None and self.resume not in ("auto", "never"):
             raise ConfigError(
                 "two checkpoints to start from",

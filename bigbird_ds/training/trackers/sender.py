@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import secrets
 import threading
 import time
@@ -50,7 +51,10 @@ def _run_id(folder: Path, steps_done: int) -> str:
     path = folder / RUN_ID_NAME
     try:
         if steps_done and path.is_file():
-            return path.read_text(encoding="ascii").strip()
+            saved = path.read_text(encoding="ascii", errors="replace").strip()
+            if re.fullmatch(r"[\w-]+", saved, re.ASCII):
+                return saved
+            logger.warning("trackers: another run begins there: %s holds no id", path)
         run_id = secrets.token_hex(8)
         with files.atomic_write(path) as stream:
             stream.write(f"{run_id}\n".encode())

@@ -91,6 +91,9 @@ def test_the_run_id_survives_a_resume_and_a_new_run_gets_another(tmp_path: Path)
 
     first = run_id(0)
     assert run_id(4) == first and run_id(0) != first
+    for damaged in (b"", b"\xff\x00"):
+        (tmp_path / "run_id").write_bytes(damaged)
+        assert len(run_id(4)) == len(first)
 
 
 def test_names_are_grouped_and_steps_and_times_are_no_metrics() -> None:

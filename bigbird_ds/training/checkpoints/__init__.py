@@ -1,0 +1,1 @@
+"""Checkpoints and the folder of a run: where it starts, what it saves, how it resumes."""

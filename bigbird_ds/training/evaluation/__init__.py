@@ -1,0 +1,1 @@
+"""Evaluation of a model, within a run and afterwards."""
