@@ -39,7 +39,12 @@ from bigbird_ds.plotting import pyplot, save_figure
 
 MASK, FIRST, K = 1, 2, 6  # tokens from FIRST on are the words of six bases
 MASKED = 0.4
-CONTENDERS = ("uniform", "control", "none")
+LABELS = {
+    "uniform": "uniform",
+    "control": "uniform,\ntrained on unrelated",
+    "none": "no random blocks",
+}
+CONTENDERS = tuple(LABELS)
 BOTH = ("homologous", "unrelated")
 
 Pairs = list[tuple[Window, Window]]
@@ -221,11 +226,11 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
     for side, other in enumerate(BOTH):
         bits = [row[other]["bits"] for row in rows]
         bars = axes.bar(np.arange(len(rows)) + 0.4 * side, bits, 0.38, label=other)
-        axes.bar_label(bars, fmt="%.2f")
-    axes.set_xticks(np.arange(len(rows)) + 0.2, [row["contender"] for row in rows])
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_xticks(np.arange(len(rows)) + 0.2, [LABELS[row["contender"]] for row in rows])
     axes.axhline(2.0, color="gray", linestyle=":", label="guessing")
-    axes.set(ylabel="bits a masked base", ylim=(0, 2.3))
-    figure.legend(title="other strain", loc="outside right upper")
+    axes.set(ylabel="bits a masked base", ylim=(0, 2.8))
+    figure.legend(title="the other strain", loc="outside right upper")
     save_figure(figure, target)
     plt.close(figure)
 
