@@ -72,7 +72,7 @@ demo-pegasus: $(DEMO_READY)
 	$(RUN) bash launch/demo_pegasus.sh
 
 test: check
-	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal tests
+	$(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 # All three need root and Debian or Ubuntu, and install the packages that they name. The first makes two
 # network namespaces with sshd, the second starts a SLURM of its own, the third runs docker/Dockerfile in a

@@ -10,6 +10,20 @@ from typing import Any
 import pytest
 from support.corpus import Corpus, bigbird_run_settings, make_corpus
 
+# Their fixtures train for minutes, once in each process that runs a test of the module. Idle
+# processes steal tests from the end, so these come first.
+_LONG_SETUP = {
+    "test_sequence_parallel_pegasus.py",
+    "test_gpu_all.py",
+    "test_broken_steps.py",
+    "test_steps.py",
+    "test_adafactor.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG_SETUP)
+
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:

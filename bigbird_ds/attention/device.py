@@ -24,25 +24,36 @@ WIDEST_FP32 = 64  # head size up to which the fp32 kernels keep their tiles in r
 # which spills registers at blocks of 64. Changed by benchmarks: no card has measured them yet.
 EXACT_FP32 = ["tf32x3"]
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-_counted_for_gpu = contextvars.ContextVar("_counted_for_gpu", default=False)
+# The kind of device that memory is counted for, while it is counted on fake tensors.
+_counted_for: contextvars.ContextVar[str | None] = contextvars.ContextVar("counted", default=None)
 
 
 @contextlib.contextmanager
-def counted_for_gpu(wanted: bool = True) -> Iterator[None]:
-    """Choose the operators of a GPU for fake tensors, which no kernel ever reads.
+def counting(on_gpu: bool) -> Iterator[None]:
+    """Choose the operators that a plan counts on fake tensors, which no kernel ever reads.
 
-    A plan counts the memory of a GPU run on a machine without one. Triton must be installed.
+    Args:
+        on_gpu: those of a GPU, on a machine without one; Triton must be installed.
     """
-    token = _counted_for_gpu.set(wanted)
+    token = _counted_for.set("cuda" if on_gpu else "cpu")
     try:
         yield
     finally:
-        _counted_for_gpu.reset(token)
+        _counted_for.reset(token)
+
+
+def is_counted() -> bool:
+    """Whether only the memory of the operations matters, and not their results."""
+    return _counted_for.get() is not None
+
+
+def _is_counted_for_gpu() -> bool:
+    return _counted_for.get() == "cuda"
 
 
 def is_accelerator(device: torch.device) -> bool:
     """Whether operations run on an accelerator, or are counted as if they did."""
-    return device.type != "cpu" or _counted_for_gpu.get()
+    return device.type != "cpu" or _is_counted_for_gpu()
 
 
 def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
@@ -54,7 +65,7 @@ def why_not_triton(q: torch.Tensor, pattern: BlockPattern) -> str | None:
         return f"head size {width}"
     if q.dtype not in _DTYPES:
         return f"dtype {q.dtype}"
-    if _counted_for_gpu.get():
+    if _is_counted_for_gpu():
         return None
     return _why_not_device(q.device, shared_memory_needed(block, width, q.dtype))
 
@@ -101,7 +112,7 @@ def tile_width(head_size: int) -> int:
 
 def runs_triton_kernels(device: torch.device) -> bool:
     """Whether the kernels run on this device, regardless of sizes and dtypes."""
-    return _counted_for_gpu.get() or _why_not_device(device, 0) is None
+    return _is_counted_for_gpu() or _why_not_device(device, 0) is None
 
 
 @functools.cache

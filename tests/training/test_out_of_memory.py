@@ -69,8 +69,8 @@ def test_the_program_ends_as_with_any_user_error(
     ranks = SimpleNamespace(device=torch.device("cuda"), world_size=1)
     training = "bigbird_ds.training"
     monkeypatch.setattr(pretrain, "stop_with_launcher", lambda request: None)
-    monkeypatch.setattr(f"{training}.distributed.start", lambda *_: ranks)
-    monkeypatch.setattr(f"{training}.watchdog.watching", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(f"{training}.ranks.distributed.start", lambda *_: ranks)
+    monkeypatch.setattr(f"{training}.ranks.watchdog.watching", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(f"{training}.setup.build_run", lambda *_, **__: None)
     monkeypatch.setattr(f"{training}.loop.train", train)
     monkeypatch.setattr("sys.argv", ["pretrain.py", TINY])

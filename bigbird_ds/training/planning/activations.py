@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bigbird_ds.attention.device import counted_for_gpu
+from bigbird_ds.attention.device import counting
 from bigbird_ds.attention.parallel import SequenceParallel
 from bigbird_ds.attention.pattern import forget_patterns
 from bigbird_ds.models.bigbird.configuration import BigBirdConfig
@@ -114,7 +114,7 @@ def _with_layers(model_config: ModelConfig, layers: list[int]) -> ModelConfig:
 
 
 def _count(config: RunConfig, model_config: ModelConfig, on_gpu: bool) -> StepBytes:
-    with counted_for_gpu(on_gpu), _fake_model(config, model_config) as model:
+    with counting(on_gpu), _fake_model(config, model_config) as model:
         return count_step(model, example_batch(config), config.objective.kind.losses)
 
 

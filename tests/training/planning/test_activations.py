@@ -11,6 +11,7 @@ from support.pegasus_corpus import TINY_PEGASUS_RUN
 from support.runs import changed
 
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
+from bigbird_ds.attention import gathered
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.planning import activations
 from bigbird_ds.training.planning.activations import count_step, example_batch, step_bytes
@@ -114,3 +115,18 @@ def test_a_model_runs_after_it_was_counted() -> None:
     step_bytes(config, model_config)
     model = config.objective.kind.model_class(model_config)
     assert float(model.loss_sums(**example_batch(config))["mlm_loss"].detach()) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "checkpoints"), [(BIGBIRD, False), (PEGASUS, True)], ids=["bigbird", "pegasus"]
+)
+def test_three_chunks_of_the_attention_count_as_all_do(
+    settings: dict[str, Any], checkpoints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"data.sequence_length": 1024, "train.activation_checkpointing": checkpoints}
+    config = check_run_config(changed(settings, **changes), "test")
+    model_config = model_config_of(settings).replace(max_position_embeddings=1024)
+    monkeypatch.setattr(gathered, "_CHUNK_SCORES_CPU", 1 << 13)
+    few = step_bytes(config, model_config)
+    monkeypatch.setattr(gathered, "is_counted", lambda: False)
+    assert step_bytes(config, model_config) == few
