@@ -20,7 +20,14 @@ from pathlib import Path
 from bigbird_ds import files
 from bigbird_ds.errors import DataError
 from bigbird_ds.log import logger
-from data_prep.input_kinds import KNOWN_KINDS, Kind, counted_by_suffix, kind_of, listing
+from data_prep.input_kinds import (
+    KNOWN_KINDS,
+    Kind,
+    counted_by_suffix,
+    kind_of,
+    kind_of_json,
+    listing,
+)
 from data_prep.input_walk import Identity, identity_of, is_saved_dataset, walk
 from data_prep.records import printable
 from data_prep.remote import RemotePath, find_remote, is_remote
@@ -53,7 +60,8 @@ class InputFile:
     @property
     def can_be_cut(self) -> bool:
         """Whether reading can start in the middle of the file."""
-        return not self.compression and self.kind not in (Kind.TEXT, Kind.ARROW, Kind.FASTA)
+        whole = (Kind.TEXT, Kind.JSON_VALUES, Kind.ARROW, Kind.FASTA)
+        return not self.compression and self.kind not in whole
 
     def _size_and_time_now(self) -> tuple[int, int]:
         if isinstance(self.path, RemotePath):
@@ -114,8 +122,7 @@ def find_inputs(
                 again += 1
                 continue
             seen.add(identity)
-            is_text = file.kind is Kind.TEXT
-            inputs.append(dataclasses.replace(file, kind=text_kind) if is_text else file)
+            inputs.append(dataclasses.replace(file, kind=_exact_kind(file, text_kind)))
     if again:
         logger.info(
             "%s paths name files that are already in the input; each file is read once",
@@ -130,6 +137,18 @@ def find_inputs(
         )
     _hint_at_one_large_document(inputs)
     return inputs
+
+
+def _exact_kind(file: InputFile, text_kind: Kind) -> Kind:
+    """The kind of a file whose name does not say it all."""
+    if file.kind is Kind.TEXT:
+        return text_kind
+    if file.kind is not Kind.JSON:
+        return file.kind
+    try:
+        return kind_of_json(file.path, file.compression)
+    except OSError as cause:
+        raise cannot_be_read(file.path, cause) from cause
 
 
 def _hint_at_one_large_document(inputs: Sequence[InputFile]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from data_prep.fasta import read_fasta
 from data_prep.input_kinds import Kind
 from data_prep.inputs import cannot_be_read
+from data_prep.json_values import read_json_values
 from data_prep.line_readers import (
     read_blank_line_texts,
     read_json_lines,
@@ -37,6 +38,7 @@ def read_piece(piece: Piece, fields: Fields) -> Iterator[Document | BadRecord]:
         Kind.TEXT_LINES: read_text_lines,
         Kind.TEXT_BLANK_LINES: read_blank_line_texts,
         Kind.JSON_LINES: read_json_lines,
+        Kind.JSON_VALUES: read_json_values,
         Kind.PARQUET: read_parquet,
         Kind.ARROW: read_arrow,
         Kind.FASTA: read_fasta,
