@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,30 @@ def add_comparison_options(parser: argparse.ArgumentParser, repeats: int) -> Non
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
+
+
+def add_reading_options(parser: argparse.ArgumentParser, drawn: str) -> None:
+    """Options of experiments that train contenders and draw ``drawn``."""
+    parser.add_argument("--draw", type=Path, help=f"PNG of {drawn}")
+    parser.add_argument("--read", type=Path, help="results to draw instead of training")
+    add_threads_option(parser)
+
+
+def read_or_measure(
+    name: str,
+    arguments: argparse.Namespace,
+    contenders: Sequence[str],
+    measure: Callable[[str], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """A row of results for each contender; the result file is written after each."""
+    if arguments.read is not None:
+        read: list[dict[str, Any]] = json.loads(arguments.read.read_text())["results"]
+        return read
+    facts, rows = begin(threads=arguments.threads), []
+    for contender in contenders:
+        rows.append(measure(contender))
+        write_results(name, arguments, facts, rows)
+    return rows
 
 
 def begin(device: str = "cpu", threads: int | None = None) -> dict[str, str]:

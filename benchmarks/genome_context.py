@@ -67,18 +67,15 @@ def main() -> int:
     parser.add_argument("--test-windows", type=int, default=24)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draw", type=Path, help="PNG of bits a base by contender")
-    parser.add_argument("--read", type=Path, help="results to draw instead of training")
-    command_line.add_threads_option(parser)
+    command_line.add_reading_options(parser, "bits a base by contender")
     arguments = parser.parse_args()
-    if arguments.read is not None:
-        rows = json.loads(arguments.read.read_text())["results"]
-    else:
-        facts, rows = command_line.begin(threads=arguments.threads), []
-        windows = draw_windows(arguments)
-        for contender in arguments.contenders:
-            rows.append(train_and_test(contender, *windows, arguments))
-            command_line.write_results("genome_context", arguments, facts, rows)
+    windows = ([], []) if arguments.read is not None else draw_windows(arguments)
+    rows = command_line.read_or_measure(
+        "genome_context",
+        arguments,
+        arguments.contenders,
+        lambda contender: train_and_test(contender, *windows, arguments),
+    )
     if arguments.draw is not None:
         draw(rows, arguments.draw)
     return 0

@@ -21,7 +21,6 @@ connected`` otherwise; ways through the global blocks do not count. Chance is 1 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,17 +54,11 @@ def main() -> int:
     parser.add_argument("--test-documents", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draw", type=Path, help="PNG of accuracy by distance")
-    parser.add_argument("--read", type=Path, help="results to draw instead of training")
-    command_line.add_threads_option(parser)
+    command_line.add_reading_options(parser, "accuracy by distance")
     arguments = parser.parse_args()
-    if arguments.read is not None:
-        rows = json.loads(arguments.read.read_text())["results"]
-    else:
-        facts, rows = command_line.begin(threads=arguments.threads), []
-        for style in arguments.styles:
-            rows.append(train_and_test(style, arguments))
-            command_line.write_results("recall", arguments, facts, rows)
+    rows = command_line.read_or_measure(
+        "recall", arguments, arguments.styles, lambda style: train_and_test(style, arguments)
+    )
     if arguments.draw is not None:
         draw(rows, arguments.draw)
     return 0
