@@ -59,6 +59,11 @@ def rewritten_folder(out: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_being_repaired(out: Path) -> bool:
+    """Whether a part rewrites units, or was killed while it did."""
+    return any((out / UNFINISHED_NAME).glob("rewritten-*"))
+
+
 def put_in_place(folder: Path, out: Path, records: Iterable[UnitRecord | None]) -> None:
     """Move the shards of rewritten units from ``folder`` to ``out``."""
     for record in records:

@@ -38,7 +38,13 @@ from data_prep.job_folder import (
 )
 from data_prep.job_lock import JobLock
 from data_prep.progress import Progress
-from data_prep.repair import damaged_units, put_in_place, require_same, rewritten_folder
+from data_prep.repair import (
+    damaged_units,
+    is_being_repaired,
+    put_in_place,
+    require_same,
+    rewritten_folder,
+)
 from data_prep.sentence_choice import spans_by
 from data_prep.text_hashes import find_duplicates
 from data_prep.unit_job import DocumentOptions, UnitRecord, hashes_path
@@ -195,7 +201,8 @@ class _Job:
                     require_same(record, unit.number, manifest)
                 put_in_place(folder, self._out, records)
         self._write_tokenizer()
-        self._folder.remove()
+        if not is_being_repaired(self._out):  # by another part
+            self._folder.remove()
 
     def _rewritten(self, folder: Path, number: int) -> UnitRecord | None:
         record = JobFolder(folder).finished(number)
