@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from bigbird_ds import files
 from bigbird_ds.errors import EXIT_DONE, EXIT_REQUEUE, ConfigError
 from bigbird_ds.hub.checkpoints import step_folder
+from bigbird_ds.log import logger
 from bigbird_ds.sizes import GIB
 from bigbird_ds.training.checkpoints.checkpoint import take_snapshot, write_checkpoint
 from bigbird_ds.training.checkpoints.disk import Kept
@@ -38,6 +39,8 @@ from bigbird_ds.training.step import (
     optimizer_step,
     state_after,
 )
+
+_PREFIX, _LOCK_NAME = ".dry-run-", "lock"
 
 
 class Phases:
@@ -84,22 +87,36 @@ def dry_run(config: RunConfig, ranks: Ranks, request: StopRequest) -> int:
         UserError, RankFailure: a phase fails, or the folder cannot be made.
         FloatingPointError: the loss or the gradient norm of the first step is not finite.
     """
-    folder = ranks.on_all_ranks(lambda: _make_folder(config) if ranks.is_first else "")[0]
-    try:
-        return _every_phase(_trial(config, ranks, Path(folder) / "run"), ranks, request)
-    except FailedBetweenSteps as cause:
-        raise cause.error from cause
-    finally:
-        if ranks.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        folder = ranks.on_all_ranks(
+            lambda: stack.enter_context(_folder(config)) if ranks.is_first else ""
+        )[0]
+        try:
+            return _every_phase(_trial(config, ranks, Path(folder) / "run"), ranks, request)
+        except FailedBetweenSteps as cause:
+            raise cause.error from cause
 
 
-def _make_folder(config: RunConfig) -> str:
+@contextmanager
+def _folder(config: RunConfig) -> Iterator[str]:
+    """A folder next to ``output``, removed at the end; those of killed dry runs are removed too."""
     parent = Path(config.output).absolute().parent
     while not parent.is_dir():
         parent = parent.parent
     files.make_folder(parent, ConfigError, "output")
-    return tempfile.mkdtemp(prefix=".dry-run-", dir=parent)
+    others = list(parent.glob(f"{_PREFIX}*"))
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    try:
+        with (Path(folder) / _LOCK_NAME).open("a") as lock:
+            with suppress(OSError):  # without locks, nothing tells which dry runs are alive
+                files.lock(lock)
+                for other in others:
+                    if not files.is_locked(other / _LOCK_NAME):
+                        logger.info("removing %s of a killed dry run", other)
+                        shutil.rmtree(other, ignore_errors=True)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trial(config: RunConfig, ranks: Ranks, output: Path) -> RunConfig:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,7 +76,39 @@ def test_a_dry_run_measures_every_phase_beside_the_plan_and_leaves_nothing(
 
 
 def test_an_output_that_cannot_be_written_is_found() -> None:
-    from bigbird_ds.training.dry_run import _make_folder
-
     with pytest.raises(ConfigError, match="the output cannot be written"):
-        _make_folder(SimpleNamespace(output="/proc/runs/one"))  # type: ignore[arg-type]
+        folder_of("/proc/runs/one").__enter__()
+
+
+def test_the_folder_of_a_killed_dry_run_is_removed_and_that_of_a_live_one_is_kept(
+    tmp_path: Path,
+) -> None:
+    with folder_of(str(tmp_path / "run")) as folder:
+        lock = next(Path(folder).iterdir()).name
+    live, killed = tmp_path / ".dry-run-live", tmp_path / ".dry-run-killed"
+    for path in (live, killed):
+        path.mkdir()
+        (path / lock).touch()
+    words = [sys.executable, "-c", _HOLD, str(live / lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"locked\n"
+        with folder_of(str(tmp_path / "run")) as folder:
+            assert set(tmp_path.iterdir()) == {live, Path(folder)}
+        process.communicate()
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from bigbird_ds import files
+with Path(sys.argv[1]).open("a") as stream:
+    files.lock(stream)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def folder_of(output: str) -> contextlib.AbstractContextManager[str]:
+    from bigbird_ds.training.dry_run import _folder
+
+    return _folder(SimpleNamespace(output=output))  # type: ignore[arg-type]
