@@ -39,6 +39,7 @@ class StopRequest:
         self.saves = False
         self.plan = "stopping before the first step"
         self._is_told = False
+        self._kept: dict[Path, int] = {}
         self._first: dict[int, float] = {}
 
     def __bool__(self) -> bool:
@@ -52,18 +53,23 @@ class StopRequest:
             _print(f"{reason}: {self.plan} (process {os.getpid()}{hint})")
 
     def look_for_files(self, folder: Path) -> None:
-        """Take a file ``STOP`` or ``SAVE`` in the run folder as a request, and remove it."""
+        """Take a file ``STOP`` or ``SAVE`` in the run folder as a request, and remove it.
+
+        A file that cannot be removed is taken once, and again when it is written anew.
+        """
         for name in (STOP_NAME, SAVE_NAME):
             path = folder / name
             try:
-                if not path.exists():
-                    continue
-            except OSError:  # a network file system that fails for a moment must not end the run
+                written = path.stat().st_mtime_ns
+            except OSError:  # missing, or a network file system that fails for a moment
+                continue
+            if self._kept.get(path) == written:
                 continue
             try:
-                path.unlink()
+                path.unlink(missing_ok=True)
             except OSError as cause:
-                _print(f"{path} cannot be removed, so the request remains: {cause.strerror}")
+                self._kept[path] = written
+                _print(f"{path} is taken, but cannot be removed: {cause.strerror}")
             if name == STOP_NAME:
                 self.set(str(path))
             else:

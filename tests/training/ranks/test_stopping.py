@@ -61,17 +61,38 @@ def test_a_hangup_stays_ignored_under_nohup() -> None:
 def test_a_file_system_that_fails_for_a_moment_is_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Path) -> bool:
+    def fail(self: Path) -> os.stat_result:
         raise OSError(errno.ESTALE, "Stale file handle", str(self))
 
     (tmp_path / "STOP").touch()
     request = StopRequest()
     with monkeypatch.context() as broken:
-        broken.setattr(Path, "exists", fail)
+        broken.setattr(Path, "stat", fail)
         request.look_for_files(tmp_path)
     assert not request
     request.look_for_files(tmp_path)
     assert request and not (tmp_path / "STOP").exists()
+
+
+def test_a_file_that_cannot_be_removed_is_one_request_until_it_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    file = tmp_path / "SAVE"
+    file.touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    request = StopRequest()
+    asked = []
+    for is_rewritten in (False, False, False, True, False):
+        if is_rewritten:
+            os.utime(file, ns=(0, 10**9))
+        request.saves = False
+        request.look_for_files(tmp_path)
+        asked.append(request.saves)
+    assert asked == [True, False, False, True, False]
+    assert capfd.readouterr().err.count("cannot be removed: Permission denied") == 2
 
 
 @pytest.mark.launch
