@@ -36,6 +36,7 @@ from data_prep.job_lock import JobLock, owners
 from data_prep.remote import RemotePath
 from data_prep.unit_job import UnitRecord
 
+REWRITTEN = "rewritten-"  # folders of units that a part repairs
 _SAMPLES = 8
 _SAMPLE_BYTES = 1 << 15
 
@@ -125,7 +126,6 @@ class JobFolder:
         if not is_complete:
             self._refuse_foreign_files()
         files.make_folder(self._out, DataError, "--out")
-        self._folder.mkdir(exist_ok=True)
         self._lock = JobLock(self._folder, part or (1, 1))
         try:
             self._lock.acquire()
@@ -203,8 +203,15 @@ class JobFolder:
         return [UnitRecord.model_validate(value) for value in values]
 
     def remove(self) -> None:
-        """Remove the job state but keep the shards."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove the job state, but keep the shards, and what other parts work with now."""
+        for path in self._folder.glob("*"):
+            if path.is_dir():
+                if not path.name.startswith(REWRITTEN):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif not path.name.startswith("lock-"):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
 
     def remove_with_shards(self, records: Iterable[UnitRecord]) -> None:
         """Remove the job state and the shards of these finished units."""

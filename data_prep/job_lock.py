@@ -118,7 +118,11 @@ def _part_of(path: Path) -> tuple[int, int] | None:
 def _open_locked(path: Path) -> int:
     """A descriptor of ``path`` under the kernel's lock, or -1 if another process holds it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # another part ended and removed the empty folder between the two calls
         try:
             # Not lockf: its locks are released when the owner closes any descriptor of the file.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

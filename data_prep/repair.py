@@ -10,6 +10,7 @@ from pathlib import Path
 from bigbird_ds import files
 from bigbird_ds.data.format import UNFINISHED_NAME, Manifest, ShardRecord, unit_of
 from bigbird_ds.errors import DataError
+from data_prep.job_folder import REWRITTEN
 from data_prep.unit_job import UnitRecord
 
 
@@ -50,18 +51,13 @@ def require_same(record: UnitRecord | None, number: int, manifest: Manifest) -> 
 @contextlib.contextmanager
 def rewritten_folder(out: Path, name: str) -> Iterator[Path]:
     """A folder for rewritten units until they are known to be the same; removed at the end."""
-    folder = out / UNFINISHED_NAME / f"rewritten-{name}"
+    folder = out / UNFINISHED_NAME / f"{REWRITTEN}{name}"
     shutil.rmtree(folder, ignore_errors=True)  # of a killed job
     (folder / UNFINISHED_NAME).mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_being_repaired(out: Path) -> bool:
-    """Whether a part rewrites units, or was killed while it did."""
-    return any((out / UNFINISHED_NAME).glob("rewritten-*"))
 
 
 def put_in_place(folder: Path, out: Path, records: Iterable[UnitRecord | None]) -> None:

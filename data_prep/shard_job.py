@@ -40,7 +40,6 @@ from data_prep.job_lock import JobLock
 from data_prep.progress import Progress
 from data_prep.repair import (
     damaged_units,
-    is_being_repaired,
     put_in_place,
     require_same,
     rewritten_folder,
@@ -201,8 +200,7 @@ class _Job:
                     require_same(record, unit.number, manifest)
                 put_in_place(folder, self._out, records)
         self._write_tokenizer()
-        if not is_being_repaired(self._out):  # by another part
-            self._folder.remove()
+        self._folder.remove()
 
     def _rewritten(self, folder: Path, number: int) -> UnitRecord | None:
         record = JobFolder(folder).finished(number)

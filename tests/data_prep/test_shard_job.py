@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,21 @@ def test_a_copy_of_the_inputs_with_other_times_is_the_same_input(
         os.utime(copy / path.name, (1, 1))
     assert shard(corpus, copy, "--part", "2/2", out=out) == 0
     assert (out / "manifest.json").is_file()
+
+
+def test_two_parts_repair_a_complete_folder_side_by_side(
+    corpus: Corpus, inputs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert shard(corpus, inputs, out=out) == 0
+    before = contents(out)
+    for tar in out.glob("train-*.tar"):
+        tar.unlink()
+    words = ["shard", inputs, "--tokenizer", corpus.tokenizer, "--out", out, "--unit-size", "40K"]
+    words = [sys.executable, "-m", "bigbird_ds.cli.main", *map(str, words), "--resume", "--part"]
+    parts = [subprocess.Popen([*words, f"{part}/3"]) for part in (1, 2, 3)]
+    assert [part.wait() for part in parts] == [0, 0, 0]
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "index", "tokenizer"])
