@@ -8,8 +8,8 @@ exists there is reused. The steps are those of any run:
 
 1. Documents: the .pod files of Debian's perl-doc (never part of this repository).
 2. Tokenizer and shards, a tenth of the documents for validation.
-3. A tiny BigBird of style uniform: masked language modeling at the shortest of ``--lengths``, then
-   ``continue_from`` at the longest with the same optimizer.
+3. A tiny BigBird of style uniform: masked language modeling in the ``--stages``, each a
+   ``continue_from`` of the one before at another length with the same optimizer.
 4. ``bigbird-ds evaluate --lengths``: the same targets, the visible text cut to each length.
 """
 
@@ -28,7 +28,6 @@ from debian_package import fetch_package
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = [sys.executable, str(ROOT / "launch" / "pretrain.py")]
-BLOCK = 16
 
 
 def main() -> int:
@@ -47,16 +46,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("work/context"))
     parser.add_argument("--documents", type=Path, help="files or folder, instead of perl-doc")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
-    parser.add_argument("--steps", type=int, nargs=2, default=[700, 900], help="of the two stages")
+    parser.add_argument(
+        "--stages",
+        type=stage,
+        nargs="+",
+        default=[[64, 700], [1024, 900]],
+        metavar="LENGTH:STEPS",
+        help="of the training, in order",
+    )
     parser.add_argument("--tokens", type=int, default=2048, help="in a step")
     parser.add_argument("--mask-fraction", type=float, default=0.3, help="of the tokens")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--block", type=int, default=16, help="tokens of an attention block")
     parser.add_argument("--vocabulary", type=int, default=4000, help="pieces")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data order and masks")
     parser.add_argument("--draw", type=Path, help="PNG of bits and accuracy by visible length")
     return parser
+
+
+def stage(text: str) -> list[int]:
+    length, steps = text.split(":")
+    return [int(length), int(steps)]
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -89,21 +102,20 @@ def fetch(work: Path) -> Path:
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    """Both stages; returns the folder of the second."""
-    first, second = arguments.work / "short", arguments.work / "long"
-    steps = arguments.steps
-    for output, length, end, before in (
-        (first, min(arguments.lengths), steps[0], None),
-        (second, max(arguments.lengths), sum(steps), first),
-    ):
-        config = run_config(arguments, output, length, end, sum(steps))
+    """All stages; returns the folder of the last."""
+    total, end, before = sum(steps for _, steps in arguments.stages), 0, None
+    for number, (length, steps) in enumerate(arguments.stages, start=1):
+        end, output = end + steps, arguments.work / f"stage-{number}"
+        config = run_config(arguments, output, length, end, total)
         if before is not None:
             config["continue_from"] = str(before)
         file = arguments.work / f"{output.name}.yaml"
         file.write_text(json.dumps(config, indent=1))  # JSON is YAML
         print("$ python launch/pretrain.py", file, flush=True)
         subprocess.run([*PRETRAIN, str(file)], check=True)
-    return second
+        before = output
+    assert before is not None
+    return before
 
 
 def run_config(
@@ -114,10 +126,10 @@ def run_config(
         "model": {
             "hidden_size": arguments.width,
             "num_hidden_layers": arguments.layers,
-            "num_attention_heads": 4,
+            "num_attention_heads": arguments.heads,
             "intermediate_size": 4 * arguments.width,
             "max_position_embeddings": length,
-            "block_size": BLOCK,
+            "block_size": arguments.block,
             "num_random_blocks": 3,
             "random_style": "uniform",
             "hidden_dropout_prob": 0.0,
