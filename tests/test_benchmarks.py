@@ -206,7 +206,9 @@ def test_stages_of_the_context_experiment_are_valid_configs(monkeypatch, tmp_pat
     assert (short.data.sequence_length, long.data.sequence_length) == (64, 1024)
     assert (short.continue_from, long.continue_from) == (None, short.output)
     assert long.output == str(last) and long.schedule == short.schedule
-    assert long.train.steps == long.schedule.total_steps == sum(steps for _, steps in arguments.stages)
+    assert (
+        long.train.steps == long.schedule.total_steps == sum(steps for _, steps in arguments.stages)
+    )
 
 
 @pytest.fixture(scope="module")

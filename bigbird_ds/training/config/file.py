@@ -42,7 +42,8 @@ def load_with_origins(
         path: a YAML file.
         overrides: ``key.sub=value``, with the value in YAML. They take precedence over the file,
             over the JSON files that ``model`` and ``deepspeed`` may name, and over the default of
-            ``deepspeed``. File names are relative to the current folder. A variable of
+            ``deepspeed``. File names are relative to the current folder; the JSON files that the
+            run config names may also lie in a folder above its own. A variable of
             ``jobs.JOB_VARIABLES`` in braces stands for its value, here and in the file.
 
     Returns:
@@ -62,6 +63,7 @@ def load_with_origins(
         if len(keys) == 1:
             settings[keys[0]] = value
             replace_origin(origins, keys[0], value, COMMAND_LINE)
+    _find_files(settings, origins, Path(path))
     _expand_files(settings, origins)
     # The default applies unless a mapping or file was given; single keys are set in either.
     settings.setdefault("deepspeed", default_deepspeed())
@@ -191,6 +193,22 @@ def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
             )
         inner = following
     inner[keys[-1]] = value
+
+
+def _find_files(settings: dict[str, Any], origins: dict[str, str], path: Path) -> None:
+    """Complete the names of JSON files that are not in the current folder.
+
+    So a shipped config, ``CHECKOUT/configs/run/NAME.yaml``, finds ``configs/model/NAME.json`` from
+    any folder.
+    """
+    for key in FILE_KEYS:
+        name = settings.get(key)
+        if not isinstance(name, str) or origins.get(key) != str(path) or Path(name).exists():
+            continue
+        for folder in path.absolute().parents:
+            if (folder / name).is_file():
+                settings[key] = str(folder / name)
+                break
 
 
 def _expand_files(settings: dict[str, Any], origins: dict[str, str]) -> None:

@@ -22,7 +22,9 @@ from bigbird_ds.training.deepspeed.keys import (
 _INTRODUCTION = """# Run config
 
 A YAML file; any key can be set on the command line as `key.sub=value`, the value in YAML. File
-names are relative to the current folder. Unknown keys are errors.
+names are relative to the current folder; a JSON file that the run config names may also lie in a
+folder above the config's own, so the shipped configs work from any folder. Unknown keys are errors.
+
 `launch/pretrain.py CONFIG --print-config` validates everything that needs neither data nor
 tokenizer, prints the resolved config with the origin of each value (default, file or command
 line), and exits. `bigbird-ds plan CONFIG` also checks data and tokenizer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,22 @@ def test_single_deepspeed_keys_change_the_default_and_a_mapping_replaces_it(
     assert zero_stage(config) == stage
     shown = write(tmp_path, dump_run_config(config))
     assert load_run_config(shown) == config
+
+
+def test_a_json_file_is_taken_from_the_current_folder_and_else_from_above_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, here = tmp_path / "checkout", tmp_path / "here"
+    for folder, width in ((shipped, 64), (here, 128)):
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / "tiny.json").write_text(json.dumps({"hidden_size": width}))
+    (shipped / "configs" / "run").mkdir(parents=True)
+    text = RUN.replace("model: {}", "model: models/tiny.json")
+    config = write(shipped / "configs" / "run", text)
+
+    monkeypatch.chdir(here)
+    assert load_run_config(config).model["hidden_size"] == 128
+    (here / "models" / "tiny.json").unlink()
+    assert load_run_config(config).model["hidden_size"] == 64
+    with pytest.raises(ConfigError, match="the file given as `model` is missing"):
+        load_run_config(config, ["model=models/tiny.json"])

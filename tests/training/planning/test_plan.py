@@ -86,6 +86,14 @@ def test_a_shipped_config_is_planned_before_any_tokenizer_or_shards(
     assert "35% of the bf16 peak of 2 x h100" in text
 
 
+def test_a_shipped_config_is_planned_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", str(REPOSITORY / "configs" / "run" / "tiny_cpu.yaml")]) == 0
+    assert "assumed: 50,358 pieces" in capsys.readouterr().out
+
+
 def test_a_plan_counts_epochs_of_the_given_tokens(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
