@@ -136,7 +136,7 @@ class Round:
             return
         last = None if fault.at_start else self.place.last_step()
         struck = Struck(kind, notice_s, last, life.next_says)
-        if not life.has_ended:
+        if not life.has_ended or life.is_done:  # no later life shows what was lost
             struck.lost = 0
         self.struck.append(struck)
         seen = "at the next start" if notice_s is None else f"{notice_s:.1f} s"

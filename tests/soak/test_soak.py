@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.corpus import Corpus
 
+from soak import rounds
 from soak.__main__ import soak
 from soak.lives import Place
 from soak.report import BEGIN, END, describe, write_table
-from soak.rounds import Struck
+from soak.rounds import Round, Struck, summary
 from soak.verdict import differences
 
 KINDS = ["stop signal during the start", "all ranks killed in a save"]
@@ -68,3 +72,19 @@ def test_a_fault_that_lost_more_than_it_may_is_not_survived() -> None:
         Struck("file `STOP`", 1.0, 25).check(Said(), 24)  # type: ignore[arg-type]
     with pytest.raises(NotSurvivedError, match="does not say"):
         Struck("last checkpoint deleted", 1.0, 25, "skipped ").check(Said(), 20)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_fault_is_survived_if_the_run_came_to_its_end_meanwhile(
+    is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "second run in the folder"
+    fault = SimpleNamespace(strike=lambda life: 1.0, at_start=False)
+    monkeypatch.setitem(rounds.FAULTS, kind, fault)  # type: ignore[arg-type]
+    place: Any = SimpleNamespace(last_step=lambda: 24)
+    life: Any = SimpleNamespace(has_ended=True, is_done=is_done, layout="", next_says=None)
+    tried: Counter[str] = Counter()
+    round_ = Round(place, [kind], 8, tried, lambda: False, lambda line: None)
+    round_._strike(kind, life)
+    (row,) = summary(round_.struck, tried)
+    assert (row["tried"], row["survived"]) == (1, int(is_done))
