@@ -48,11 +48,10 @@ class Inputs:
 
     def check_hashes(self, ranks: Ranks) -> None:
         """Check the sha256 of every shard, a share of them on each rank; collective."""
-        progress = partial(ranks.progress.at, "hashing the shards", PATIENCE_AT_START)
-        progress()
+        ranks.progress.at("hashing the shards", PATIENCE_AT_START)
         for corpus in (*self.corpora, *self.validation):
             hashing = partial(corpus.shards.check_hashes, ranks.rank, ranks.world_size)
-            ranks.jointly(partial(hashing, after_each=progress))
+            ranks.jointly(partial(hashing, after_each=ranks.progress.within))
 
 
 def training_batches(

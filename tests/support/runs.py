@@ -69,9 +69,11 @@ def train_stopped_once_saved(ranks: Ranks, settings: dict[str, Any], step: int) 
 
 def stop_evaluation_and_go_on(
     ranks: Ranks, whole: dict[str, Any], stopped: dict[str, Any], step: int
-) -> tuple[int, list[dict[str, Any]]]:
-    """Train ``whole``; stop ``stopped`` in the evaluation of ``step`` (its exit code and metrics
-    lines are returned); then resume it to its end.
+) -> tuple[int, list[dict[str, Any]], int]:
+    """Train ``whole``; stop ``stopped`` in the evaluation of ``step``; then resume it to its end.
+
+    Returns:
+        Exit code and metrics lines of the stop, and how many places this rank has passed in all.
     """
     train_one(ranks, whole)
     code = train_stopped_once_saved(ranks, stopped, step)
@@ -79,7 +81,7 @@ def stop_evaluation_and_go_on(
     lines = metrics(stopped)
     ranks.barrier()
     train_one(ranks, stopped)
-    return code, lines
+    return code, lines, ranks.progress.place.number
 
 
 def train_and_count_graphs(

@@ -220,11 +220,14 @@ class _Writing(threading.Thread):
         Args:
             progress: of the main thread.
         """
-        start = progress.place.number + 1
+        start, moves = progress.place.number + 1, progress.place.moves + 1
         while True:
             is_ended, own = not self.is_alive(), self._progress.place
             progress.place = replace(
-                own, number=start + own.number, words=f"waiting for the thread: {own.words}"
+                own,
+                number=start + own.number,
+                moves=moves + own.moves,
+                words=f"waiting for the thread: {own.words}",
             )
             if is_ended:
                 return

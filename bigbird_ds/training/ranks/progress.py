@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # How much longer than ``train.hang_timeout`` these may take without any rank moving on.
 PATIENCE_AT_START = 6.0  # data is hashed, checkpoints are read
@@ -17,11 +17,13 @@ class Place:
         number: counts the places; ranks in step have the same number at the same place.
         words: what the rank does there.
         patience: a factor on ``train.hang_timeout``.
+        moves: counts the places and the moves within them, of which ranks make different numbers.
     """
 
     number: int
     words: str
     patience: float
+    moves: int = 0
 
 
 class Progress:
@@ -31,5 +33,12 @@ class Progress:
         self.place = Place(0, "starting", PATIENCE_AT_START)
 
     def at(self, words: str, patience: float = 1.0) -> None:
-        """Note that the main thread begins ``words``; costs less than a microsecond."""
-        self.place = Place(self.place.number + 1, words, patience)
+        """Note that the main thread begins ``words``; costs less than a microsecond.
+
+        All ranks call this as often, or the watchdog names the wrong ones.
+        """
+        self.place = Place(self.place.number + 1, words, patience, self.place.moves + 1)
+
+    def within(self) -> None:
+        """Note that this rank makes progress within its place; other ranks need not do so."""
+        self.place = replace(self.place, moves=self.place.moves + 1)

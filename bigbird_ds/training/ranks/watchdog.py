@@ -134,7 +134,7 @@ class _Reports:
             report, before = Report.from_json(text), self.latest[rank]
             if report.beats != before.beats:
                 self.alive_since[rank] = now
-            if report.place.number != before.place.number:
+            if report.place.moves != before.place.moves:
                 self.moved_since = now
             self.latest[rank] = report
         self.hang_is_known = store.check([self._prefix + "hang"])
@@ -162,7 +162,7 @@ class _Watchdog(threading.Thread):
         self._rank, self._progress, self._reports = ranks.rank, ranks.progress, reports
         self._timeout_s = timeout_s
         self._pause_s = min(_LONGEST_PAUSE_S, timeout_s / 20)
-        self._number, self._since = -1, time.monotonic()
+        self._moves, self._since = -1, time.monotonic()
         self._looked = self._since
         self._stalled = threading.Event()
         self.ended, self.found_hang = threading.Event(), threading.Event()
@@ -183,8 +183,8 @@ class _Watchdog(threading.Thread):
         place = self._progress.place
         # Not called for so long: a scheduler had suspended the job (SIGSTOP, SIGCONT). No hang.
         was_suspended = asleep_s > max(_LONGEST_NAP_S, self._timeout_s / 4)
-        if place.number != self._number or was_suspended:
-            self._number, self._since = place.number, now
+        if place.moves != self._moves or was_suspended:
+            self._moves, self._since = place.moves, now
             self._stalled.clear()
             return None
         if now - self._since <= self._timeout_s / 10:
@@ -248,9 +248,10 @@ def describe_hang(reports: dict[int, Report], alive: set[int], seconds: float) -
         for rank, report in reports.items()
         if rank not in alive or report.place.number < furthest
     ]
-    waiting = [rank for rank in reports if rank not in behind]
+    arrived = [rank for rank in reports if rank not in behind]
+    does_there = "waits" if behind else "is, like all others, in"
     lines = [f"error: no rank has made progress for {seconds:.0f} s (train.hang_timeout)"]
-    for ranks, does in ((behind, "did not arrive"), (waiting, "waits")):
+    for ranks, does in ((behind, "did not arrive"), (arrived, does_there)):
         for rank in ranks[:_NUM_LISTED]:
             report = reports[rank]
             where = report.place.words

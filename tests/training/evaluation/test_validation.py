@@ -24,7 +24,8 @@ def test_an_evaluation_stops_on_request_and_the_resumed_run_makes_it_up(
     )
     whole = changed(stopped, output=str(tmp_path / "whole"))
     found = run_distributed(stop_evaluation_and_go_on, 2, whole, stopped, 2)
-    for code, lines in found:
+    assert len({places for _, _, places in found}) == 1  # or the watchdog names the wrong ranks
+    for code, lines, _ in found:
         assert code == EXIT_REQUEUE
         assert [line["step"] for line in lines] == [1, 2]
         assert not any("eval_loss" in line for line in lines)

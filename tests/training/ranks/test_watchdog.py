@@ -109,3 +109,28 @@ def test_ranks_behind_the_others_and_ranks_that_do_not_answer_did_not_arrive() -
         "does not respond (stopped or unreachable); last seen: saving",
         "  rank 0 on node0, process 100 waits: saving",
     ]
+
+    at_one_place = {rank: report(rank, 8, "step 3") for rank in range(2)}
+    assert describe_hang(at_one_place, {0, 1}, 600.4).splitlines()[1:] == [
+        "  rank 0 on node0, process 100 is, like all others, in: step 3",
+        "  rank 1 on node1, process 101 is, like all others, in: step 3",
+    ]
+
+
+def test_work_of_one_rank_within_a_place_is_progress_but_puts_no_rank_ahead() -> None:
+    hashing, other = Progress(), Progress()
+    for progress in (hashing, other):
+        progress.at("hashing the shards", 6.0)
+    hashing.within()
+    assert hashing.place.number == other.place.number and hashing.place.words == other.place.words
+    ranks: Any = SimpleNamespace(rank=0, progress=hashing)
+    reports: Any = SimpleNamespace(latest={0: None}, alive_since={}, moved_since=0.0)
+    reports.hang_is_known = False
+    watchdog = _Watchdog(ranks, 10.0, reports)
+    now = 1000.0
+    for _ in range(100):  # 200 s with a file each 2 s; the limit is 60 s
+        now += 2
+        hashing.within()
+        assert watchdog._hangs_for(now) is None
+    found = [watchdog._hangs_for(now + 2 * number) for number in range(1, 32)]
+    assert found == [None] * 30 + [62]
