@@ -192,6 +192,7 @@ def _train_steps(run: Run, log: _Log, saver: Saver, clock: Clock, request: StopR
         save = _due(step, config.train.save_every) or agreed.save or step == saver.retry_at
         last = step == config.train.steps
         if save or last or step == first or _due(step, config.train.log_every):
+            progress.at(f"step {step}, writing its log line and metrics")
             log.write()
         if last:
             saver.save_at_the_end()
