@@ -12,13 +12,13 @@ over blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 from bigbird_ds.attention.bias import count_bias, padding_bias, rows_without_keys
-from bigbird_ds.attention.device import is_accelerator, is_counted
+from bigbird_ds.attention.device import chunk_starts, is_accelerator
 from bigbird_ds.attention.full import full_attention
 from bigbird_ds.attention.pattern import BlockPattern
 
@@ -107,10 +107,7 @@ class _Gather:
         Rows are indices into ``(B * H * R, s, D)``, key blocks into ``(B * H * M, s, D)``.
         """
         device = self.key_blocks.device
-        starts: Sequence[int] = range(0, self.num_rows, self.chunk)
-        if is_counted():  # every chunk after the first allocates the same, but for the last
-            starts = sorted({*starts[:2], *starts[-1:]})
-        for start in starts:
+        for start in chunk_starts(self.num_rows, self.chunk):
             stop = min(start + self.chunk, self.num_rows)
             row = torch.arange(start, stop, device=device)
             head_of_batch = row // self.rows_per_head

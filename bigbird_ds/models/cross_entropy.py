@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bigbird_ds.attention.device import is_accelerator
+from bigbird_ds.attention.device import chunk_starts, is_accelerator
 
 IGNORED = -100  # label of ignored positions
 
@@ -78,5 +78,5 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def _chunks(logits: torch.Tensor) -> Iterator[slice]:
     most = _CHUNK_ACCELERATOR if is_accelerator(logits.device) else _CHUNK_CPU
     size = max(1, most // max(1, logits.shape[1]))
-    for start in range(0, len(logits), size):
+    for start in chunk_starts(len(logits), size):
         yield slice(start, start + size)

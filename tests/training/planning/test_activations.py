@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from support.runs import changed
 
 from bigbird_ds import BigBirdConfig, BigBirdPegasusConfig
 from bigbird_ds.attention import gathered
+from bigbird_ds.models import cross_entropy
 from bigbird_ds.training.config.file import check_run_config
 from bigbird_ds.training.planning import activations
 from bigbird_ds.training.planning.activations import count_step, example_batch, step_bytes
@@ -120,13 +122,15 @@ def test_a_model_runs_after_it_was_counted() -> None:
 @pytest.mark.parametrize(
     ("settings", "checkpoints"), [(BIGBIRD, False), (PEGASUS, True)], ids=["bigbird", "pegasus"]
 )
-def test_three_chunks_of_the_attention_count_as_all_do(
+def test_three_chunks_of_attention_and_loss_count_as_all_do(
     settings: dict[str, Any], checkpoints: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"data.sequence_length": 1024, "train.activation_checkpointing": checkpoints}
     config = check_run_config(changed(settings, **changes), "test")
     model_config = model_config_of(settings).replace(max_position_embeddings=1024)
     monkeypatch.setattr(gathered, "_CHUNK_SCORES_CPU", 1 << 13)
+    monkeypatch.setattr(cross_entropy, "_CHUNK_CPU", 1 << 10)
     few = step_bytes(config, model_config)
-    monkeypatch.setattr(gathered, "is_counted", lambda: False)
+    for module in (gathered, cross_entropy):
+        monkeypatch.setattr(module, "chunk_starts", partial(range, 0))
     assert step_bytes(config, model_config) == few
