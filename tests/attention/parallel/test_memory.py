@@ -11,7 +11,7 @@ from support.parallel_memory import peak_memory
 def test_two_ranks_hold_little_more_than_half_each(monkeypatch: pytest.MonkeyPatch) -> None:
     # So that glibc returns freed tensors to the system, whatever their size.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
-    one_rank = max(run_distributed(peak_memory, 1, 16384))
-    shared = max(run_distributed(peak_memory, 2, 16384))
+    one_rank = max(run_distributed(peak_memory, 1, 16384, fresh=True))
+    shared = max(run_distributed(peak_memory, 2, 16384, fresh=True))
     assert one_rank > 16384 * 128 * 4 * 2  # at least the states of two layers
     assert shared * 1.7 < one_rank

@@ -22,7 +22,7 @@ def test_kernels_on_shared_sequences_equal_the_reference_and_are_kept_by_checkpo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    results = run_distributed(triton_errors, 3, [2, 3], CASES)
+    results = run_distributed(triton_errors, 3, [2, 3], CASES, fresh=True)
     for found, _ in results:
         for (ranks, case), errors in found:
             assert max(errors.values()) < 2e-5, (ranks, case, errors)
