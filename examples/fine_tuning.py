@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 import transformers
 
+from bigbird_ds.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError, absent
 from bigbird_ds.integrations.transformers import use_block_sparse_attention
 from data_prep.python_docs import module_text
 
@@ -33,6 +36,15 @@ class Result:
     after: float
     losses: list[float]
     seconds_per_step: float
+
+
+def run(main: Callable[[], int]) -> int:
+    """The exit code of an example; an error of the user is printed without a traceback."""
+    try:
+        return main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
 
 
 def option_parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
@@ -59,11 +71,50 @@ def option_parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def prepare(options: argparse.Namespace) -> Any:
-    """Quiet transformers' log; return the tokenizer of the model."""
+def prepare(options: argparse.Namespace, family: str = "big_bird") -> Any:
+    """Check the options, quiet transformers' log, and return the tokenizer of the model.
+
+    With a model of another ``family`` transformers names a field of a config, not the reason.
+    """
+    config = options.model / "config.json"
+    if not config.is_file():
+        raise CheckpointError(
+            "there is no model to fine-tune",
+            seen=absent(config),
+            needed="a model in Hub format",
+            change="run `bigbird-ds export RUN FOLDER` first, and name that folder",
+        )
+    found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if found != family:
+        raise CheckpointError(
+            "this example fine-tunes a model of another family",
+            seen=f'model_type "{found}" in {config}',
+            needed=f'"{family}"',
+            change="name an export of that family, or take another example",
+        )
+    data = getattr(options, "data", None)
+    if data is not None and not data.is_file():
+        raise DataError(
+            "the texts to learn from are missing",
+            seen=absent(data),
+            needed="a file as `--help` describes it",
+            change="--data",
+        )
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers.AutoTokenizer.from_pretrained(options.model)
+
+
+def require_texts(options: argparse.Namespace, train: Any, test: Any) -> None:
+    """Refuse a training or a test without a single text."""
+    if len(train) == 0 or len(test) == 0:
+        raise DataError(
+            "there are too few texts, or they are too short",
+            seen=f"{len(train)} to train on, {len(test)} to test, with --texts {options.texts} "
+            f"and --length {options.length}",
+            needed="at least one to train on and one to test; one in four is for the test",
+            change="a larger --texts, a smaller --length, or longer and more texts",
+        )
 
 
 def train_with_each_attention(

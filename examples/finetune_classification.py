@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 import transformers
 from datasets import Dataset
-from fine_tuning import option_parser, prepare, report, split, train_with_each_attention
+from fine_tuning import (
+    option_parser,
+    prepare,
+    report,
+    require_texts,
+    run,
+    split,
+    train_with_each_attention,
+)
 
 from data_prep.python_docs import module_text, package_folder
 
@@ -31,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     tokenizer = prepare(options)
     train, test = make_data_set(tokenizer, options)
+    require_texts(options, train, test)
     print(f"{len(train)} texts to train on, {len(test)} to test, of {options.length} tokens each")
     counts = np.bincount(test["labels"], minlength=len(options.packages))
     shares = ", ".join(
@@ -115,4 +124,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

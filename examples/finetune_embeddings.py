@@ -25,7 +25,15 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from fine_tuning import option_parser, prepare, report, split, train_with_each_attention
+from fine_tuning import (
+    option_parser,
+    prepare,
+    report,
+    require_texts,
+    run,
+    split,
+    train_with_each_attention,
+)
 
 from data_prep.python_docs import module_text, package_folder
 
@@ -58,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     tokenizer = prepare(options)
     train, test = (_halves(tokenizer, options, is_test) for is_test in (False, True))
+    require_texts(options, train, test)
     print(f"{len(train)} documents to train on, {len(test)} to test; chance {1 / len(test):.3f}")
     print(f"weighted counts of tokens: {_share_found(*_weighted_counts(test)):.3f} found")
 
@@ -137,4 +146,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import transformers
 from datasets import Dataset
-from fine_tuning import option_parser, prepare, report, split, train_with_each_attention
+from fine_tuning import (
+    option_parser,
+    prepare,
+    report,
+    require_texts,
+    run,
+    split,
+    train_with_each_attention,
+)
 
 from data_prep.python_docs import module_text, package_folder
 
@@ -31,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     tokenizer = prepare(options)
     train, test = (_windows(tokenizer, options, is_test) for is_test in (False, True))
+    require_texts(options, train, test)
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
     transformers.set_seed(options.seed)
     masked = collator([{"input_ids": ids} for ids in test])  # once: both trainings see the same
@@ -95,4 +104,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -30,6 +30,8 @@ from fine_tuning import (
     option_parser,
     prepare,
     report,
+    require_texts,
+    run,
     standard_library,
     train_with_each_attention,
 )
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     tokenizer = prepare(options)
     train, test = (_questions(options, is_test) for is_test in (False, True))
+    require_texts(options, train, test)
     windows = Dataset.from_list(
         [w for q in train for w in _training_windows(tokenizer, q, options)]
     )
@@ -189,4 +192,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -22,7 +22,15 @@ from typing import Any
 
 import transformers
 from datasets import Dataset
-from fine_tuning import option_parser, prepare, report, split, train_with_each_attention
+from fine_tuning import (
+    option_parser,
+    prepare,
+    report,
+    require_texts,
+    run,
+    split,
+    train_with_each_attention,
+)
 from rouge_score.rouge_scorer import RougeScorer
 
 from data_prep.python_docs import module_sections
@@ -34,8 +42,9 @@ Pair = tuple[str, str]  # text and summary
 
 def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
-    tokenizer = prepare(options)
+    tokenizer = prepare(options, "bigbird_pegasus")
     train, test = (_pairs(options, is_test) for is_test in (False, True))
+    require_texts(options, train, test)
     print(f"{len(train)} texts to train on, {len(test)} to test")
     leads = [text.partition(". ")[0] for text, _ in test]
     print(f"first sentence of the text: ROUGE-L {mean_rouge(leads, test):.3f}")
@@ -111,4 +120,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

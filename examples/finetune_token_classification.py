@@ -31,6 +31,8 @@ from fine_tuning import (
     option_parser,
     prepare,
     report,
+    require_texts,
+    run,
     standard_library,
     train_with_each_attention,
 )
@@ -52,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     texts = [_texts(options, is_test) for is_test in (False, True)]
     labels = sorted({label for part in texts for _, text in part for label in text})
     train, test = (_windows(tokenizer, part, labels, options.length) for part in texts)
+    require_texts(options, train, test)
     print(
         f"{len(train)} windows to train on, {len(test)} to test, of {options.length} tokens; "
         f"classes: {', '.join(labels)}"
@@ -145,4 +148,4 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -20,6 +20,7 @@ from bigbird_ds import (
     BigBirdPegasusConfig,
     BigBirdPegasusForConditionalGeneration,
 )
+from bigbird_ds.errors import EXIT_USER_ERROR
 
 transformers = pytest.importorskip("transformers", reason="the examples train with transformers")
 pytest.importorskip("accelerate", reason="transformers' Trainer needs it")
@@ -126,6 +127,43 @@ def test_own_data_replaces_the_documentation(
     assert re.search(r"^\d+ \w+ to train on", text), text
     assert "accelerated" in text and "\ntransformers" not in text
     assert counts.get(name, "to test") in text
+
+
+def error_of(name: str, model: Path, options: list[Any], capsys: Any) -> str:
+    """What an example prints of an error of the user."""
+    main = importlib.import_module(f"finetune_{name}").main
+    run = importlib.import_module("fine_tuning").run
+    code = run(lambda: main([str(word) for word in (model, *options)]))
+    assert code == EXIT_USER_ERROR
+    error = str(capsys.readouterr().err)
+    assert all(part in error for part in ("seen:", "needed:", "change:"))
+    return error
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_without_a_text_to_test_nothing_is_trained(
+    name: str, exports: tuple[Path, Path], examples: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*EXAMPLES[name], "--texts", "1"]
+    error = error_of(name, exports[name == "summarization"], options, capsys)
+    assert "0 to test, with --texts 1 and --length 128" in error
+
+
+def test_a_missing_model_and_missing_texts_are_named(
+    exports: tuple[Path, Path], examples: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = error_of("masked_words", tmp_path / "none", [], capsys)
+    assert str(tmp_path / "none" / "config.json") in error and "bigbird-ds export" in error
+    error = error_of("masked_words", exports[0], ["--data", tmp_path / "none.jsonl"], capsys)
+    assert str(tmp_path / "none.jsonl") in error
+
+
+@pytest.mark.parametrize("name", ["summarization", "masked_words"])
+def test_a_model_of_the_other_family_is_refused(
+    name: str, exports: tuple[Path, Path], examples: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = error_of(name, exports[name != "summarization"], [], capsys)
+    assert '"big_bird"' in error and '"bigbird_pegasus"' in error
 
 
 def test_the_answer_is_the_best_span_inside_the_document(examples: None) -> None:
