@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def run(*words: Any, **extra: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=TIMEOUT_S,
         check=False,
+        preexec_fn=_take_signals,
     )
 
 
@@ -49,7 +51,14 @@ def start(log: Path, *words: Any, **extra: str) -> subprocess.Popen[bytes]:
             env=environment(**extra),
             stdout=stream,
             stderr=subprocess.STDOUT,
+            preexec_fn=_take_signals,
         )
+
+
+def _take_signals() -> None:
+    # `nohup make test` and a shell's background jobs ignore these, and so would all they start.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(log: Path, text: str, *processes: subprocess.Popen[bytes]) -> None:
