@@ -119,9 +119,8 @@ def test_a_model_runs_after_it_was_counted() -> None:
     assert float(model.loss_sums(**example_batch(config))["mlm_loss"].detach()) > 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "checkpoints"), [(BIGBIRD, False), (PEGASUS, True)], ids=["bigbird", "pegasus"]
-)
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize("settings", [BIGBIRD, PEGASUS], ids=["bigbird", "pegasus"])
 def test_three_chunks_of_attention_and_loss_count_as_all_do(
     settings: dict[str, Any], checkpoints: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
