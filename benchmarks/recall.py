@@ -2,6 +2,7 @@
 
     python benchmarks/recall.py --json recall.json             # every style, one after the other
     python benchmarks/recall.py --styles relay --steps 2000 --draw recall.png
+    python benchmarks/recall.py --length 4096 --block 64 --short-length 64 # in two stages
     python benchmarks/recall.py --read recall.json --draw recall.png       # only the picture
 
 A block of a document holds pairs (the token is one of 16 values, its token type one of many keys,
@@ -10,6 +11,10 @@ given number of blocks before or after), and filler. The model, BigBird with a m
 head, learns the value of each query. A document has far more pairs than its two global blocks have
 tokens. The defaults are what two CPU cores learn in minutes; `initializer_range` is 0.1 instead of
 0.02, which shortens the time until heads match keys.
+
+Matching keys is learned on short documents: ``--short-length`` trains one model with full attention
+on these first, with the same keys. Each style goes on from there, with the table of positions
+repeated as in ``import --extend-positions``.
 
 All styles train equally: the same seeds, documents, steps and learning rates. ``full`` is full
 attention, ``none`` has no random blocks. Patterns are those of training in evaluation too. Accuracy
@@ -33,9 +38,11 @@ from small_training import train
 from torch.nn import functional as F
 
 from bigbird_ds import BigBirdConfig, BigBirdForMaskedLM
+from bigbird_ds.hub.positions import POSITION_TABLES, repeated_rows
 from bigbird_ds.plotting import pyplot, save_figure
 
 VALUES, FILLER, MASK = 16, 17, 18  # tokens 1 .. 16 are the values
+SHORT = "short documents"
 STYLES = ("full", "none", "hf", "google", "uniform", "relay")
 
 
@@ -51,33 +58,68 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--documents", type=int, default=4, help="in a step")
+    parser.add_argument("--short-length", type=int, help="train on documents of this length first")
+    parser.add_argument("--short-block", type=int, default=4)
+    parser.add_argument("--short-steps", type=int, default=2200)
+    parser.add_argument("--short-documents", type=int, default=16, help="in a step")
     parser.add_argument("--test-documents", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     command_line.add_reading_options(parser, "accuracy by distance")
     arguments = parser.parse_args()
-    rows = command_line.read_or_measure(
-        "recall", arguments, arguments.styles, lambda style: train_and_test(style, arguments)
-    )
+    arguments.keys = arguments.pairs * (arguments.length // arguments.block)
+    contenders = [*([SHORT] if arguments.short_length else []), *arguments.styles]
+    start: dict[str, torch.Tensor] = {}
+
+    def measure(contender: str) -> dict[str, Any]:
+        if contender != SHORT:
+            return train_and_test(contender, arguments, start)[0]
+        row, trained = train_and_test("full", short_task(arguments), {})
+        start.update(trained)
+        return row | {"style": SHORT}
+
+    rows = command_line.read_or_measure("recall", arguments, contenders, measure)
     if arguments.draw is not None:
         draw(rows, arguments.draw)
     return 0
 
 
-def train_and_test(style: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train a new model and return its accuracies."""
-    torch.manual_seed(arguments.seed)
-    model = BigBirdForMaskedLM(config_of(style, arguments)).train()
+def short_task(task: argparse.Namespace) -> argparse.Namespace:
+    """The task of the first stage, with the keys of the second."""
+    first = {"length": task.short_length, "block": task.short_block, "keys": task.keys}
+    first |= {"steps": task.short_steps, "documents": task.short_documents}
+    return argparse.Namespace(**vars(task) | first)
+
+
+def train_and_test(
+    style: str, task: argparse.Namespace, start: dict[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Train a model, from the tensors ``start`` if there are any.
+
+    Returns:
+        Its accuracies, and its tensors.
+    """
+    torch.manual_seed(task.seed)
+    model = BigBirdForMaskedLM(config_of(style, task)).train()
+    if start:
+        model.load_state_dict(
+            {
+                name: repeated_rows(tensor, task.length)
+                if name.endswith(POSITION_TABLES)
+                else tensor
+                for name, tensor in start.items()
+            }
+        )
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=arguments.lr, betas=(0.9, 0.98), weight_decay=0.0
+        model.parameters(), lr=task.lr, betas=(0.9, 0.98), weight_decay=0.0
     )
-    generator = np.random.default_rng(arguments.seed)
+    generator = np.random.default_rng(task.seed)
 
     def next_loss() -> torch.Tensor:
-        return loss_and_hits(model, generator, arguments.documents, arguments)[0]
+        return loss_and_hits(model, generator, task.documents, task)[0]
 
-    row = {"style": style} | train(style, optimizer, next_loss, arguments.steps)
-    return row | test(model, style, arguments)
+    row = {"style": style} | train(style, optimizer, next_loss, task.steps)
+    return row | test(model, style, task), model.state_dict()
 
 
 @torch.no_grad()
@@ -144,7 +186,8 @@ def make_documents(
     types = np.zeros_like(tokens)
     places, targets, blocks = [], [], []
     for document in range(documents):
-        keys = 1 + generator.permutation(num_blocks * num_pairs).reshape(num_blocks, num_pairs)
+        keys = 1 + generator.permutation(task.keys)[: num_blocks * num_pairs]
+        keys = keys.reshape(num_blocks, num_pairs)
         values = 1 + generator.integers(VALUES, size=(num_blocks, num_pairs))
         shuffled = generator.random((num_blocks, block)).argsort(axis=1)
         shuffled += np.arange(num_blocks)[:, None] * block
@@ -184,7 +227,7 @@ def config_of(style: str, task: argparse.Namespace) -> BigBirdConfig:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         max_position_embeddings=task.length,
-        type_vocab_size=1 + task.pairs * (task.length // task.block),
+        type_vocab_size=1 + task.keys,
         sep_token_id=None,
         attention_type="original_full" if style == "full" else "block_sparse",
         block_size=task.block,

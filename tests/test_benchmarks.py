@@ -161,6 +161,17 @@ def test_recall_is_tested_by_distance_and_by_what_the_pattern_connects(tmp_path)
     assert picture.stat().st_size > 1000
 
 
+def test_recall_of_all_styles_starts_from_one_model_of_short_documents(tmp_path):
+    options = ("--styles", "none", "uniform", "--length", "256", "--steps", "0", "--pairs", "1")
+    options += ("--short-length", "64", "--short-steps", "2", "--short-documents", "1")
+    content = run_benchmark("recall.py", tmp_path, *options, "--test-documents", "1")
+    short, none, uniform = content["results"]
+    assert (short["style"], short["steps"], none["steps"]) == ("short documents", 2, 0)
+    assert list(short["by_distance"]) == ["4", "8", "16", "32"]
+    assert list(none["by_distance"]) == list(uniform["by_distance"])
+    assert content["options"]["keys"] == 32
+
+
 def test_listops_compares_styles_on_the_same_expressions(tmp_path):
     options = ("--length", "160", "--shortest", "32", "--steps", "10", "--batch", "2")
     content = run_benchmark("listops.py", tmp_path, *options, "--test-expressions", "20")
