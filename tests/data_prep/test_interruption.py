@@ -11,6 +11,7 @@ import psutil
 import pytest
 from support.commands import command_line, contents
 from support.corpus import Corpus
+from support.processes import take_signals
 
 from bigbird_ds.cli.main import main
 
@@ -29,7 +30,10 @@ def words(corpus: Corpus, tmp_path: Path) -> list[Any]:
 def start(words: list[Any], out: Path) -> subprocess.Popen[bytes]:
     """Start the job in a new process group and wait until it has finished some units."""
     job = subprocess.Popen(
-        command_line([*words, "--out", out]), stderr=subprocess.PIPE, start_new_session=True
+        command_line([*words, "--out", out]),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=take_signals,
     )
     deadline = time.monotonic() + MANY_SECONDS
     while len(finished(out)) < 3:

@@ -38,7 +38,7 @@ def run(*words: Any, **extra: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=TIMEOUT_S,
         check=False,
-        preexec_fn=_take_signals,
+        preexec_fn=take_signals,
     )
 
 
@@ -51,12 +51,15 @@ def start(log: Path, *words: Any, **extra: str) -> subprocess.Popen[bytes]:
             env=environment(**extra),
             stdout=stream,
             stderr=subprocess.STDOUT,
-            preexec_fn=_take_signals,
+            preexec_fn=take_signals,
         )
 
 
-def _take_signals() -> None:
-    # `nohup make test` and a shell's background jobs ignore these, and so would all they start.
+def take_signals() -> None:
+    """Before a command starts: ignore no signal that stops it.
+
+    `nohup make test` and a shell's background jobs ignore some, and so would all that they start.
+    """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
