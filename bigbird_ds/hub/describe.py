@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_ds.errors import UserError
-from bigbird_ds.hub.checkpoints import CONFIG_NAME, list_checkpoints, read_state
+from bigbird_ds.hub.checkpoints import (
+    CONFIG_NAME,
+    list_checkpoints,
+    read_state,
+    verify_checkpoint,
+)
 from bigbird_ds.hub.run_metrics import read_metrics
 from bigbird_ds.models.pegasus.configuration import BigBirdPegasusConfig
 from bigbird_ds.vocabulary import Vocabulary
 
 
 def describe_checkpoint(folder: Path) -> str:
-    """Step, tokens, objective, data and model of a checkpoint."""
+    """Step, tokens, objective, data and model of a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or cannot be read. Hashes are not compared.
+    """
+    verify_checkpoint(folder, hashes=False)
     state = read_state(folder)
     config = state.run_config
     return "\n".join(

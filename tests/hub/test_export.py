@@ -138,13 +138,22 @@ def test_a_line_of_metrics_that_a_crash_cut_keeps_no_report_from_the_run(
     assert main(["export", str(run), str(tmp_path / "export")]) == 0
     assert (tmp_path / "export" / "README.md").read_bytes() == (exported / "README.md").read_bytes()
 
-    damaged = shutil.copytree(run / "checkpoints" / "step-2", run / "checkpoints" / "step-9")
-    (damaged / "state.json").write_text("{")
     capsys.readouterr()
-    assert main(["inspect", str(run)]) == 0
-    described = capsys.readouterr().out
-    assert "step-9 is damaged (the checkpoint's state is not valid JSON)" in described
-    assert "checkpoint of step 2 of 2" in described
+    damaged = run / "checkpoints" / "step-9"
+    for name, content, reason in (
+        ("manifest.json", "{", "the checkpoint's manifest is not valid JSON"),
+        ("state.json", "{", "a checkpoint's file is truncated"),
+        ("config.json", None, "a checkpoint's file is missing"),
+    ):
+        shutil.copytree(run / "checkpoints" / "step-2", damaged)
+        (damaged / name).unlink()
+        if content is not None:
+            (damaged / name).write_text(content)
+        assert main(["inspect", str(run)]) == 0
+        described = capsys.readouterr().out
+        assert f"step-9 is damaged ({reason})" in described
+        assert "checkpoint of step 2 of 2" in described
+        shutil.rmtree(damaged)
 
 
 @pytest.mark.launch
